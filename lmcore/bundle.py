@@ -1,0 +1,210 @@
+"""The bundle: one file with all that inference needs. The only authority on size.
+
+    magic "LMPB", version (u8), header length (u32), header (zlib, JSON), the streams of every
+    leaf and of the vocabulary in the header's order, each a length (u32) and its bytes, SHA-256
+
+The header names the model's sizes, and of every site its structure and its leaves' codecs; all
+shapes follow from it. Numbers are little-endian. The same model gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import json
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmcore.coding import decode, encode
+from lmcore.compress.quantization import AnyCodec
+from lmcore.corpus import Vocabulary
+from lmcore.errors import UserError
+from lmcore.files import write_atomic
+from lmcore.model import LanguageModel, ModelSettings
+from lmcore.recipe import Recipe, leaf_specs
+from lmcore.settings import Settings
+from lmcore.weight import AnyStructure, Leaf, LeafSpec
+
+MAGIC = b"LMPB"
+VERSION = 1
+_DIGEST = 32
+_PREFIX = struct.Struct("<4sBI")
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model read from a file, and the words it speaks."""
+
+    model: LanguageModel
+    vocabulary: Vocabulary
+    size_bytes: int
+    sha256: str
+
+
+class _LeafHeader(Settings):
+    codec: AnyCodec
+    kept: int | None = None
+
+
+class _SiteHeader(Settings):
+    structure: AnyStructure
+    leaves: dict[str, _LeafHeader]
+
+
+class _Header(Settings):
+    model: ModelSettings
+    words: int
+    sites: dict[str, _SiteHeader]
+    biases: dict[str, _LeafHeader]
+
+
+def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
+    """The file's bytes."""
+    leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
+    leaves += model.biases.values()
+    streams = [
+        encode(array, stream.low, stream.high)
+        for leaf in leaves
+        for stream, array in zip(leaf.spec.streams, leaf.write(), strict=True)
+    ]
+    body = _pack_header(_header_of(model)) + b"".join(
+        _LENGTH.pack(len(stream)) + stream for stream in [*streams, _pack_words(vocabulary)]
+    )
+    return body + hashlib.sha256(body).digest()
+
+
+def save(path: Path, model: LanguageModel, vocabulary: Vocabulary) -> int:
+    """Write the bundle atomically; its size on disk in bytes."""
+    write_atomic(path, pack(model, vocabulary))
+    return os.stat(path).st_size
+
+
+def packed_size(recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary) -> int:
+    """Bytes before entropy coding of a resolved recipe's file: an upper bound of its size."""
+    specs = leaf_specs(recipe, model, len(vocabulary))
+    streams = sum(spec.packed_size + _LENGTH.size * len(spec.streams) for spec in specs.values())
+    header = _pack_header(_header_from(specs, recipe, model, len(vocabulary)))
+    words = _LENGTH.size + len(_pack_words(vocabulary))
+    return len(header) + streams + words + _DIGEST
+
+
+def load(path: Path) -> Bundle:
+    """The model of a bundle, with the very values that were saved.
+
+    Raises UserError where the file is missing, no bundle, newer than this program, or damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if data[:4] != MAGIC:
+        raise UserError(f"{path} is not a bundle of lmpareto")
+    if len(data) > 4 and data[4] > VERSION:
+        raise UserError(
+            f"{path} has bundle version {data[4]}; this lmpareto reads versions up to {VERSION}: "
+            f"a newer lmpareto wrote it"
+        )
+    digest = hashlib.sha256(data[:-_DIGEST]).digest()
+    if len(data) < _PREFIX.size + _DIGEST or digest != data[-_DIGEST:]:
+        raise UserError(f"{path} is damaged: it was cut short or altered")
+    try:
+        model, vocabulary = _unpack(data[:-_DIGEST])
+    except (ValueError, KeyError, IndexError, struct.error, zlib.error, OSError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return Bundle(model, vocabulary, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary]:
+    _, _, length = _PREFIX.unpack_from(body)
+    position = _PREFIX.size + length
+    header = _Header.model_validate_json(zlib.decompress(body[_PREFIX.size : position]))
+
+    def stream() -> bytes:
+        nonlocal position
+        (size,) = _LENGTH.unpack_from(body, position)
+        position += _LENGTH.size + size
+        if position > len(body):
+            raise ValueError("a stream ends after the file")
+        return body[position - size : position]
+
+    def leaf(head: _LeafHeader, shape: tuple[int, ...]) -> Leaf:
+        spec = LeafSpec(shape, head.codec, head.kept)
+        return Leaf.read(spec, [decode(stream(), s.shape, s.low, s.high) for s in spec.streams])
+
+    weights = {}
+    for site, shape in header.model.site_shapes(header.words).items():
+        head = header.sites[site]
+        shapes = head.structure.leaf_shapes(shape)
+        weights[site] = head.structure.weight(
+            {name: leaf(head.leaves[name], shapes[name]) for name in shapes}
+        )
+    biases = {
+        name: leaf(header.biases[name], shape)
+        for name, shape in header.model.bias_shapes(header.words).items()
+    }
+    return LanguageModel(header.model, weights, biases).eval(), _unpack_words(stream())
+
+
+def _header_of(model: LanguageModel) -> _Header:
+    sites = {
+        site: _SiteHeader(
+            structure=weight.structure,
+            leaves={name: _leaf_header(leaf.spec) for name, leaf in weight.leaves.items()},
+        )
+        for site, weight in model.sites.items()
+    }
+    biases = {name: _leaf_header(leaf.spec) for name, leaf in model.biases.items()}
+    return _Header(model=model.settings, words=model.words, sites=sites, biases=biases)
+
+
+def _header_from(
+    specs: dict[str, LeafSpec], recipe: Recipe, model: ModelSettings, words: int
+) -> _Header:
+    sites = {
+        site: _SiteHeader(
+            structure=recipe.sites[site].structure,
+            leaves={
+                name: _leaf_header(specs[f"{site}/{name}"])
+                for name in recipe.sites[site].structure.leaf_shapes(shape)
+            },
+        )
+        for site, shape in model.site_shapes(words).items()
+    }
+    biases = {name: _leaf_header(specs[name]) for name in model.bias_shapes(words)}
+    return _Header(model=model, words=words, sites=sites, biases=biases)
+
+
+def _leaf_header(spec: LeafSpec) -> _LeafHeader:
+    return _LeafHeader(codec=spec.codec, kept=spec.kept)
+
+
+def _pack_header(header: _Header) -> bytes:
+    text = json.dumps(header.plain(), sort_keys=True, separators=(",", ":"))
+    packed = zlib.compress(text.encode(), 9)
+    return _PREFIX.pack(MAGIC, VERSION, len(packed)) + packed
+
+
+def _pack_words(vocabulary: Vocabulary) -> bytes:
+    """Front coding: how many letters each word shares with the one before, then the rest of it."""
+    shared, rests, before = bytearray(), [], ""
+    for word in vocabulary.words:
+        common = len(os.path.commonprefix([before, word, word[:255]]))
+        shared.append(common)
+        rests.append(word[common:])
+        before = word
+    counts, text = bz2.compress(bytes(shared)), bz2.compress("\n".join(rests).encode())
+    return _LENGTH.pack(len(counts)) + counts + text
+
+
+def _unpack_words(data: bytes) -> Vocabulary:
+    (size,) = _LENGTH.unpack_from(data)
+    shared = bz2.decompress(data[_LENGTH.size : _LENGTH.size + size])
+    rests = bz2.decompress(data[_LENGTH.size + size :]).decode().split("\n")
+    words: list[str] = []
+    for common, rest in zip(shared, rests, strict=True):
+        words.append((words[-1][:common] if words else "") + rest)
+    return Vocabulary(words)

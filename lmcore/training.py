@@ -1,0 +1,327 @@
+"""Train and fine-tune: one loop for both, resumable to the bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lmcore.errors import UserError
+from lmcore.files import content_key, write_atomic
+from lmcore.model import Dropout, LanguageModel, parameters
+from lmcore.settings import Family, Settings
+
+CHECKPOINT_SECONDS = 30.0
+
+Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Schedule(Family):
+    """How the rate falls."""
+
+    @abstractmethod
+    def scale(self, epoch: float, epochs: float) -> float:
+        """The factor of the rate after `epoch` of `epochs`."""
+
+
+class Stepped(Schedule):
+    """Full rate for `hold` epochs, then x `factor` each epoch (Zaremba et al. 2014)."""
+
+    kind: Literal["stepped"] = "stepped"
+    hold: Annotated[int, Field(ge=0)]
+    factor: Annotated[float, Field(gt=0, le=1)]
+
+    def scale(self, epoch: float, epochs: float) -> float:
+        return float(self.factor ** max(0, math.floor(epoch) + 1 - self.hold))
+
+
+class Linear(Schedule):
+    """Full rate for the fraction `hold` of the training, then linearly down to `final` of it."""
+
+    kind: Literal["linear"] = "linear"
+    hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def scale(self, epoch: float, epochs: float) -> float:
+        fall = max(0.0, epoch / epochs - self.hold) / (1 - self.hold)
+        return 1 - fall * (1 - self.final)
+
+
+class DropoutSettings(Settings):
+    """See `lmcore.model.Dropout`."""
+
+    kind: Literal["element", "sequence"]
+    rate: Rate
+    rows: Rate = 0.0
+
+
+class TrainingSettings(Settings):
+    """How a model is trained, or fine-tuned. The loss is a mean per token, in nats."""
+
+    epochs: Annotated[float, Field(ge=0)]
+    batch: Annotated[int, Field(ge=1)] = 20
+    window: Annotated[int, Field(ge=1)] = 35
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    rate: Positive
+    schedule: Annotated[SerializeAsAny[Schedule], BeforeValidator(Schedule.pick)] = Linear()
+    clip: Positive = 0.25
+    dropout: DropoutSettings
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class DenseTrainingSettings(TrainingSettings):
+    """Training from a random start, uniform in [-init, init]."""
+
+    init: Positive
+
+
+class DivergedError(Exception):
+    """The loss stopped being a number."""
+
+
+class Observer(Protocol):
+    """Told after every update of how many; may raise to stop."""
+
+    def __call__(self, record: TrainingRecord, updates: int) -> None: ...
+
+
+@dataclass
+class TrainingRecord:
+    """What a training did."""
+
+    updates: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    valid_perplexities: list[float] = field(default_factory=list)  # after each whole epoch
+    averaged: bool = False  # whether the mean of the last weights was taken, being better
+
+
+def ignore(record: TrainingRecord, updates: int) -> None:
+    """Observe nothing."""
+
+
+def train(
+    model: LanguageModel,
+    ids: Tensor,
+    settings: TrainingSettings,
+    seed: int,
+    validate: Callable[[LanguageModel], float] | None = None,
+    observe: Observer = ignore,
+    checkpoint: Path | None = None,
+) -> TrainingRecord:
+    """Train `model` in place on the token ids (tokens,).
+
+    The text is cut into `batch` parallel streams, the state is carried across windows. `validate`
+    gives the validation perplexity after each whole epoch, and decides at the end whether the
+    average of the last weights is taken. With a `checkpoint` file the training goes on where an
+    earlier process with the same settings stopped, with the same result to the bit.
+    Raises DivergedError, and UserError where the text is shorter than one window.
+    """
+    run = _Run(model, ids, settings, seed, validate, checkpoint)
+    run.resume()
+    while run.record.updates < run.updates:
+        run.update()
+        observe(run.record, run.updates)
+    run.finish()
+    return run.record
+
+
+class _Run:
+    """One training, all its state in one place, so that it can be saved and restored."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        ids: Tensor,
+        settings: TrainingSettings,
+        seed: int,
+        validate: Callable[[LanguageModel], float] | None,
+        checkpoint: Path | None,
+    ) -> None:
+        self.model, self.settings = model, settings
+        self.validate, self.checkpoint = validate, checkpoint
+        self.key = content_key(settings.plain(), seed)
+        device = model.decoder_bias.data.device
+        length = len(ids) // settings.batch
+        if length <= settings.window:
+            raise UserError(
+                f"training.batch {settings.batch} x training.window {settings.window}: the "
+                f"training text of {len(ids):,} tokens is too short for them"
+            )
+        self.streams = ids[: length * settings.batch].view(settings.batch, length).T.to(device)
+        self.windows = (length - 1) // settings.window  # a shorter last window is left out
+        self.updates = round(settings.epochs * self.windows)
+        self.average_from = self.updates - round(settings.average * self.updates)
+        self.parameters = parameters(model)
+        self.updater = _UPDATERS[settings.optimizer](
+            list(self.parameters.values()), settings.clip, settings.weight_decay
+        )
+        self.mean = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
+        self.state = model.zero_state(settings.batch)
+        self.record = TrainingRecord()
+        self.saved_at = time.monotonic()
+        torch.manual_seed(seed)
+
+    def update(self) -> None:
+        started = time.perf_counter()
+        settings, record = self.settings, self.record
+        model = self.model.train()
+        dropout = settings.dropout
+        model.dropout = Dropout(dropout.kind, dropout.rate, dropout.rows).train()
+        window = record.updates % self.windows
+        if window == 0:
+            self.state = model.zero_state(settings.batch)
+        first = window * settings.window
+        text = self.streams[first : first + settings.window + 1]
+        loss, state = model.loss(text[:-1], text[1:], self.state)
+        if not math.isfinite(nats := float(loss.detach())):
+            raise DivergedError(f"the loss became {nats} at update {record.updates}")
+        gradients = torch.autograd.grad(loss, list(self.parameters.values()))
+        epoch = record.updates / self.windows
+        rate = settings.rate * settings.schedule.scale(epoch, settings.epochs)
+        with torch.no_grad():
+            self.updater.step(gradients, rate)
+            self.state = [(h.detach(), c.detach()) for h, c in state]
+            record.updates += 1
+            record.tokens += settings.window * settings.batch
+            if record.updates > self.average_from:
+                count = record.updates - self.average_from
+                for name, value in self.parameters.items():
+                    self.mean[name].lerp_(value, 1 / count)
+        record.seconds += time.perf_counter() - started
+        if window + 1 == self.windows and self.validate:
+            record.valid_perplexities.append(self.validate(model))
+        if self.checkpoint and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            self.save(self.checkpoint)
+
+    def finish(self) -> None:
+        """Take the average of the last weights where it validates better, and clean up."""
+        record = self.record
+        if self.settings.average and self.validate and record.updates:
+            last = {name: value.detach().clone() for name, value in self.parameters.items()}
+            before = self.validate(self.model)
+            self._set(self.mean)
+            record.averaged = self.validate(self.model) < before
+            if not record.averaged:
+                self._set(last)
+        self.model.eval()
+
+    def _set(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(values[name])
+
+    def save(self, path: Path) -> None:
+        tensors = {f"weight.{name}": value for name, value in self.parameters.items()}
+        tensors |= {f"mean.{name}": value for name, value in self.mean.items()}
+        tensors |= {f"updater.{name}": value for name, value in self.updater.state().items()}
+        for layer, (h, c) in enumerate(self.state):
+            tensors |= {f"state.{layer}.h": h, f"state.{layer}.c": c}
+        tensors["random"] = torch.get_rng_state()
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        metadata = {"key": self.key, "record": json.dumps(self.record.__dict__)}
+        write_atomic(path, save(contiguous, metadata))
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint; a damaged or foreign one is as good as none."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            with safe_open(self.checkpoint, framework="pt") as file:
+                metadata: dict[str, Any] = file.metadata()
+                if metadata["key"] != self.key:
+                    return
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):
+            return
+        self.record = TrainingRecord(**json.loads(metadata["record"]))
+        self._set({name: tensors[f"weight.{name}"] for name in self.parameters})
+        self.mean = {
+            name: tensors[f"mean.{name}"].to(value.device)
+            for name, value in self.parameters.items()
+        }
+        prefix = "updater."
+        self.updater.restore(
+            {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+        )
+        device = self.streams.device
+        self.state = [
+            (tensors[f"state.{layer}.h"].to(device), tensors[f"state.{layer}.c"].to(device))
+            for layer in range(len(self.state))
+        ]
+        torch.set_rng_state(tensors["random"])
+
+
+class _SGD:
+    """Plain SGD; the clip is folded into the step, the gradients are read once."""
+
+    def __init__(self, parameters: list[Tensor], clip: float, weight_decay: float) -> None:
+        self.parameters, self.clip, self.weight_decay = parameters, clip, weight_decay
+
+    def step(self, gradients: tuple[Tensor, ...], rate: float) -> None:
+        if self.weight_decay:
+            torch._foreach_mul_(self.parameters, 1 - rate * self.weight_decay)
+        scale = _clip_scale(gradients, self.clip)
+        torch._foreach_add_(self.parameters, gradients, alpha=-rate * scale)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+class _Adam:
+    """torch's Adam with decoupled weight decay (AdamW), after the clip."""
+
+    def __init__(self, parameters: list[Tensor], clip: float, weight_decay: float) -> None:
+        self.parameters, self.clip = parameters, clip
+        self.optimizer = torch.optim.AdamW(parameters, weight_decay=weight_decay)
+
+    def step(self, gradients: tuple[Tensor, ...], rate: float) -> None:
+        scale = _clip_scale(gradients, self.clip)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient * scale
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            f"{index}.{name}": value
+            for index, parameter in enumerate(self.parameters)
+            for name, value in self.optimizer.state[parameter].items()
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        for index, parameter in enumerate(self.parameters):
+            self.optimizer.state[parameter] = {
+                name: state[f"{index}.{name}"].to("cpu" if name == "step" else parameter.device)
+                for name in ("step", "exp_avg", "exp_avg_sq")
+                if f"{index}.{name}" in state
+            }
+
+
+_UPDATERS: dict[str, type[_SGD] | type[_Adam]] = {"sgd": _SGD, "adam": _Adam}
+
+
+def _clip_scale(gradients: tuple[Tensor, ...], clip: float) -> float:
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    return min(1.0, clip / (norm + 1e-12))

@@ -1,0 +1,261 @@
+"""Weight: one matrix (out, in) however it is stored; Leaf: a tensor that really is.
+
+A recipe composes by itself: *structure* decides which leaves a weight has, *sparsity* and *bits*
+act on each leaf. Training, evaluation and the bundle all see a leaf through `Leaf.value()`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import BeforeValidator, SerializeAsAny
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from lmcore.coding import raw_size
+from lmcore.compress.quantization import Codec, Codes, Float32, Stream
+from lmcore.settings import Family
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LeafSpec:
+    """What the file holds of a leaf; `kept` counts the values left by a mask, None without one."""
+
+    shape: Shape
+    codec: Codec
+    kept: int | None
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Where there is a mask: its bits, then the codes of the values it keeps."""
+        rows = self.shape[0] if len(self.shape) > 1 else 1
+        if self.kept is None:
+            return self.codec.streams(self.shape, rows)
+        mask = Stream("mask", self.shape, 0, 1)
+        return [mask, *self.codec.streams((self.kept,), rows)]
+
+    @property
+    def packed_size(self) -> int:
+        """Bytes before entropy coding."""
+        return sum(
+            raw_size(math.prod(stream.shape), stream.low, stream.high) for stream in self.streams
+        )
+
+
+def leaf_spec(shape: Shape, codec: Codec, sparsity: float) -> LeafSpec:
+    """What the file holds of a leaf with this share of zeros.
+
+    Where a codec has a code for zero, and where so few values are zero that their places would
+    cost more than they save, no mask is stored.
+    """
+    without = LeafSpec(shape, codec, None)
+    if codec.zeros_are_codes:
+        return without
+    count = math.prod(shape)
+    with_mask = LeafSpec(shape, codec, count - round(sparsity * count))
+    return with_mask if with_mask.packed_size < without.packed_size else without
+
+
+class Leaf(nn.Module):
+    """A trainable tensor with, optionally, a mask of kept entries and a codec.
+
+    `data` is the float copy that is trained, `value()` what is stored. Masked entries are zero
+    and stay zero: their gradient is removed. Codes are assigned anew every
+    `codec.refresh_updates` updates while training, and whenever the data changed otherwise; the
+    gradient passes straight through them to the float copy.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self, data: Tensor, codec: Codec | None = None, mask: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.codec = codec or Float32()
+        self.register_buffer("mask", mask)
+        self.data = nn.Parameter(data.clone() if mask is None else data * mask)
+        if mask is not None:
+            self.data.register_hook(lambda gradient: gradient * self.mask)  # type: ignore[no-untyped-call]
+        self._codes: Codes | None = None
+        self._value: Tensor | None = None
+        self._version = -1
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.data.shape)
+
+    @property
+    def spec(self) -> LeafSpec:
+        """What the file holds of it."""
+        masked = self.mask is not None and not self.codec.zeros_are_codes
+        kept = int(self.mask.sum()) if masked and self.mask is not None else None
+        return LeafSpec(self.shape, self.codec, kept)
+
+    def value(self) -> Tensor:
+        """The stored values, shape as `data`, differentiable; computed once per assignment."""
+        if self.codec.exact_in_training and (self.training or type(self.codec) is Float32):
+            return self.data
+        self.codes()
+        assert self._value is not None
+        return self._value
+
+    def codes(self) -> Codes:
+        """What is written to the file."""
+        if self._codes is None or self._stale():
+            with torch.no_grad():
+                self._adopt(self.codec.assign(self.data, self.mask, self._codes))
+        assert self._codes is not None
+        return self._codes
+
+    def write(self) -> list[np.ndarray[Any, Any]]:
+        """The integers of each stream of `spec`."""
+        codes, symbols = self.codes(), self.codes().symbols.cpu()
+        if self.spec.kept is None:
+            return self.codec.write(codes, symbols)
+        mask = cast(Tensor, self.mask).cpu()
+        return [mask.numpy().astype(np.uint8), *self.codec.write(codes, symbols[mask])]
+
+    @classmethod
+    def read(cls, spec: LeafSpec, arrays: list[np.ndarray[Any, Any]]) -> Leaf:
+        """The leaf back from its integers, with the very codes that were written."""
+        mask = None
+        if spec.kept is None:
+            codes = spec.codec.read(arrays)
+        else:
+            mask = torch.from_numpy(arrays[0].astype(bool))
+            kept = spec.codec.read(arrays[1:])
+            symbols = kept.symbols.new_zeros(spec.shape)
+            symbols[mask] = kept.symbols
+            codes = Codes(symbols, kept.tables)
+        leaf = cls(torch.zeros(spec.shape), spec.codec, mask)
+        leaf._adopt(codes)
+        with torch.no_grad():
+            leaf.data.copy_(cast(Tensor, leaf._value))
+        leaf._version = leaf.data._version
+        return leaf
+
+    def _stale(self) -> bool:
+        updates = abs(self.data._version - self._version)
+        return updates >= (self.codec.refresh_updates if self.training else 1)
+
+    def _adopt(self, codes: Codes) -> None:
+        self._codes = codes
+        with torch.no_grad():
+            decoded = self.codec.decode(codes)
+            if self.mask is not None:
+                decoded = decoded * self.mask
+        with torch.enable_grad():
+            self._value = _straight_through(self.data, decoded)
+        self._version = self.data._version
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward the decoded values, backward to the float copy unchanged (Bengio et al. 2013).
+
+    It saves nothing for backward, so that one result serves many steps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, decoded: Tensor) -> Tensor:
+        return decoded.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+_straight_through = cast(Callable[[Tensor, Tensor], Tensor], _StraightThrough.apply)
+
+
+class Structure(Family, ABC):
+    """The form of a site's matrix: which leaves store it, and how they start from a dense one."""
+
+    @abstractmethod
+    def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
+        """Leaf -> shape for a matrix (out, in), in the order of the file."""
+
+    @abstractmethod
+    def factor(self, matrix: Tensor) -> dict[str, Tensor]:
+        """Leaf -> start value for a matrix (out, in)."""
+
+    @abstractmethod
+    def weight(self, leaves: dict[str, Leaf]) -> Weight:
+        """The weight over these leaves."""
+
+    def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
+        """What this structure amounts to at a site of that shape; UserError if it cannot be."""
+        return self
+
+
+AnyStructure = Annotated[SerializeAsAny[Structure], BeforeValidator(Structure.pick)]
+
+
+class Weight(nn.Module, ABC):
+    """A matrix (out, in), however it is stored. A form needs `shape` and `dense`."""
+
+    def __init__(self, structure: Structure, leaves: dict[str, Leaf]) -> None:
+        super().__init__()
+        self.structure = structure
+        self._leaves = nn.ModuleDict(leaves)
+
+    @property
+    def leaves(self) -> dict[str, Leaf]:
+        """The tensors that are really stored, in the order of the file."""
+        return {name: cast(Leaf, leaf) for name, leaf in self._leaves.items()}
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(out, in)"""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """(out, in), differentiable."""
+
+    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(z, M) with x W^T = z M^T: (..., in) -> (..., r), (out, r). What a fused loss needs."""
+        return x, self.dense()
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out), by the cheapest exact path."""
+        z, matrix = self.head(x)
+        return z @ matrix.T
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """(...,) -> (..., in): the embedding look-up."""
+        return embedding(ids, self.dense())
+
+
+class DenseStructure(Structure):
+    """The matrix itself."""
+
+    kind: Literal["dense"] = "dense"
+
+    def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
+        return {"matrix": shape}
+
+    def factor(self, matrix: Tensor) -> dict[str, Tensor]:
+        return {"matrix": matrix}
+
+    def weight(self, leaves: dict[str, Leaf]) -> Weight:
+        return Dense(self, leaves)
+
+
+class Dense(Weight):
+    """One leaf (out, in)."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.leaves["matrix"].shape
+        return rows, columns
+
+    def dense(self) -> Tensor:
+        return self.leaves["matrix"].value()
