@@ -1,0 +1,81 @@
+"""The command line: `lmpareto COMMAND key=value ...`; every command is a Hydra app over `conf/`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import sys
+
+COMMANDS = {
+    "train": "train the dense model of a study",
+    "sweep": "run a study's trials, or go on with them",
+    "status": "how far a study is; without study=, the list of all",
+    "front": "the front as a table",
+    "plot": "the front as a page and pictures",
+    "export": "the chosen model: bundle, recipe, measurements",
+    "evaluate": "perplexity and speed of a bundle",
+    "replay": "run a trial again and compare",
+}
+
+HELP = """lmpareto finds the best small LSTM language models: it searches compression recipes and
+shows the size-perplexity front of the files they make.
+
+    lmpareto COMMAND key=value ...
+
+{commands}
+
+Try it, a few minutes on two cores, no network needed:
+
+    lmpareto sweep study=quickstart workers=2
+    lmpareto front study=quickstart
+    lmpareto plot study=quickstart
+    lmpareto export study=quickstart to=small_model
+
+lmpareto COMMAND --help says what a command takes; --cfg job shows all its settings; format=json
+prints one JSON document; --config-dir FOLDER adds your own studies (FOLDER/study/NAME.yaml).
+"""
+
+
+def main() -> None:
+    """Entry point: answers --help and --version itself, everything else is a command's."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        lines = (f"    {name:{width}}  {does}" for name, does in COMMANDS.items())
+        print(HELP.format(commands="\n".join(lines)), end="")
+        return
+    if arguments[0] in ("--version", "-V"):
+        print(f"lmpareto {importlib.metadata.version('lmpareto')}")
+        return
+    if arguments[0] in ("-sc", "--shell-completion"):
+        _complete(arguments)
+        return
+    if arguments[0] not in COMMANDS:
+        near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        print(f"lmpareto: there is no command {arguments[0]!r}; {hint}", file=sys.stderr)
+        sys.exit(2)
+    _run(arguments[0], arguments[1:])
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    from search.commands import run
+
+    sys.argv = ["lmpareto", *arguments]
+    run(command)
+
+
+def _complete(arguments: list[str]) -> None:
+    """Shell completion: of the command here, of what follows it by its Hydra app.
+
+    eval "$(lmpareto -sc install=bash)" installs it.
+    """
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if len(words) > 2 and words[1] in COMMANDS:
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        _run(words[1], arguments)
+    elif "query" in "".join(arguments[1:]):
+        print("\n".join(name for name in COMMANDS if name.startswith("".join(words[1:]))))
+    else:
+        _run("sweep", arguments)

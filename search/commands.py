@@ -1,0 +1,231 @@
+"""What each command does: a document computed, then shown as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import optuna
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from lmcore.bundle import load
+from lmcore.corpus import Corpus, load_corpus
+from lmcore.errors import UserError
+from lmcore.evaluation import score
+from lmcore.files import write_atomic
+from lmcore.runtime import device, prepare
+from lmcore.settings import parse
+from search.config import (
+    EvaluateConfig,
+    ExportConfig,
+    PlotConfig,
+    ReplayConfig,
+    StudyConfig,
+    SweepConfig,
+)
+from search.dense import find_dense, train_dense
+from search.export import export
+from search.front import choose
+from search.plots import figure, image, page, record_of
+from search.replay import replay
+from search.store import Store
+from search.study import baselines, find, front, progress
+from search.sweep import sweep
+from search.tables import front_document, front_table, progress_document, progress_text
+from search.terminal import quiet_optuna, training_bar
+from search.units import format_size
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say, for programs and for people."""
+
+    document: Document
+    text: str
+
+
+def _train(config: StudyConfig) -> Answer:
+    corpus = _corpus(config)
+    dense = find_dense(config, corpus)
+    known = dense is not None
+    if dense is None:
+        with training_bar("dense model") as observe:
+            dense = train_dense(config, corpus, observe)
+    document = {"bundle": str(dense.path), **dense.record}
+    size = format_size(dense.record["size_bytes"])
+    return Answer(
+        document,
+        f"{dense.path}: {size}, valid perplexity {dense.record['valid_perplexity']:.2f}"
+        f"{' (trained before)' if known else ''}",
+    )
+
+
+def _sweep(config: SweepConfig) -> Answer:
+    corpus = _corpus(config)
+    store = Store(config.storage)
+    study = sweep(config, corpus, store)
+    found, done = front(study, store), progress(study, config.trials)
+    table = front_table(found, baselines(config.study, store))
+    return Answer(
+        {**progress_document(done), **front_document(found)},
+        f"{progress_text(done, config.workers)}\n{table}",
+    )
+
+
+def _status(config: StudyConfig) -> Answer:
+    store = Store(config.storage)
+    if config.name is not None:
+        done = progress(find(config, store), config.trials)
+        return Answer(progress_document(done), progress_text(done, workers=1))
+    names = optuna.get_all_study_names(store.optuna)
+    studies = [optuna.load_study(study_name=name, storage=store.optuna) for name in names]
+    counts = [progress(study, trials=0) for study in studies]
+    lines = [
+        f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
+    ]
+    return Answer(
+        {"studies": [progress_document(one) for one in counts]},
+        "\n".join(lines) or f"no studies in {store.settings.shown}",
+    )
+
+
+def _front(config: StudyConfig) -> Answer:
+    store = Store(config.storage)
+    found = front(find(config, store), store)
+    return Answer(front_document(found), front_table(found, baselines(config.study, store)))
+
+
+def _plot(config: PlotConfig) -> Answer:
+    store = Store(config.storage)
+    found = front(find(config, store), store)
+    folder = Path(config.to) if config.to else config.folder / "plots" / config.study
+    beside = baselines(config.study, store)
+    drawn = figure(record_of(found, config.corpus.kind, beside))
+    written = [folder / "front.html"]
+    write_atomic(written[0], page(drawn).encode())
+    for path in (folder / "front.png", folder / "front.svg"):
+        try:
+            image(drawn, path)
+        except UserError as error:
+            print(f"lmpareto plot: no pictures: {error}", file=sys.stderr)
+            break
+        written.append(path)
+    files = [str(path) for path in written]
+    return Answer({"study": config.study, "files": files}, "\n".join(files))
+
+
+def _export(config: ExportConfig) -> Answer:
+    store = Store(config.storage)
+    point = choose(
+        front(find(config, store), store),
+        max_size_bytes=config.max_size_bytes,
+        max_perplexity=config.max_perplexity,
+        pick=config.pick,
+        trial=config.trial,
+    )
+    document = export(config, _corpus(config), store, point, Path(config.to))
+    return Answer(
+        document,
+        f"{document['bundle']}: trial {point.trial}, {format_size(document['size_bytes'])}, "
+        f"perplexity {document['valid_perplexity']:.2f} (valid), "
+        f"{document['test_perplexity']:.2f} (test)",
+    )
+
+
+def _evaluate(config: EvaluateConfig) -> Answer:
+    bundle = load(Path(config.bundle))
+    corpus = load_corpus(config.corpus, config.folder)
+    if corpus.vocabulary.words != bundle.vocabulary.words:
+        raise UserError(
+            f"{config.bundle} has a vocabulary of {len(bundle.vocabulary):,} words, corpus "
+            f"{corpus.name} another of {len(corpus.vocabulary):,}: it was trained on another text"
+        )
+    model = bundle.model.to(device(config.device))
+    measured = score(model, corpus.split(config.split), corpus.vocabulary.eos)
+    document = {
+        "bundle": config.bundle,
+        "corpus": corpus.name,
+        "split": config.split,
+        "size_bytes": bundle.size_bytes,
+        "perplexity": measured.perplexity,
+        "tokens": measured.tokens,
+        "tokens_per_second": measured.tokens_per_second,
+    }
+    return Answer(
+        document,
+        f"{config.bundle}: {format_size(bundle.size_bytes)}, perplexity "
+        f"{measured.perplexity:.2f} on the {measured.tokens:,} tokens of {corpus.name} "
+        f"{config.split}, {measured.tokens_per_second:,.0f} tokens/s",
+    )
+
+
+def _replay(config: ReplayConfig) -> Answer:
+    store = Store(config.storage)
+    result = replay(config, _corpus(config), store)
+    return Answer(result.document(), result.text())
+
+
+def _corpus(config: StudyConfig) -> Corpus:
+    corpus = load_corpus(config.corpus, config.folder)
+    print(corpus.describe(), file=sys.stderr)
+    return corpus
+
+
+_RUNS: dict[str, tuple[type[StudyConfig], Callable[[Any], Answer]]] = {
+    "train": (StudyConfig, _train),
+    "sweep": (SweepConfig, _sweep),
+    "status": (StudyConfig, _status),
+    "front": (StudyConfig, _front),
+    "plot": (PlotConfig, _plot),
+    "export": (ExportConfig, _export),
+    "evaluate": (EvaluateConfig, _evaluate),
+    "replay": (ReplayConfig, _replay),
+}
+
+
+def run(command: str) -> None:
+    """Run a command as a Hydra app on sys.argv; ends the process with 1 for a person's error."""
+    kind, function = _RUNS[command]
+
+    def task(composed: DictConfig) -> None:
+        try:
+            config = _settings(kind, composed)
+            prepare(config.threads)
+            quiet_optuna()
+            answer = function(config)
+        except UserError as error:
+            print(f"lmpareto {command}: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print(
+                f"lmpareto {command}: stopped; the same command goes on from here", file=sys.stderr
+            )
+            sys.exit(130)
+        print(json.dumps(answer.document) if config.format == "json" else answer.text)
+
+    hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
+
+
+def _settings(kind: type[StudyConfig], composed: DictConfig) -> StudyConfig:
+    try:
+        data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise UserError(
+            f"{error.full_key}: this setting is missing; give {error.full_key}=..."
+        ) from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(data, dict)
+    config = parse(kind, {str(name): value for name, value in data.items()})
+    if config.name is None and (chosen := HydraConfig.get().runtime.choices.get("study")):
+        return config.model_copy(update={"name": chosen})
+    return config

@@ -1,0 +1,101 @@
+"""What a person may set: one settings class a command, over the groups of `conf/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from lmcore.corpus import AnyCorpus, Split
+from lmcore.errors import UserError
+from lmcore.model import ModelSettings
+from lmcore.settings import Settings
+from lmcore.training import DenseTrainingSettings
+from search.units import parse_size
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class StorageSettings(Settings):
+    """Where trials live: any SQLAlchemy URL."""
+
+    url: str
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password, for logs and messages."""
+        return make_url(self.url).render_as_string(hide_password=True)
+
+    def check(self) -> None:
+        """Raises UserError for what is no URL, without repeating it: it may hold a password."""
+        try:
+            make_url(self.url)
+        except ArgumentError:
+            raise UserError(
+                "storage.url: this is no SQLAlchemy URL; it takes for example "
+                "sqlite:////FOLDER/studies.db or postgresql://USER@HOST/DATABASE"
+            ) from None
+
+
+class StudyConfig(Settings):
+    """What every command knows."""
+
+    name: str | None
+    corpus: AnyCorpus
+    model: ModelSettings
+    training: DenseTrainingSettings
+    space: dict[str, Any]
+    sampler: dict[str, Any]
+    storage: StorageSettings
+    baselines: dict[str, dict[str, Any]]
+    trials: Count
+    seed: Annotated[int, Field(ge=0)]
+    device: str
+    threads: Count
+    format: Literal["text", "json"]
+    cache: str
+
+    @property
+    def study(self) -> str:
+        """The study's name; UserError where none was chosen."""
+        if self.name is None:
+            raise UserError("name a study: study=quickstart, say, or one of your own")
+        return self.name
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder: dense checkpoints, bundles, downloads, the default database."""
+        return Path(self.cache).expanduser()
+
+
+class SweepConfig(StudyConfig):
+    workers: Count
+    max_hours: Annotated[float, Field(gt=0)] | None
+
+
+class ExportConfig(StudyConfig):
+    to: str
+    max_size: str | int | None
+    max_perplexity: Annotated[float, Field(gt=1)] | None
+    pick: Literal["knee"] | None
+    trial: Annotated[int, Field(ge=0)] | None
+
+    @property
+    def max_size_bytes(self) -> int | None:
+        return None if self.max_size is None else parse_size(self.max_size)
+
+
+class PlotConfig(StudyConfig):
+    to: str | None
+
+
+class ReplayConfig(StudyConfig):
+    trial: Annotated[int, Field(ge=0)]
+
+
+class EvaluateConfig(StudyConfig):
+    bundle: str
+    split: Split

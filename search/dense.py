@@ -1,0 +1,98 @@
+"""The dense checkpoint that every trial of a study starts from, as a float16 bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lmcore
+from lmcore.bundle import Bundle, load, save
+from lmcore.compress.quantization import Float16
+from lmcore.corpus import Corpus
+from lmcore.evaluation import score
+from lmcore.files import content_key, write_json
+from lmcore.model import LanguageModel, random_model
+from lmcore.recipe import Recipe, SiteSettings, build, resolve
+from lmcore.runtime import device
+from lmcore.training import Observer, ignore, train
+from search.config import StudyConfig
+
+PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # there is one in a checkout only
+
+DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())
+
+
+@dataclass(frozen=True)
+class DenseCheckpoint:
+    """A trained dense model's file, and the record of its training."""
+
+    path: Path
+    record: dict[str, Any]
+
+    def load(self) -> Bundle:
+        return load(self.path)
+
+
+def dense_key(config: StudyConfig, corpus: Corpus) -> str:
+    """Hash of all that decides the training."""
+    return content_key(corpus.key, config.model.plain(), config.training.plain(), config.seed)
+
+
+def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
+    """The checkpoint of these settings, from the cache or from a published study."""
+    key = dense_key(config, corpus)
+    cached = config.folder / "dense" / f"{key}.json"
+    for record_path in (cached, *sorted(PUBLISHED.glob("*/dense.json"))):
+        bundle = record_path.with_suffix(".lmb")
+        if not (record_path.exists() and bundle.exists()):
+            continue
+        record = json.loads(record_path.read_text())
+        if record.get("key") == key:
+            return DenseCheckpoint(bundle, record)
+    return None
+
+
+def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore) -> DenseCheckpoint:
+    """Train the dense model of the settings; goes on where an earlier process was stopped."""
+    key = dense_key(config, corpus)
+    folder = config.folder / "dense"
+    settings, eos = config.training, corpus.vocabulary.eos
+    generator = torch.Generator().manual_seed(config.seed)
+    model = random_model(config.model, len(corpus.vocabulary), settings.init, generator)
+    model.to(device(config.device))
+
+    def validate(model: LanguageModel) -> float:
+        return score(model, corpus.valid, eos).perplexity
+
+    checkpoint = folder / f"{key}.safetensors"
+    record = train(model, corpus.train, settings, config.seed, validate, observe, checkpoint)
+    path = keep_dense(config, corpus, model.cpu(), asdict(record))
+    checkpoint.unlink(missing_ok=True)
+    return path
+
+
+def keep_dense(
+    config: StudyConfig, corpus: Corpus, model: LanguageModel, training: dict[str, Any]
+) -> DenseCheckpoint:
+    """Write a trained dense model as a float16 bundle, and the record of its training beside it."""
+    key = dense_key(config, corpus)
+    path = config.folder / "dense" / f"{key}.lmb"
+    recipe = resolve(DENSE, config.model, len(corpus.vocabulary))
+    size_bytes = save(path, build(model, recipe).eval(), corpus.vocabulary)
+    measured = score(load(path).model, corpus.valid, corpus.vocabulary.eos)
+    record = {
+        "key": key,
+        "corpus": corpus.describe(),
+        "model": config.model.plain(),
+        "training": config.training.plain(),
+        "seed": config.seed,
+        "size_bytes": size_bytes,
+        "valid_perplexity": measured.perplexity,
+        **training,
+    }
+    write_json(path.with_suffix(".json"), record)
+    return DenseCheckpoint(path, record)

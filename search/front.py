@@ -1,0 +1,230 @@
+"""The size-perplexity front: what is not dominated, how much it covers, and which point to take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from lmcore.errors import UserError
+from search.units import format_ranges, format_size
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured model in the plane; size and perplexity are minimised.
+
+    `name` is the trial's number as text, or what a model outside the search is called: "dense",
+    "control". `recipe` is plain data, as it was stored.
+    """
+
+    name: str
+    trial: int | None
+    size_bytes: int
+    valid_perplexity: float
+    tokens_per_second: float | None
+    recipe: dict[str, Any] | None
+
+    @property
+    def label(self) -> str:
+        """What people call it: "trial 17", "dense"."""
+        return self.name if self.trial is None else f"trial {self.trial}"
+
+    @property
+    def measured(self) -> bool:
+        """Whether size and perplexity are finite and above zero, so that the plane has it."""
+        return _positive(self.size_bytes, self.valid_perplexity)
+
+
+@dataclass(frozen=True)
+class Front:
+    """The points of a study: the non-dominated ones, by size ascending, and all others, by trial.
+
+    Along `points` size strictly ascends and perplexity strictly descends.
+    """
+
+    study: str
+    points: tuple[Point, ...]
+    dominated: tuple[Point, ...]
+
+    def smallest(self) -> Point:
+        """The end of the front with the smallest file. Raises UserError where it is empty."""
+        return self._some()[0]
+
+    def best(self) -> Point:
+        """The end of the front with the lowest perplexity. Raises UserError where it is empty."""
+        return self._some()[-1]
+
+    def knee(self) -> Point:
+        """The point farthest below the chord between the two ends, in (log size, log perplexity).
+
+        Both logs are normalised to [0, 1] between the ends, so the chord is x + y = 1 and the
+        distance below it is (1 - x - y) / sqrt 2 (Das 1999, "On characterizing the 'knee' of the
+        Pareto curve", the two-objective case). Of equal distances the lower perplexity wins: a
+        front of two points, or one that nowhere bends below its chord, gives no reason to give
+        perplexity away. A single point is its own knee. Raises UserError where the front is empty.
+        """
+        smallest, best = self.smallest(), self.best()
+        if smallest == best:
+            return best
+
+        def below(point: Point) -> float:
+            x = _share(point.size_bytes, smallest.size_bytes, best.size_bytes)
+            y = _share(point.valid_perplexity, best.valid_perplexity, smallest.valid_perplexity)
+            return 1 - x - y
+
+        return max(reversed(self.points), key=below)
+
+    def best_within(self, max_size_bytes: int) -> Point:
+        """The lowest perplexity of at most `max_size_bytes`.
+
+        Raises UserError that names the nearest point where none is that small.
+        """
+        smallest = self.smallest()
+        fitting = [point for point in self.points if point.size_bytes <= max_size_bytes]
+        if fitting:
+            return fitting[-1]
+        limit, size = _apart(max_size_bytes, smallest.size_bytes, format_size, "{} B".format)
+        raise UserError(
+            f"no point of {self.study} has at most {limit}: its smallest is {smallest.label} "
+            f"with {size} at perplexity {smallest.valid_perplexity:.2f}"
+        )
+
+    def smallest_within(self, max_perplexity: float) -> Point:
+        """The smallest file with a perplexity (valid) of at most `max_perplexity`.
+
+        Raises UserError that names the nearest point where none is that good.
+        """
+        best = self.best()
+        for point in self.points:
+            if point.valid_perplexity <= max_perplexity:
+                return point
+        limit, perplexity = _apart(max_perplexity, best.valid_perplexity, "{:.2f}".format, repr)
+        raise UserError(
+            f"no point of {self.study} has a perplexity of at most {limit}: its best is "
+            f"{best.label} with {perplexity} at {format_size(best.size_bytes)}"
+        )
+
+    def trial(self, number: int) -> Point:
+        """The point of trial `number`, dominated or not. Raises UserError where there is none."""
+        trials = {point.trial: point for point in self.points + self.dominated}
+        if number in trials:
+            return trials[number]
+        numbers = sorted(known for known in trials if known is not None)
+        raise UserError(
+            f"{self.study} has no measured trial {number}; "
+            + (f"it has {format_ranges(numbers)}" if numbers else "it has none yet")
+        )
+
+    def _some(self) -> tuple[Point, ...]:
+        if not self.points:
+            raise UserError(f"{self.study} has no measured model yet, so there is nothing to take")
+        return self.points
+
+
+PICKS: dict[str, Callable[[Front], Point]] = {
+    "knee": Front.knee,
+    "smallest": Front.smallest,
+    "best": Front.best,
+}
+
+
+def front_of(study: str, points: Iterable[Point]) -> Front:
+    """The front of `points` in O(n log n), the same whatever their order.
+
+    A point is dominated where another is at most as large and at most as perplexed, and either
+    smaller or better. Settled here: of points equal in both, the first by trial stays (those
+    without a trial come last, by name) and the others count as dominated; equal in one, the other
+    objective decides. A size or perplexity that is NaN, infinite or not above zero is no
+    measurement: such a point dominates nothing and goes to `dominated`. No points, an empty front.
+    """
+    front: list[Point] = []
+    dominated: list[Point] = []
+    measured: list[Point] = []
+    for point in sorted(points, key=_by_trial):
+        (measured if point.measured else dominated).append(point)
+    for point in sorted(measured, key=lambda point: (point.size_bytes, point.valid_perplexity)):
+        better = not front or point.valid_perplexity < front[-1].valid_perplexity
+        (front if better else dominated).append(point)
+    return Front(study, tuple(front), tuple(sorted(dominated, key=_by_trial)))
+
+
+def hypervolume(points: Iterable[Point], reference: tuple[float, float]) -> float:
+    """The area in (log size, log perplexity) that `points` dominate, up to `reference`.
+
+    `reference` is (bytes, perplexity), fixed for a study so that its values can be compared over
+    time. Points on or outside the reference box add nothing, nor do those without a measurement;
+    no points, 0. The logs are natural.
+    Raises UserError for a reference that is not finite and above zero.
+    """
+    max_size_bytes, max_perplexity = reference
+    if not _positive(*reference):
+        raise UserError(f"the reference point {reference} must be two finite numbers above zero")
+    inside = [
+        point
+        for point in points
+        if point.size_bytes < max_size_bytes and point.valid_perplexity < max_perplexity
+    ]
+    front = front_of("", inside).points
+    edges = [math.log(point.size_bytes) for point in front] + [math.log(max_size_bytes)]
+    return sum(
+        (right - left) * (math.log(max_perplexity) - math.log(point.valid_perplexity))
+        for point, (left, right) in zip(front, pairwise(edges), strict=True)
+    )
+
+
+def choose(
+    front: Front,
+    max_size_bytes: int | None = None,
+    max_perplexity: float | None = None,
+    pick: str | None = None,
+    trial: int | None = None,
+) -> Point:
+    """The one point that a person asks for; by default the knee.
+
+    `max_size_bytes` takes the lowest perplexity that fits, `max_perplexity` the smallest file that
+    is good enough, `pick` a name from `PICKS`, `trial` any trial, dominated ones too. Raises
+    UserError where more than one is given, where nothing qualifies and where the front is empty.
+    """
+    asked = {
+        "max_size": max_size_bytes,
+        "max_perplexity": max_perplexity,
+        "pick": pick,
+        "trial": trial,
+    }
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other: give one of {', '.join(asked)}")
+    if max_size_bytes is not None:
+        return front.best_within(max_size_bytes)
+    if max_perplexity is not None:
+        return front.smallest_within(max_perplexity)
+    if trial is not None:
+        return front.trial(trial)
+    if pick is not None and pick not in PICKS:
+        raise UserError(f"there is no pick {pick!r}; there are {', '.join(PICKS)}")
+    return PICKS[pick or "knee"](front)
+
+
+def _by_trial(point: Point) -> tuple[float, str]:
+    return (math.inf if point.trial is None else point.trial, point.name)
+
+
+def _positive(*numbers: float) -> bool:
+    return all(math.isfinite(number) and number > 0 for number in numbers)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where `value` lies between `low` (0) and `high` (1) in logs; 0 where those are one."""
+    width = math.log(high) - math.log(low)
+    return (math.log(value) - math.log(low)) / width if width else 0.0
+
+
+def _apart(
+    limit: float, value: float, short: Callable[[Any], str], exact: Callable[[Any], str]
+) -> tuple[str, str]:
+    """Both numbers in the short form, or in the exact one where the short forms are the same."""
+    form = exact if short(limit) == short(value) else short
+    return form(limit), form(value)

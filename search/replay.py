@@ -1,0 +1,90 @@
+"""Run a trial again from its stored recipe, and say whether the result is the same."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmcore.corpus import Corpus
+from lmcore.errors import UserError
+from lmcore.recipe import Recipe
+from lmcore.settings import parse
+from search.config import ReplayConfig
+from search.export import workbench
+from search.store import Store
+from search.study import find, front
+from search.terminal import training_bar
+from search.trial import Measurement, provenance
+
+TOLERANCE = 0.005  # between machines and versions
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A trial's stored measurement and the one made now."""
+
+    study: str
+    trial: int
+    stored: Measurement
+    again: Measurement
+
+    @property
+    def identical(self) -> bool:
+        return self.stored.sha256 == self.again.sha256 and (
+            self.stored.valid_perplexity == self.again.valid_perplexity
+        )
+
+    @property
+    def same(self) -> bool:
+        """Whether size and perplexity agree to within half a percent."""
+        pairs = (
+            (self.stored.size_bytes, self.again.size_bytes),
+            (self.stored.valid_perplexity, self.again.valid_perplexity),
+        )
+        return all(abs(new - old) <= TOLERANCE * old for old, new in pairs)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "study": self.study,
+            "trial": self.trial,
+            "identical": self.identical,
+            "same": self.same,
+            "stored": self.stored.plain(),
+            "again": self.again.plain(),
+        }
+
+    def text(self) -> str:
+        verdict = "the same to the bit" if self.identical else "the same within 0.5%"
+        changed = [
+            f"{name} {self.stored.provenance.get(name)} -> {value}"
+            for name, value in provenance().items()
+            if self.stored.provenance.get(name) != value
+        ]
+        lines = [
+            f"trial {self.trial} of {self.study}: {verdict if self.same else 'NOT the same'}",
+            f"stored: {self.stored.size_bytes:,} B, perplexity {self.stored.valid_perplexity!r}",
+            f"again:  {self.again.size_bytes:,} B, perplexity {self.again.valid_perplexity!r}",
+        ]
+        return "\n".join([*lines, *([f"changed since: {', '.join(changed)}"] if changed else [])])
+
+
+def replay(config: ReplayConfig, corpus: Corpus, store: Store) -> Replay:
+    """Measure a trial's recipe anew, in a folder of its own. Raises UserError for no such trial."""
+    point = front(find(config, store), store).trial(config.trial)
+    recipe = parse(Recipe, point.recipe or {}, "recipe")
+    bench = workbench(config, corpus)
+    stored = store.measurement(bench.key(recipe))
+    if stored is None:
+        raise UserError(
+            f"trial {config.trial} was measured on another dense model or corpus than the "
+            f"settings of study {config.study} give now"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="lmpareto-") as folder,
+        training_bar(point.label) as observe,
+    ):
+        bench.folder = Path(folder)
+        again = bench.measure(recipe, observe)
+    return Replay(config.study, config.trial, stored, again)

@@ -1,0 +1,148 @@
+"""A space is a recipe with ranges in place of values.
+
+    {low: 0.6, high: 4.0, log: true}        a number between; whole where both ends are whole
+    {choice: [float16, {kind: uniform, step: {low: 1, high: 3}}]}    one of these
+
+A range inside an option is asked for only when the option is chosen: a rank stands inside
+`low_rank` and nowhere else. Under `sites`, a pattern gives each site that it matches values of
+its own; `tie: NAME` in a site's settings or in a range shares one value under that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+from lmcore.errors import UserError
+from lmcore.model import ModelSettings
+from lmcore.recipe import Recipe, resolve
+from lmcore.settings import parse
+
+RANGE, CHOICE = {"low", "high", "log", "step", "tie"}, {"choice", "tie"}
+
+
+class Suggester(Protocol):
+    """The part of an Optuna trial that a space asks."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any: ...
+
+
+class Space:
+    """What a study samples from, for one model and vocabulary size.
+
+    Raises UserError where a range is wrong or where an end of a range or an option is no recipe.
+    """
+
+    def __init__(self, template: Mapping[str, Any], model: ModelSettings, words: int) -> None:
+        self.model, self.words = model, words
+        self.sites = _expand(template.get("sites", {}), list(model.site_shapes(words)))
+        self.rest = {name: value for name, value in template.items() if name != "sites"}
+        for suggester in _corners(self):
+            self.suggest(suggester)
+
+    def suggest(self, trial: Suggester) -> Recipe:
+        """The resolved recipe that the trial's suggestions make."""
+        sites = {
+            site: _fill(
+                {k: v for k, v in value.items() if k != "tie"}, value.get("tie", site), trial
+            )
+            for site, value in self.sites.items()
+        }
+        data = {**_fill(self.rest, "", trial), "sites": sites}
+        return resolve(parse(Recipe, data, "space"), self.model, self.words)
+
+
+def _expand(patterns: Mapping[str, Any], sites: list[str]) -> dict[str, Mapping[str, Any]]:
+    """Site -> its part of the template, by the precedence of recipes."""
+    for pattern in patterns:
+        if not any(fnmatchcase(site, pattern) for site in sites):
+            raise UserError(
+                f"space.sites.{pattern}: matches no site; the sites are {', '.join(sites)}"
+            )
+    found = {}
+    for site in sites:
+        matching = [name for name in patterns if fnmatchcase(site, name)]
+        if site in patterns:
+            found[site] = patterns[site]
+        elif matching:
+            found[site] = patterns[matching[0]]
+    return found
+
+
+def _fill(value: Any, path: str, trial: Suggester) -> Any:
+    """The template's value with every range and choice below it settled by the trial."""
+    if not isinstance(value, Mapping):
+        return value
+    keys = set(value)
+    if {"low", "high"} <= keys <= RANGE:
+        return _suggest_number(value, str(value.get("tie", path)), trial)
+    if "choice" in keys and keys <= CHOICE:
+        return _suggest_choice(value["choice"], str(value.get("tie", path)), trial)
+    return {
+        key: _fill(inner, f"{path}.{key}" if path else key, trial) for key, inner in value.items()
+    }
+
+
+def _suggest_number(value: Mapping[str, Any], name: str, trial: Suggester) -> float | int:
+    low, high, log = value["low"], value["high"], bool(value.get("log", False))
+    for end in (low, high):
+        if not isinstance(end, int | float) or isinstance(end, bool):
+            raise UserError(f"space.{name}: got {end!r}; low and high are numbers")
+    if low > high:
+        raise UserError(f"space.{name}: got low {low} above high {high}")
+    if log and low <= 0:
+        raise UserError(f"space.{name}: got low {low}; with log, low is above 0")
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, step=int(value.get("step", 1)), log=log)
+    if "step" in value:
+        raise UserError(f"space.{name}: a step goes with whole numbers")
+    return trial.suggest_float(name, float(low), float(high), log=log)
+
+
+def _suggest_choice(options: Any, name: str, trial: Suggester) -> Any:
+    if not isinstance(options, list) or not options:
+        raise UserError(f"space.{name}: got {options!r}; choice takes a list")
+    labels = [_label(option) for option in options]
+    if len(set(labels)) < len(labels):
+        raise UserError(f"space.{name}: its options {labels} are not all different")
+    label = trial.suggest_categorical(name, labels)
+    return _fill(options[labels.index(label)], f"{name}.{label}", trial)
+
+
+def _label(option: Any) -> Any:
+    """How an option is called: itself, or the kind (or the settings) of a mapping."""
+    if not isinstance(option, Mapping):
+        return option
+    return str(option["kind"]) if "kind" in option else str(dict(option))
+
+
+class _Corner:
+    """Suggests one end of every range, and of the choices the option of a given turn."""
+
+    def __init__(self, high: bool, turn: int) -> None:
+        self.high, self.turn = high, turn
+        self.most_options = 1
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return high if self.high else low
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return high - (high - low) % step if self.high else low
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        self.most_options = max(self.most_options, len(choices))
+        return choices[self.turn % len(choices)]
+
+
+def _corners(space: Space) -> Iterator[_Corner]:
+    """Suggesters that together visit both ends of every range and every option."""
+    turn, most = 0, 1
+    while turn < most:
+        for high in (False, True):
+            corner = _Corner(high, turn)
+            yield corner
+            most = max(most, corner.most_options)
+        turn += 1

@@ -1,0 +1,136 @@
+"""SQL: Optuna's tables, and the few of our own beside them.
+
+A measurement is stored under its key, the hash of all that decides it: recipe, dense checkpoint
+and seed. Studies refer to it, so that no recipe is trained twice, in whichever study.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from sqlalchemy import JSON, DateTime, Engine, Float, String, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from lmcore.errors import UserError
+from search.config import StorageSettings
+from search.trial import Measurement
+
+BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class MeasurementRow(_Base):
+    __tablename__ = "lmpareto_measurement"
+
+    key: Mapped[str] = mapped_column(String(16), primary_key=True)
+    recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
+    size_bytes: Mapped[int]
+    valid_perplexity: Mapped[float] = mapped_column(Float(53))
+    tokens_per_second: Mapped[float] = mapped_column(Float(53))
+    updates: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Float(53))
+    sha256: Mapped[str] = mapped_column(String(64))
+    provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
+    measured_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class BaselineRow(_Base):
+    __tablename__ = "lmpareto_baseline"
+
+    study: Mapped[str] = mapped_column(String(512), primary_key=True)
+    name: Mapped[str] = mapped_column(String(512), primary_key=True)
+    key: Mapped[str] = mapped_column(String(16))
+
+
+class Store:
+    """The database of a storage URL. Raises UserError where it cannot be opened."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        settings.check()
+        self.settings = settings
+        url = make_url(settings.url)
+        sqlite = url.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if sqlite:
+            options["connect_args"] = {"timeout": BUSY_SECONDS}
+            if url.database and url.database != ":memory:":
+                _make_folder(Path(url.database).parent)
+        try:
+            self.engine = create_engine(url, **options)
+            if sqlite:
+                _write_ahead(self.engine)
+            _Base.metadata.create_all(self.engine)
+            self.optuna = optuna.storages.RDBStorage(settings.url, engine_kwargs=options)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"storage.url {settings.shown}: install its driver, {error.name}"
+            ) from None
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+            raise UserError(f"cannot open the storage {settings.shown}: {reason}") from None
+        if sqlite:
+            _write_ahead(self.optuna.engine)
+
+    def measurement(self, key: str) -> Measurement | None:
+        """What was measured under the key, if anything was."""
+        with Session(self.engine) as session:
+            row = session.get(MeasurementRow, key)
+            return _measurement(row) if row else None
+
+    def measurements(self, keys: list[str]) -> dict[str, Measurement]:
+        """Key -> measurement, for those keys that have one."""
+        with Session(self.engine) as session:
+            rows = session.query(MeasurementRow).filter(MeasurementRow.key.in_(keys)).all()
+            return {row.key: _measurement(row) for row in rows}
+
+    def keep(self, measurement: Measurement) -> None:
+        """Store a measurement; the first one under a key stays."""
+        row = MeasurementRow(**measurement.plain(), measured_at=datetime.now(UTC))
+        self._add(row)
+
+    def baselines(self, study: str) -> dict[str, str]:
+        """Name -> key of the recipes measured beside the study's search."""
+        with Session(self.engine) as session:
+            rows = session.query(BaselineRow).filter_by(study=study).all()
+            return {row.name: row.key for row in rows}
+
+    def keep_baseline(self, study: str, name: str, key: str) -> None:
+        with Session(self.engine) as session, session.begin():
+            session.merge(BaselineRow(study=study, name=name, key=key))
+
+    def _add(self, row: _Base) -> None:
+        try:
+            with Session(self.engine) as session, session.begin():
+                session.add(row)
+        except IntegrityError:
+            pass  # another worker measured the same recipe at the same time
+
+
+def _measurement(row: MeasurementRow) -> Measurement:
+    return Measurement(**{name: getattr(row, name) for name in Measurement.__dataclass_fields__})
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _write_ahead(engine: Engine) -> None:
+    """Readers beside a writer, and one sync a checkpoint: half the time of a trial's rows."""
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.close()

@@ -1,0 +1,164 @@
+"""A study: created once, resumed at will, its trials run by worker processes.
+
+It is an ordinary Optuna study with two objectives, size in bytes and validation perplexity, that
+any of Optuna's tools opens. A trial that was running when its process died is taken over by the
+next sweep, with the parameters it had.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import hydra.utils
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lmcore.corpus import Corpus
+from lmcore.errors import UserError
+from lmcore.files import content_key
+from search.config import StudyConfig
+from search.front import Front, Point, front_of
+from search.store import Store
+from search.trial import Measurement
+
+ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate
+DENSE_BASELINE = "dense"
+
+
+def identity(config: StudyConfig, corpus: Corpus) -> dict[str, Any]:
+    """What a study may not change once it has begun."""
+    return {
+        "corpus": corpus.key,
+        "model": config.model.plain(),
+        "training": config.training.plain(),
+        "space": config.space,
+        "seed": config.seed,
+    }
+
+
+def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
+    """The study of the config, made where it does not exist.
+
+    Raises UserError where it was begun with other settings.
+    """
+    study = optuna.create_study(
+        storage=store.optuna,
+        study_name=config.study,
+        directions=["minimize", "minimize"],
+        load_if_exists=True,
+    )
+    wanted = identity(config, corpus)
+    begun = study.user_attrs.get(ATTRIBUTE)
+    if begun is None:
+        study.set_metric_names(["size_bytes", "valid_perplexity"])
+        study.set_user_attr(ATTRIBUTE, wanted)
+    elif changed := list(_differences(begun, wanted)):
+        raise UserError(
+            f"study {config.study} was begun with other settings: {'; '.join(changed[:3])}. "
+            f"Start one of another name with these: name={config.study}_2"
+        )
+    return study
+
+
+def find(config: StudyConfig, store: Store) -> optuna.Study:
+    """The study of that name; UserError where it has not begun."""
+    try:
+        return optuna.load_study(study_name=config.study, storage=store.optuna)
+    except KeyError:
+        raise UserError(
+            f"there is no study {config.study} in {store.settings.shown}; "
+            f"lmpareto sweep study={config.study} begins it"
+        ) from None
+
+
+def sampler(config: StudyConfig, worker: int, started: int) -> optuna.samplers.BaseSampler:
+    """The configured sampler, its seed a function of the study's, the worker and the start."""
+    seed = int(content_key(config.seed, worker, started), 16) % 2**31
+    made: optuna.samplers.BaseSampler = hydra.utils.instantiate(config.sampler, seed=seed)
+    return made
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is."""
+
+    study: str
+    trials: int  # wanted in total
+    complete: int
+    failed: dict[str, int]  # reason -> how many
+    running: int
+    seconds: float  # the median a complete trial took
+
+    @property
+    def finished(self) -> int:
+        return self.complete + sum(self.failed.values())
+
+    @property
+    def left(self) -> int:
+        return max(0, self.trials - self.finished)
+
+
+def progress(study: optuna.Study, trials: int) -> Progress:
+    """Count the trials that take a slot: an equal recipe proposed again takes none."""
+    rows = [row for row in study.get_trials(deepcopy=False) if not attribute(row, "duplicate")]
+    complete = [row for row in rows if row.state == TrialState.COMPLETE]
+    failed = [row for row in rows if row.state == TrialState.FAIL]
+    running = sum(row.state == TrialState.RUNNING for row in rows)
+    seconds = sorted(row.duration.total_seconds() for row in complete if row.duration)
+    return Progress(
+        study=study.study_name,
+        trials=trials,
+        complete=len(complete),
+        failed=dict(Counter(attribute(row, "failure") or "unknown" for row in failed)),
+        running=running,
+        seconds=seconds[len(seconds) // 2] if seconds else 0.0,
+    )
+
+
+def attribute(row: FrozenTrial, name: str) -> Any:
+    """One of ours of a trial, None where it has none."""
+    return row.user_attrs.get(ATTRIBUTE, {}).get(name)
+
+
+def front(study: optuna.Study, store: Store) -> Front:
+    """The front of the study's complete trials."""
+    rows = [
+        row
+        for row in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not attribute(row, "duplicate")
+    ]
+    found = store.measurements([attribute(row, "key") for row in rows])
+    points = [_point(str(row.number), row.number, found[attribute(row, "key")]) for row in rows]
+    return front_of(study.study_name, points)
+
+
+def baselines(study: str, store: Store) -> list[Point]:
+    """The recipes measured beside the search, by name."""
+    keys = store.baselines(study)
+    found = store.measurements(list(keys.values()))
+    return [_point(name, None, found[key]) for name, key in sorted(keys.items()) if key in found]
+
+
+def _point(name: str, trial: int | None, measured: Measurement) -> Point:
+    return Point(
+        name=name,
+        trial=trial,
+        size_bytes=measured.size_bytes,
+        valid_perplexity=measured.valid_perplexity,
+        tokens_per_second=measured.tokens_per_second,
+        recipe=measured.recipe,
+    )
+
+
+def _differences(
+    begun: Mapping[str, Any], wanted: Mapping[str, Any], path: str = ""
+) -> Iterator[str]:
+    for name in sorted({*begun, *wanted}):
+        old, new = begun.get(name), wanted.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{path}{name}.")
+        elif old != new:
+            yield f"{path}{name} was {old!r}, is {new!r}"

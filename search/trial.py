@@ -1,0 +1,103 @@
+"""Recipe -> Measurement: build, fine-tune, write the file, reload it, measure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lmcore
+from lmcore.bundle import Bundle, load, save
+from lmcore.corpus import Corpus
+from lmcore.evaluation import score
+from lmcore.files import content_key
+from lmcore.recipe import Recipe, build
+from lmcore.training import DivergedError, Observer, TrainingRecord, ignore, train
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the file of a recipe is, and what it was made and measured with."""
+
+    key: str
+    recipe: dict[str, Any]
+    size_bytes: int
+    valid_perplexity: float
+    tokens_per_second: float  # scoring the validation text at batch 1
+    updates: int  # of fine-tuning
+    seconds: float  # of fine-tuning
+    sha256: str  # of the file
+    provenance: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Workbench:
+    """Measures recipes of one dense checkpoint on one corpus; loads both once."""
+
+    def __init__(self, corpus: Corpus, dense: Bundle, seed: int, folder: Path, device: str) -> None:
+        self.corpus, self.dense, self.seed = corpus, dense, seed
+        self.folder, self.device = folder, device
+
+    def key(self, recipe: Recipe) -> str:
+        """Hash of all that decides the measurement of a resolved recipe."""
+        return content_key(recipe.plain(), self.dense.sha256, self.corpus.key, self.seed)
+
+    def path(self, key: str) -> Path:
+        """Where the bundle of a measurement lies."""
+        return self.folder / f"{key}.lmb"
+
+    def measure(self, recipe: Recipe, observe: Observer = ignore) -> Measurement:
+        """Make the file of a resolved recipe and measure it, from the file.
+
+        The result is a function of the recipe, the dense checkpoint, the corpus and the seed.
+        Raises DivergedError where the loss or the perplexity is no number.
+        """
+        key = self.key(recipe)
+        model = build(self.dense.model, recipe).to(self.device)
+        record = TrainingRecord()
+        if recipe.finetuning:
+            seed = int(key, 16) % 2**31
+            record = train(model, self.corpus.train, recipe.finetuning, seed, observe=observe)
+        path = self.path(key)
+        save(path, model.cpu().eval(), self.dense.vocabulary)
+        bundle = load(path)
+        measured = score(bundle.model.to(self.device), self.corpus.valid, self.dense.vocabulary.eos)
+        if not math.isfinite(measured.perplexity):
+            raise DivergedError("the validation perplexity of the file is infinite")
+        return Measurement(
+            key=key,
+            recipe=recipe.plain(),
+            size_bytes=bundle.size_bytes,
+            valid_perplexity=measured.perplexity,
+            tokens_per_second=measured.tokens_per_second,
+            updates=record.updates,
+            seconds=record.seconds,
+            sha256=bundle.sha256,
+            provenance=provenance() | {"seed": self.seed, "dense": self.dense.sha256},
+        )
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Which code, packages and machine measured; `code` changes when any file of lmcore does."""
+    digest = hashlib.sha256()
+    folder = Path(lmcore.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return {
+        "lmpareto": version("lmpareto"),
+        "code": digest.hexdigest()[:12],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }

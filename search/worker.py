@@ -1,0 +1,242 @@
+"""One process of a sweep: asks the study for trials and measures them, until there are no more."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
+from multiprocessing.queues import Queue
+from pathlib import Path
+from queue import Empty
+from time import time
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from lmcore.bundle import load
+from lmcore.corpus import load_corpus
+from lmcore.errors import UserError
+from lmcore.recipe import Recipe, resolve
+from lmcore.runtime import prepare
+from lmcore.settings import parse
+from lmcore.training import DivergedError, Observer, TrainingRecord
+from search.config import SweepConfig
+from search.dense import DENSE
+from search.space import Space
+from search.store import Store
+from search.study import ATTRIBUTE, DENSE_BASELINE, attribute, find, sampler
+from search.terminal import quiet_optuna
+from search.trial import Measurement, Workbench
+
+MOST_REPEATS = 20  # equal recipes in a row after which a space counts as exhausted
+
+
+class StoppedError(Exception):
+    """The sweep is to end; the trial at hand stays as it is and is taken over by the next."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """A worker turned to a job: "trial 17", "control"."""
+
+    worker: int
+    label: str
+    trial: int | None = None
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """The fraction of its job that a worker has done."""
+
+    worker: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker is through with its job: with a result, a failure, or neither (a repeat)."""
+
+    worker: int
+    label: str
+    measured: Measurement | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A worker cannot go on, for a reason the person can mend: the sweep ends."""
+
+    message: str
+
+
+Message = Began | Advanced | Ended | Refused
+
+
+class Board:
+    """What the workers of a sweep share: jobs to do first, slots left, when to stop."""
+
+    def __init__(self, context: SpawnContext, slots: int, deadline: float | None) -> None:
+        self.jobs: Queue[tuple[str, Any]] = context.Queue()
+        self.messages: Queue[Message] = context.Queue()
+        self.slots = context.Value("i", slots)
+        self.stop = context.Event()
+        self.deadline = deadline
+
+    def claim(self) -> bool:
+        """Take one slot, if any is left."""
+        with self.slots.get_lock():
+            self.slots.value -= 1
+            if self.slots.value >= 0:
+                return True
+            self.slots.value = 0
+            return False
+
+    def give_back(self) -> None:
+        with self.slots.get_lock():
+            self.slots.value += 1
+
+
+def work(config: SweepConfig, worker: int, started: int, dense: Path, board: Board) -> None:
+    """The process's main function."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    quiet_optuna()
+    prepare(config.threads)
+    try:
+        _Worker(config, worker, started, dense, board).run()
+    except StoppedError:
+        pass
+    except UserError as error:
+        board.messages.put(Refused(str(error)))
+
+
+class _Worker:
+    def __init__(
+        self, config: SweepConfig, worker: int, started: int, dense: Path, board: Board
+    ) -> None:
+        self.config, self.worker, self.board = config, worker, board
+        corpus = load_corpus(config.corpus, config.folder)
+        self.space = Space(config.space, config.model, len(corpus.vocabulary))
+        self.words = len(corpus.vocabulary)
+        self.bench = Workbench(
+            corpus, load(dense), config.seed, config.folder / "bundles", config.device
+        )
+        self.store = Store(config.storage)
+        self.study = find(config, self.store)
+        self.study.sampler = sampler(config, worker, started)
+        self.parent = multiprocessing.parent_process()
+        self.repeats = 0
+
+    def run(self) -> None:
+        for kind, what in self._jobs():
+            match kind:
+                case "baseline":
+                    self._baseline(what)
+                case "resume":
+                    self._trial(optuna.trial.Trial(self.study, what))
+                case "new":
+                    self._trial(self.study.ask())
+
+    def _jobs(self) -> Iterator[tuple[str, Any]]:
+        while not self._stopping():
+            try:
+                yield self.board.jobs.get(timeout=0.1)
+                continue
+            except Empty:
+                pass
+            late = self.board.deadline is not None and time() > self.board.deadline
+            if late or self.repeats >= MOST_REPEATS or not self.board.claim():
+                return
+            yield "new", None
+
+    def _baseline(self, name: str) -> None:
+        data = DENSE if name == DENSE_BASELINE else self._baseline_recipe(name)
+        recipe = resolve(data, self.config.model, self.words)
+        self._say(Began(self.worker, name))
+        measured, failure = self._measured(recipe)
+        if measured:
+            self.store.keep_baseline(self.config.study, name, measured.key)
+        self._say(Ended(self.worker, name, measured, failure))
+
+    def _baseline_recipe(self, name: str) -> Recipe:
+        return parse(Recipe, self.config.baselines[name], f"baselines.{name}")
+
+    def _trial(self, trial: optuna.trial.Trial) -> None:
+        label = f"trial {trial.number}"
+        self._say(Began(self.worker, label, trial.number))
+        recipe = self.space.suggest(trial)
+        ours: dict[str, Any] = {"key": self.bench.key(recipe), "recipe": recipe.plain()}
+        if self._repeated(ours["key"], trial.number):
+            known = self.store.measurement(ours["key"])
+            assert known is not None
+            trial.set_user_attr(ATTRIBUTE, ours | {"duplicate": True})
+            self._tell(trial, known, None)
+            self.repeats += 1
+            self.board.give_back()
+            self._say(Ended(self.worker, label))
+            return
+        self.repeats = 0
+        trial.set_user_attr(ATTRIBUTE, ours)
+        measured, failure = self._measured(recipe)
+        if failure:
+            trial.set_user_attr(ATTRIBUTE, ours | {"failure": failure})
+        self._tell(trial, measured, failure)
+        self._say(Ended(self.worker, label, measured, failure))
+
+    def _tell(
+        self, trial: optuna.trial.Trial, measured: Measurement | None, failure: str | None
+    ) -> None:
+        if measured:
+            values = [float(measured.size_bytes), measured.valid_perplexity]
+            self.study.tell(trial.number, values)
+        else:
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _repeated(self, key: str, number: int) -> bool:
+        """Whether an earlier complete trial of this study has the same recipe."""
+        rows = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return any(attribute(row, "key") == key and row.number != number for row in rows)
+
+    def _measured(self, recipe: Recipe) -> tuple[Measurement | None, str | None]:
+        """The recipe's measurement, known or made now; or the reason why there is none."""
+        known = self.store.measurement(self.bench.key(recipe))
+        if known:
+            return known, None
+        try:
+            measured = self.bench.measure(recipe, self._observer())
+        except (StoppedError, UserError):
+            raise
+        except DivergedError as error:
+            return None, f"diverged: {error}"
+        except MemoryError:
+            return None, "out of memory"
+        except Exception as error:
+            # one broken recipe must not end a long search: its traceback is its reason
+            if "out of memory" in str(error) or "not enough memory" in str(error):
+                return None, "out of memory"
+            return None, traceback.format_exc()
+        self.store.keep(measured)
+        return measured, None
+
+    def _observer(self) -> Observer:
+        told = 0.0
+
+        def observe(record: TrainingRecord, updates: int) -> None:
+            nonlocal told
+            if self._stopping():
+                raise StoppedError
+            if time() - told > 1:
+                told = time()
+                self._say(Advanced(self.worker, record.updates / updates))
+
+        return observe
+
+    def _stopping(self) -> bool:
+        orphaned = self.parent is not None and not self.parent.is_alive()
+        return orphaned or self.board.stop.is_set()
+
+    def _say(self, message: Message) -> None:
+        self.board.messages.put(message)
