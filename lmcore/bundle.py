@@ -12,10 +12,10 @@ from __future__ import annotations
 import bz2
 import hashlib
 import json
-import os
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from lmcore.coding import decode, encode
@@ -80,7 +80,7 @@ def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
 def save(path: Path, model: LanguageModel, vocabulary: Vocabulary) -> int:
     """Write the bundle atomically; its size on disk in bytes."""
     write_atomic(path, pack(model, vocabulary))
-    return os.stat(path).st_size
+    return path.stat().st_size
 
 
 def packed_size(recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary) -> int:
@@ -192,7 +192,8 @@ def _pack_words(vocabulary: Vocabulary) -> bytes:
     """Front coding: how many letters each word shares with the one before, then the rest of it."""
     shared, rests, before = bytearray(), [], ""
     for word in vocabulary.words:
-        common = len(os.path.commonprefix([before, word, word[:255]]))
+        pairs = zip(before, word[:255], strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         shared.append(common)
         rests.append(word[common:])
         before = word

@@ -42,7 +42,7 @@ def score(
     started = time.perf_counter()
     before = torch.cat([ids.new_tensor([eos]), ids[:-1]])
     length = math.ceil(len(ids) / streams)
-    starts = [start for start in range(0, len(ids), length)]
+    starts = list(range(0, len(ids), length))
     warm = burn_in if len(starts) > 1 else 0
     # position p of stream s is token starts[s] - warm + p; what lies outside the text is padding
     places = torch.tensor(starts).unsqueeze(0) - warm + torch.arange(warm + length).unsqueeze(1)

@@ -51,6 +51,7 @@ class StudyConfig(Settings):
     sampler: dict[str, Any]
     storage: StorageSettings
     baselines: dict[str, dict[str, Any]]
+    start: list[dict[str, Any]]
     trials: Count
     seed: Annotated[int, Field(ge=0)]
     device: str

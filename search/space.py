@@ -54,6 +54,16 @@ class Space:
         data = {**_fill(self.rest, "", trial), "sites": sites}
         return resolve(parse(Recipe, data, "space"), self.model, self.words)
 
+    def check(self, start: Mapping[str, Any]) -> None:
+        """Raises UserError where parameter values to start from lie outside the space."""
+        given = _Given(start)
+        self.suggest(given)
+        if unknown := set(start) - given.known:
+            raise UserError(
+                f"start: there is no parameter {', '.join(sorted(unknown))} where the others have "
+                f"these values; there are {', '.join(sorted(given.known))}"
+            )
+
 
 def _expand(patterns: Mapping[str, Any], sites: list[str]) -> dict[str, Mapping[str, Any]]:
     """Site -> its part of the template, by the precedence of recipes."""
@@ -117,6 +127,34 @@ def _label(option: Any) -> Any:
     if not isinstance(option, Mapping):
         return option
     return str(option["kind"]) if "kind" in option else str(dict(option))
+
+
+class _Given:
+    """Suggests given values, checked against their ranges; the low end where none is given."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.known: set[str] = set()
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return float(self._number(name, low, high))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return int(self._number(name, low, high))
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        self.known.add(name)
+        value = self.values.get(name, choices[0])
+        if value not in choices:
+            raise UserError(f"start.{name}: got {value!r}; it is one of {choices}")
+        return value
+
+    def _number(self, name: str, low: float, high: float) -> float:
+        self.known.add(name)
+        value = self.values.get(name, low)
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise UserError(f"start.{name}: got {value!r}; it lies between {low} and {high}")
+        return value
 
 
 class _Corner:

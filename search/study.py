@@ -54,6 +54,8 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
     begun = study.user_attrs.get(ATTRIBUTE)
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])
+        for parameters in config.start:
+            study.enqueue_trial(parameters)
         study.set_user_attr(ATTRIBUTE, wanted)
     elif changed := list(_differences(begun, wanted)):
         raise UserError(

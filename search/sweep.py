@@ -53,7 +53,9 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
 def _check(config: SweepConfig, corpus: Corpus) -> None:
     """Raises UserError for any setting that a trial or a baseline would stumble over."""
     words = len(corpus.vocabulary)
-    Space(config.space, config.model, words)
+    space = Space(config.space, config.model, words)
+    for parameters in config.start:
+        space.check(parameters)
     for name, data in config.baselines.items():
         if name == DENSE_BASELINE:
             raise UserError(f"baselines.{name}: this name belongs to the dense model itself")

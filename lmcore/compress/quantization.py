@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -178,7 +179,8 @@ class KMeans(Codec):
         return Codes(symbols.short(), {"levels": levels})
 
     def decode(self, codes: Codes) -> Tensor:
-        return codes.tables["levels"][codes.symbols.int()]
+        levels, symbols = codes.tables["levels"], codes.symbols
+        return levels.index_select(0, symbols.flatten().int()).view(symbols.shape)
 
     def streams(self, shape: Shape, rows: int) -> list[Stream]:
         return [Stream("codes", shape, 0, 2**self.bits - 1), *_table("levels", 2**self.bits)]
@@ -212,10 +214,11 @@ class Uniform(Codec):
     def assign(self, data: Tensor, mask: Tensor | None, before: Codes | None) -> Codes:
         step = before.tables["step"] if before else self._first_step(data, mask)
         scaled = (_by_scope(data, self.scope) / step).view(data.shape)
-        symbols = scaled.round().clamp_(-self._limit, self._limit).short()
-        if self.rounding:
-            symbols = before.symbols if before else symbols
-            for _ in range(1 if before else 3):
+        if before and self.rounding:
+            symbols = self._round(scaled, _counts(before.symbols, self._limit))
+        else:
+            symbols = scaled.round().clamp_(-self._limit, self._limit).short()
+            for _ in range(3 if self.rounding else 0):
                 symbols = self._round(scaled, _counts(symbols, self._limit))
         return Codes(symbols, {"step": step})
 
@@ -259,11 +262,12 @@ class Uniform(Codec):
             while len(hull) >= 2 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], (k, cost)):
                 hull.pop()
             hull.append((k, cost))
-        slopes = [_slope(a, b) / 2 for a, b in zip(hull, hull[1:], strict=False)]
+        slopes = [_slope(a, b) / 2 for a, b in pairwise(hull)]
         thresholds = scaled.new_tensor(slopes).clamp_(min=0)
         levels = torch.tensor([k for k, _ in hull], dtype=torch.int16, device=scaled.device)
-        magnitude = levels[torch.bucketize(scaled.abs(), thresholds)]
-        return magnitude * scaled.sign().short()
+        nearest = torch.bucketize(scaled.abs().flatten(), thresholds, out_int32=True)
+        magnitude = levels.index_select(0, nearest).view(scaled.shape)
+        return torch.where(scaled < 0, -magnitude, magnitude)
 
 
 AnyCodec = Annotated[SerializeAsAny[Codec], BeforeValidator(Codec.pick)]
@@ -280,7 +284,7 @@ def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:
 
 def _counts(symbols: Tensor, limit: int) -> Tensor:
     """How often each magnitude 0..limit occurs, (limit + 1,)."""
-    return torch.bincount(symbols.abs().flatten(), minlength=limit + 1).float().cpu()
+    return torch.bincount(symbols.abs().flatten().int(), minlength=limit + 1).float().cpu()
 
 
 def _kmeans(values: Tensor, count: int, rounds: int = 60) -> Tensor:
