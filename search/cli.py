@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "the chosen model: bundle, recipe, measurements",
     "evaluate": "perplexity and speed of a bundle",
     "replay": "run a trial again and compare",
+    "publish": "all that a study has to show, in one folder",
 }
 
 HELP = """lmpareto finds the best small LSTM language models: it searches compression recipes and

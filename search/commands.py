@@ -14,6 +14,7 @@ import optuna
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from plotly.graph_objects import Figure
 
 from lmcore.bundle import load
 from lmcore.corpus import Corpus, load_corpus
@@ -26,17 +27,19 @@ from search.config import (
     EvaluateConfig,
     ExportConfig,
     PlotConfig,
+    PublishConfig,
     ReplayConfig,
     StudyConfig,
     SweepConfig,
 )
 from search.dense import find_dense, train_dense
-from search.export import export
+from search.export import export, publish
 from search.front import choose
 from search.plots import figure, image, page, record_of
 from search.replay import replay
+from search.results import results_of
 from search.store import Store
-from search.study import baselines, find, front, progress
+from search.study import find, progress
 from search.sweep import sweep
 from search.tables import front_document, front_table, progress_document, progress_text
 from search.terminal import quiet_optuna, training_bar
@@ -73,10 +76,10 @@ def _sweep(config: SweepConfig) -> Answer:
     corpus = _corpus(config)
     store = Store(config.storage)
     study = sweep(config, corpus, store)
-    found, done = front(study, store), progress(study, config.trials)
-    table = front_table(found, baselines(config.study, store))
+    results, done = results_of(config, store), progress(study, config.trials)
+    table = front_table(results.front, results.beside)
     return Answer(
-        {**progress_document(done), **front_document(found)},
+        {**progress_document(done), **front_document(results.front)},
         f"{progress_text(done, config.workers)}\n{table}",
     )
 
@@ -99,46 +102,61 @@ def _status(config: StudyConfig) -> Answer:
 
 
 def _front(config: StudyConfig) -> Answer:
-    store = Store(config.storage)
-    found = front(find(config, store), store)
-    return Answer(front_document(found), front_table(found, baselines(config.study, store)))
+    results = results_of(config, Store(config.storage))
+    table = front_table(results.front, results.beside)
+    return Answer(front_document(results.front), table)
 
 
 def _plot(config: PlotConfig) -> Answer:
-    store = Store(config.storage)
-    found = front(find(config, store), store)
+    results = results_of(config, Store(config.storage))
     folder = Path(config.to) if config.to else config.folder / "plots" / config.study
-    beside = baselines(config.study, store)
-    drawn = figure(record_of(found, config.corpus.kind, beside))
-    written = [folder / "front.html"]
-    write_atomic(written[0], page(drawn).encode())
+    drawn = figure(record_of(results.front, config.corpus.kind, results.beside))
+    write_atomic(folder / "front.html", page(drawn).encode())
+    files = [str(path) for path in (folder / "front.html", *_pictures(drawn, folder))]
+    return Answer({"study": config.study, "files": files}, "\n".join(files))
+
+
+def _pictures(drawn: Figure, folder: Path) -> list[Path]:
+    """front.png and front.svg where a browser is at hand; else what to install, said aside."""
+    written = []
     for path in (folder / "front.png", folder / "front.svg"):
         try:
             image(drawn, path)
         except UserError as error:
-            print(f"lmpareto plot: no pictures: {error}", file=sys.stderr)
+            print(f"lmpareto: no pictures: {error}", file=sys.stderr)
             break
         written.append(path)
-    files = [str(path) for path in written]
-    return Answer({"study": config.study, "files": files}, "\n".join(files))
+    return written
 
 
 def _export(config: ExportConfig) -> Answer:
-    store = Store(config.storage)
-    point = choose(
-        front(find(config, store), store),
-        max_size_bytes=config.max_size_bytes,
-        max_perplexity=config.max_perplexity,
-        pick=config.pick,
-        trial=config.trial,
-    )
-    document = export(config, _corpus(config), store, point, Path(config.to))
+    results = results_of(config, Store(config.storage))
+    name = config.trial if isinstance(config.trial, str) else None
+    if name is None:
+        name = choose(
+            results.front,
+            max_size_bytes=config.max_size_bytes,
+            max_perplexity=config.max_perplexity,
+            pick=config.pick,
+            trial=config.trial if isinstance(config.trial, int) else None,
+        ).name
+    document = export(config, _corpus(config), name, results.measured(name), Path(config.to))
     return Answer(
         document,
-        f"{document['bundle']}: trial {point.trial}, {format_size(document['size_bytes'])}, "
+        f"{document['bundle']}: {'trial ' if name.isdigit() else ''}{name}, "
+        f"{format_size(document['size_bytes'])}, "
         f"perplexity {document['valid_perplexity']:.2f} (valid), "
         f"{document['test_perplexity']:.2f} (test)",
     )
+
+
+def _publish(config: PublishConfig) -> Answer:
+    results = results_of(config, Store(config.storage))
+    folder = Path(config.to)
+    publish(config, _corpus(config), results, folder)
+    _pictures(figure(record_of(results.front, config.corpus.kind, results.beside)), folder)
+    files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
+    return Answer({"study": config.study, "files": files}, "\n".join(files))
 
 
 def _evaluate(config: EvaluateConfig) -> Answer:
@@ -169,8 +187,8 @@ def _evaluate(config: EvaluateConfig) -> Answer:
 
 
 def _replay(config: ReplayConfig) -> Answer:
-    store = Store(config.storage)
-    result = replay(config, _corpus(config), store)
+    results = results_of(config, Store(config.storage))
+    result = replay(config, _corpus(config), results)
     return Answer(result.document(), result.text())
 
 
@@ -189,6 +207,7 @@ _RUNS: dict[str, tuple[type[StudyConfig], Callable[[Any], Answer]]] = {
     "export": (ExportConfig, _export),
     "evaluate": (EvaluateConfig, _evaluate),
     "replay": (ReplayConfig, _replay),
+    "publish": (PublishConfig, _publish),
 }
 
 

@@ -82,11 +82,15 @@ class ExportConfig(StudyConfig):
     max_size: str | int | None
     max_perplexity: Annotated[float, Field(gt=1)] | None
     pick: Literal["knee"] | None
-    trial: Annotated[int, Field(ge=0)] | None
+    trial: int | str | None  # a number, or the name of what was measured beside the search
 
     @property
     def max_size_bytes(self) -> int | None:
         return None if self.max_size is None else parse_size(self.max_size)
+
+
+class PublishConfig(StudyConfig):
+    to: str
 
 
 class PlotConfig(StudyConfig):
@@ -94,7 +98,7 @@ class PlotConfig(StudyConfig):
 
 
 class ReplayConfig(StudyConfig):
-    trial: Annotated[int, Field(ge=0)]
+    trial: int | str  # as for export
 
 
 class EvaluateConfig(StudyConfig):

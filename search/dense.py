@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-import lmcore
 from lmcore.bundle import Bundle, load, save
 from lmcore.compress.quantization import Float16
 from lmcore.corpus import Corpus
@@ -20,8 +19,7 @@ from lmcore.recipe import Recipe, SiteSettings, build, resolve
 from lmcore.runtime import device
 from lmcore.training import Observer, ignore, train
 from search.config import StudyConfig
-
-PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # there is one in a checkout only
+from search.results import PUBLISHED
 
 DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())
 

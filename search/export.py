@@ -1,7 +1,9 @@
-"""Take a model home: its bundle, its recipe, its measurements."""
+"""Take models home: one with its recipe and measurements, or all that a study has to show."""
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +16,85 @@ from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
 from search.dense import find_dense
-from search.front import Point
-from search.store import Store
+from search.results import RECORDS, Results, write_records
 from search.terminal import training_bar
-from search.trial import Workbench
+from search.trial import Measurement, Workbench
+
+COLUMNS = ("name", "trial", "size_bytes", "valid_perplexity", "test_perplexity", "command")
 
 
 def export(
-    config: StudyConfig, corpus: Corpus, store: Store, point: Point, folder: Path
+    config: StudyConfig, corpus: Corpus, name: str, measured: Measurement, folder: Path
 ) -> dict[str, Any]:
     """Write model.lmb, recipe.json and measurement.json into `folder`; the measurement.
 
-    The test perplexity is computed here, once, from the exported file. A bundle that was deleted
-    from the cache is made again from its recipe.
+    The test perplexity is computed here, once, from the exported file. A bundle that is not in
+    the cache (any more) is made again from its recipe.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"to: {folder} is a file; it takes a folder")
-    recipe = parse(Recipe, point.recipe or {}, "recipe")
-    bench = workbench(config, corpus)
-    key = bench.key(recipe)
-    source = bench.path(key)
-    if not source.exists():
-        with training_bar(f"making {point.label} again") as observe:
-            bench.measure(recipe, observe)
     path = folder / "model.lmb"
-    write_atomic(path, source.read_bytes())
-    write_json(folder / "recipe.json", recipe.plain())
+    write_atomic(path, _bundle(config, corpus, name, measured).read_bytes())
+    write_json(folder / "recipe.json", measured.recipe)
     bundle = load(path)
-    measured = store.measurement(key)
     test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
     document = {
         "study": config.study,
-        "trial": point.trial,
-        "name": point.name,
-        "bundle": str(path),
+        "trial": int(name) if name.isdigit() else None,
+        "name": name,
+        "bundle": path.name,
         "size_bytes": bundle.size_bytes,
-        "valid_perplexity": point.valid_perplexity,
+        "valid_perplexity": measured.valid_perplexity,
         "test_perplexity": test.perplexity,
         "tokens_per_second": test.tokens_per_second,
         "sha256": bundle.sha256,
-        "provenance": measured.provenance if measured else {},
+        "provenance": measured.provenance,
     }
-    write_json(folder / "measurement.json", {**document, "bundle": path.name})
-    return document
+    write_json(folder / "measurement.json", document)
+    return {**document, "bundle": str(path)}
+
+
+def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path) -> list[Path]:
+    """Write what a stranger needs to look at a study, take its models and replay its numbers.
+
+    dense.lmb and dense.json, trials.jsonl (every recipe and measurement), bundles/N.lmb of the
+    front, and results.csv: a row for each of the front and for each baseline, with the test
+    perplexity of its file and the command that gives it. Returns the files.
+    """
+    dense = find_dense(config, corpus)
+    if dense is None:
+        raise UserError(f"the dense model of {config.study} is not at hand")
+    write_atomic(folder / "dense.lmb", dense.path.read_bytes())
+    write_json(folder / "dense.json", dense.record)
+    write_records(results, folder / RECORDS)
+    bundles = folder / "bundles"
+    for old in bundles.glob("*.lmb"):
+        old.unlink()
+    rows = []
+    for point in (*results.beside, *results.front.points):
+        measured = results.measured(point.name)
+        path = _bundle(config, corpus, point.name, measured)
+        command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
+        if point.trial is not None or point.name == "dense":
+            kept = folder / "dense.lmb" if point.trial is None else bundles / f"{point.name}.lmb"
+            write_atomic(kept, path.read_bytes())
+            command = f"lmpareto evaluate bundle={kept} corpus={corpus.name} split=test"
+        test = score(load(path).model, corpus.test, corpus.vocabulary.eos).perplexity
+        rows.append(
+            (
+                point.name,
+                "" if point.trial is None else point.trial,
+                measured.size_bytes,
+                f"{measured.valid_perplexity:.3f}",
+                f"{test:.3f}",
+                command,
+            )
+        )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([COLUMNS, *rows])
+    write_atomic(folder / "results.csv", text.getvalue().encode())
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:
@@ -69,3 +107,25 @@ def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:
         )
     bundles = config.folder / "bundles"
     return Workbench(corpus, dense.load(), config.seed, bundles, config.device)
+
+
+def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
+    """The recipe of a measurement; UserError where the bench is not the one it was made on."""
+    recipe = parse(Recipe, measured.recipe, "recipe")
+    if bench.key(recipe) != measured.key:
+        raise UserError(
+            f"trial {name} was measured on another dense model, corpus or seed than the settings "
+            f"of this study give now"
+        )
+    return recipe
+
+
+def _bundle(config: StudyConfig, corpus: Corpus, name: str, measured: Measurement) -> Path:
+    """The file of a measurement in the cache, made again where it is not there."""
+    path = config.folder / "bundles" / f"{measured.key}.lmb"
+    if not path.exists():
+        bench = workbench(config, corpus)
+        recipe = stored_recipe(bench, name, measured)
+        with training_bar(f"making {name} again") as observe:
+            bench.measure(recipe, observe)
+    return path

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lmcore.corpus import Corpus
-from lmcore.errors import UserError
-from lmcore.recipe import Recipe
-from lmcore.settings import parse
 from search.config import ReplayConfig
-from search.export import workbench
-from search.store import Store
-from search.study import find, front
+from search.export import stored_recipe, workbench
+from search.results import Results
 from search.terminal import training_bar
 from search.trial import Measurement, provenance
 
@@ -26,7 +22,7 @@ class Replay:
     """A trial's stored measurement and the one made now."""
 
     study: str
-    trial: int
+    trial: str
     stored: Measurement
     again: Measurement
 
@@ -70,21 +66,16 @@ class Replay:
         return "\n".join([*lines, *([f"changed since: {', '.join(changed)}"] if changed else [])])
 
 
-def replay(config: ReplayConfig, corpus: Corpus, store: Store) -> Replay:
+def replay(config: ReplayConfig, corpus: Corpus, results: Results) -> Replay:
     """Measure a trial's recipe anew, in a folder of its own. Raises UserError for no such trial."""
-    point = front(find(config, store), store).trial(config.trial)
-    recipe = parse(Recipe, point.recipe or {}, "recipe")
+    name = str(config.trial)
+    stored = results.measured(name)
     bench = workbench(config, corpus)
-    stored = store.measurement(bench.key(recipe))
-    if stored is None:
-        raise UserError(
-            f"trial {config.trial} was measured on another dense model or corpus than the "
-            f"settings of study {config.study} give now"
-        )
+    recipe = stored_recipe(bench, name, stored)
     with (
         tempfile.TemporaryDirectory(prefix="lmpareto-") as folder,
-        training_bar(point.label) as observe,
+        training_bar(f"trial {name}") as observe,
     ):
         bench.folder = Path(folder)
         again = bench.measure(recipe, observe)
-    return Replay(config.study, config.trial, stored, again)
+    return Replay(config.study, name, stored, again)

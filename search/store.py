@@ -79,6 +79,9 @@ class Store:
         if sqlite:
             _write_ahead(self.optuna.engine)
 
+    def has_study(self, name: str) -> bool:
+        return name in optuna.get_all_study_names(self.optuna)
+
     def measurement(self, key: str) -> Measurement | None:
         """What was measured under the key, if anything was."""
         with Session(self.engine) as session:

@@ -20,9 +20,7 @@ from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.files import content_key
 from search.config import StudyConfig
-from search.front import Front, Point, front_of
 from search.store import Store
-from search.trial import Measurement
 
 ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate
 DENSE_BASELINE = "dense"
@@ -125,34 +123,10 @@ def attribute(row: FrozenTrial, name: str) -> Any:
     return row.user_attrs.get(ATTRIBUTE, {}).get(name)
 
 
-def front(study: optuna.Study, store: Store) -> Front:
-    """The front of the study's complete trials."""
-    rows = [
-        row
-        for row in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not attribute(row, "duplicate")
-    ]
-    found = store.measurements([attribute(row, "key") for row in rows])
-    points = [_point(str(row.number), row.number, found[attribute(row, "key")]) for row in rows]
-    return front_of(study.study_name, points)
-
-
-def baselines(study: str, store: Store) -> list[Point]:
-    """The recipes measured beside the search, by name."""
-    keys = store.baselines(study)
-    found = store.measurements(list(keys.values()))
-    return [_point(name, None, found[key]) for name, key in sorted(keys.items()) if key in found]
-
-
-def _point(name: str, trial: int | None, measured: Measurement) -> Point:
-    return Point(
-        name=name,
-        trial=trial,
-        size_bytes=measured.size_bytes,
-        valid_perplexity=measured.valid_perplexity,
-        tokens_per_second=measured.tokens_per_second,
-        recipe=measured.recipe,
-    )
+def complete_keys(study: optuna.Study) -> dict[int, str]:
+    """Trial number -> key of its measurement, for the complete trials that are no repeats."""
+    rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return {row.number: attribute(row, "key") for row in rows if not attribute(row, "duplicate")}
 
 
 def _differences(

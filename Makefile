@@ -1,0 +1,36 @@
+# make quickstart   from a fresh clone to a front, a plot and a model
+# make test         everything;  make fast  the tests that take under two minutes;  make check  style and types
+PYTHON ?= python3
+BIN := .venv/bin
+OUT := out/quickstart
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: quickstart test fast check clean
+
+quickstart: .venv/installed
+	$(BIN)/lmpareto sweep study=quickstart workers=2
+	$(BIN)/lmpareto plot study=quickstart to=$(OUT)
+	$(BIN)/lmpareto export study=quickstart to=$(OUT)/model
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+fast: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv out
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@

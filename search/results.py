@@ -1,0 +1,96 @@
+"""What a study measured: from the database, or from the folder of a published study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmcore
+from lmcore.errors import UserError
+from lmcore.files import write_atomic
+from search.config import StudyConfig
+from search.front import Front, Point, front_of
+from search.store import Store
+from search.study import complete_keys, find
+from search.trial import Measurement
+
+PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # there is one in a checkout only
+RECORDS = "trials.jsonl"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every complete trial of a study, by number, and what was measured beside the search."""
+
+    study: str
+    trials: Mapping[int, Measurement]
+    baselines: Mapping[str, Measurement]
+
+    @property
+    def front(self) -> Front:
+        points = [_point(str(number), number, one) for number, one in self.trials.items()]
+        return front_of(self.study, points)
+
+    @property
+    def beside(self) -> list[Point]:
+        """The baselines as points, by name."""
+        return [_point(name, None, one) for name, one in sorted(self.baselines.items())]
+
+    def measured(self, name: str) -> Measurement:
+        """The measurement of a trial's number or a baseline's name; UserError for another."""
+        if name in self.baselines:
+            return self.baselines[name]
+        if name.isdigit() and int(name) in self.trials:
+            return self.trials[int(name)]
+        if name.isdigit():
+            self.front.trial(int(name))  # says which trials there are
+        beside = ", ".join(self.baselines) or "nothing"
+        raise UserError(f"trial: got {name}; it takes a number or what was measured: {beside}")
+
+
+def results_of(config: StudyConfig, store: Store) -> Results:
+    """The study's results; UserError where it neither began here nor was published."""
+    if not store.has_study(config.study) and (published := _published(config.study)).exists():
+        return _read(config.study, published)
+    trials = complete_keys(find(config, store))
+    names = store.baselines(config.study)
+    found = store.measurements([*trials.values(), *names.values()])
+    return Results(
+        study=config.study,
+        trials={number: found[key] for number, key in trials.items()},
+        baselines={name: found[key] for name, key in names.items() if key in found},
+    )
+
+
+def write_records(results: Results, path: Path) -> None:
+    """One JSON document a line: {"name": "17" or "control", and the measurement}."""
+    named = {**{str(n): one for n, one in results.trials.items()}, **results.baselines}
+    lines = [json.dumps({"name": name, **one.plain()}) for name, one in named.items()]
+    write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _published(study: str) -> Path:
+    return PUBLISHED / study / RECORDS
+
+
+def _read(study: str, path: Path) -> Results:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    named = {row.pop("name"): Measurement(**row) for row in rows}
+    return Results(
+        study=study,
+        trials={int(name): one for name, one in named.items() if name.isdigit()},
+        baselines={name: one for name, one in named.items() if not name.isdigit()},
+    )
+
+
+def _point(name: str, trial: int | None, measured: Measurement) -> Point:
+    return Point(
+        name=name,
+        trial=trial,
+        size_bytes=measured.size_bytes,
+        valid_perplexity=measured.valid_perplexity,
+        tokens_per_second=measured.tokens_per_second,
+        recipe=measured.recipe,
+    )
