@@ -86,7 +86,7 @@ class Leaf(nn.Module):
             self.data.register_hook(lambda gradient: gradient * self.mask)  # type: ignore[no-untyped-call]
         self._codes: Codes | None = None
         self._value: Tensor | None = None
-        self._version = -1
+        self._assigned_at: int | None = None  # of `data` when the codes were assigned
 
     @property
     def shape(self) -> Shape:
@@ -109,7 +109,7 @@ class Leaf(nn.Module):
 
     def codes(self) -> Codes:
         """What is written to the file."""
-        if self._codes is None or self._stale():
+        if self._stale():
             with torch.no_grad():
                 self._adopt(self.codec.assign(self.data, self.mask, self._codes))
         assert self._codes is not None
@@ -139,11 +139,22 @@ class Leaf(nn.Module):
         leaf._adopt(codes)
         with torch.no_grad():
             leaf.data.copy_(cast(Tensor, leaf._value))
-        leaf._version = leaf.data._version
+        leaf._assigned_at = leaf.data._version
         return leaf
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Leaf:
+        """Moving to another device takes the codes along."""
+        fresh = not self._stale()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._codes is not None:
+            self._adopt(self._codes.to(self.data.device))
+            self._assigned_at = self.data._version if fresh else None
+        return self
+
     def _stale(self) -> bool:
-        updates = abs(self.data._version - self._version)
+        if self._assigned_at is None:
+            return True
+        updates = abs(self.data._version - self._assigned_at)
         return updates >= (self.codec.refresh_updates if self.training else 1)
 
     def _adopt(self, codes: Codes) -> None:
@@ -154,7 +165,7 @@ class Leaf(nn.Module):
                 decoded = decoded * self.mask
         with torch.enable_grad():
             self._value = _straight_through(self.data, decoded)
-        self._version = self.data._version
+        self._assigned_at = self.data._version
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -68,7 +68,7 @@ class Workbench:
             seed = int(key, 16) % 2**31
             record = train(model, self.corpus.train, recipe.finetuning, seed, observe=observe)
         path = self.path(key)
-        save(path, model.cpu().eval(), self.dense.vocabulary)
+        save(path, model.eval(), self.dense.vocabulary)
         bundle = load(path)
         measured = score(bundle.model.to(self.device), self.corpus.valid, self.dense.vocabulary.eos)
         if not math.isfinite(measured.perplexity):

@@ -32,6 +32,11 @@ class Codes:
     symbols: Tensor  # the leaf's shape; integers, or the values themselves in a float format
     tables: dict[str, Tensor] = field(default_factory=dict)  # what `decode` reads them with
 
+    def to(self, device: torch.device) -> Codes:
+        """The codes on another device."""
+        tables = {name: table.to(device) for name, table in self.tables.items()}
+        return Codes(self.symbols.to(device), tables)
+
 
 @dataclass(frozen=True)
 class Stream:
