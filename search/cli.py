@@ -63,7 +63,10 @@ def main() -> None:
 def _run(command: str, arguments: list[str]) -> None:
     from search.commands import run
 
-    sys.argv = ["lmpareto", *arguments]
+    # Hydra takes overrides in one run only; a person puts flags between them
+    overrides = [one for one in arguments if not one.startswith("-") and "=" in one]
+    flags = [one for one in arguments if one not in overrides]
+    sys.argv = ["lmpareto", *flags, *overrides]
     run(command)
 
 

@@ -104,6 +104,7 @@ class _Sweep:
         self.done = 0
         self.at: dict[int, Began] = {}
         self.fractions: dict[int, float] = {}
+        self.useful: set[int] = set()  # workers that ended a job
 
     def run(self) -> None:
         if not self.todo:
@@ -156,6 +157,7 @@ class _Sweep:
             case Advanced(worker, fraction):
                 self.fractions[worker] = fraction
             case Ended(worker, label, measured, failure):
+                self.useful.add(worker)
                 self.at.pop(worker, None)
                 self.fractions.pop(worker, None)
                 if measured or failure:
@@ -172,6 +174,8 @@ class _Sweep:
         """Fail the trial of a worker that died; whether to start another in its place."""
         began = self.at.pop(worker, None)
         self.fractions.pop(worker, None)
+        if began is None and worker in self.useful:
+            return not self.board.stop.is_set()
         if began is None:
             raise UserError(f"worker {worker} died (exit code {exitcode}) before its first job")
         if began.trial is not None:

@@ -1,0 +1,1 @@
+"""Ratios against a plain reference, measured in one run; the last line is one JSON object."""
