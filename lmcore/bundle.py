@@ -113,7 +113,15 @@ def load(path: Path) -> Bundle:
         raise UserError(f"{path} is damaged: it was cut short or altered")
     try:
         model, vocabulary = _unpack(data[:-_DIGEST])
-    except (ValueError, KeyError, IndexError, struct.error, zlib.error, OSError) as error:
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        struct.error,
+        zlib.error,
+        OSError,
+        RuntimeError,
+    ) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     return Bundle(model, vocabulary, len(data), hashlib.sha256(data).hexdigest())
 

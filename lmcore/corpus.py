@@ -8,6 +8,7 @@ information and a sorted list compresses best in the bundle.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import urllib.request
@@ -220,7 +221,7 @@ def _download_ptb(folder: Path) -> Path:
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
                 data = answer.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise UserError(
                 f"Penn Treebank is not at hand and {url} cannot be fetched ({error}). Put "
                 f"train.txt, valid.txt and test.txt (Mikolov's preprocessing) into a folder and "

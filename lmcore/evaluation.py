@@ -44,12 +44,11 @@ def score(
     length = math.ceil(len(ids) / streams)
     starts = list(range(0, len(ids), length))
     warm = burn_in if len(starts) > 1 else 0
-    # position p of stream s is token starts[s] - warm + p; what lies outside the text is padding
-    places = torch.tensor(starts).unsqueeze(0) - warm + torch.arange(warm + length).unsqueeze(1)
-    inside = (places >= 0) & (places < len(ids))
-    scored = inside.clone()
-    scored[:warm] = False
-    places = places.clamp(0, len(ids) - 1)
+    # position p of stream s is token max(0, starts[s] - warm) + p; after the text is padding
+    own = torch.tensor(starts)
+    places = (own - warm).clamp(min=0) + torch.arange(warm + length).unsqueeze(1)
+    scored = (places >= own) & (places < own + length) & (places < len(ids))
+    places = places.clamp(max=len(ids) - 1)
     device = model.decoder_bias.data.device
     total = torch.zeros((), dtype=torch.float64)
     state = model.zero_state(len(starts))
@@ -57,7 +56,7 @@ def score(
         window = slice(first, first + WINDOW)
         at = places[window]
         hidden, state = model(before[at].to(device), state)
-        if first + WINDOW <= warm:
+        if not scored[window].any():
             continue
         nll = negative_log_likelihood(*model.head(hidden), ids[at].flatten().to(device))
         total += nll.cpu().double()[scored[window].flatten()].sum()

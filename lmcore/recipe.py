@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -19,7 +20,7 @@ from lmcore.files import content_key
 from lmcore.model import LanguageModel, ModelSettings
 from lmcore.settings import Settings
 from lmcore.training import TrainingSettings
-from lmcore.weight import AnyStructure, DenseStructure, Leaf, LeafSpec, Weight, leaf_spec
+from lmcore.weight import AnyStructure, DenseStructure, Leaf, LeafSpec, Structure, Weight, leaf_spec
 
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
     importlib.import_module(f"lmcore.compress.{_module.name}")
@@ -79,12 +80,22 @@ def _settings_of(recipe: Recipe, site: str) -> SiteSettings:
 
 def _canonical(settings: SiteSettings, site: str, shape: tuple[int, int]) -> SiteSettings:
     structure = settings.structure.canonical(site, shape)
-    leaves = structure.leaf_shapes(shape).values()
-    pays = settings.bits.zeros_are_codes or any(
-        leaf_spec(leaf, settings.bits, settings.sparsity).kept is not None for leaf in leaves
-    )
-    sparsity = settings.sparsity if pays else 0.0
+    if _packed(structure, settings, shape) >= _packed(DenseStructure(), settings, shape):
+        structure = DenseStructure()
+    zeros = [
+        round(settings.sparsity * math.prod(leaf))
+        if settings.bits.zeros_are_codes
+        else leaf_spec(leaf, settings.bits, settings.sparsity).kept is not None
+        for leaf in structure.leaf_shapes(shape).values()
+    ]
+    sparsity = settings.sparsity if any(zeros) else 0.0
     return settings.model_copy(update={"structure": structure, "sparsity": sparsity})
+
+
+def _packed(structure: Structure, settings: SiteSettings, shape: tuple[int, int]) -> int:
+    """Bytes of the site's leaves in this structure, the tables of their codecs included."""
+    leaves = structure.leaf_shapes(shape).values()
+    return sum(leaf_spec(leaf, settings.bits, settings.sparsity).packed_size for leaf in leaves)
 
 
 def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, LeafSpec]:

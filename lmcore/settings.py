@@ -47,7 +47,7 @@ class Family(Settings):
             return data
         given = {"kind": data} if isinstance(data, str) else data
         kind = given.get("kind") if isinstance(given, Mapping) else None
-        if kind not in cls.members:
+        if not isinstance(kind, str) or kind not in cls.members:
             raise ValueError(f"its kind is one of {', '.join(sorted(cls.members))}")
         try:
             return cls.members[kind].model_validate(given)

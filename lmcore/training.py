@@ -21,6 +21,7 @@ from lmcore.errors import UserError
 from lmcore.files import content_key, write_atomic
 from lmcore.model import Dropout, LanguageModel, parameters
 from lmcore.settings import Family, Settings
+from lmcore.weight import Leaf
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -153,7 +154,8 @@ class _Run:
     ) -> None:
         self.model, self.settings = model, settings
         self.validate, self.checkpoint = validate, checkpoint
-        self.key = content_key(settings.plain(), seed)
+        shapes = {name: list(value.shape) for name, value in parameters(model).items()}
+        self.key = content_key(settings.plain(), seed, shapes)
         device = model.decoder_bias.data.device
         length = len(ids) // settings.batch
         if length <= settings.window:
@@ -169,6 +171,7 @@ class _Run:
         self.updater = _UPDATERS[settings.optimizer](
             list(self.parameters.values()), settings.clip, settings.weight_decay
         )
+        self.leaves = {n: leaf for n, leaf in model.named_modules() if isinstance(leaf, Leaf)}
         self.mean = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         self.state = model.zero_state(settings.batch)
         self.record = TrainingRecord()
@@ -194,6 +197,8 @@ class _Run:
         rate = settings.rate * settings.schedule.scale(epoch, settings.epochs)
         with torch.no_grad():
             self.updater.step(gradients, rate)
+            for leaf in self.leaves.values():
+                leaf.updated()
             self.state = [(h.detach(), c.detach()) for h, c in state]
             record.updates += 1
             record.tokens += settings.window * settings.batch
@@ -230,6 +235,8 @@ class _Run:
         tensors |= {f"updater.{name}": value for name, value in self.updater.state().items()}
         for layer, (h, c) in enumerate(self.state):
             tensors |= {f"state.{layer}.h": h, f"state.{layer}.c": c}
+        for name, leaf in self.leaves.items():
+            tensors |= {f"codes.{name}/{key}": value for key, value in leaf.codes_state().items()}
         tensors["random"] = torch.get_rng_state()
         contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         metadata = {"key": self.key, "record": json.dumps(self.record.__dict__)}
@@ -242,32 +249,32 @@ class _Run:
             return
         try:
             with safe_open(self.checkpoint, framework="pt") as file:
-                metadata: dict[str, Any] = file.metadata()
-                if metadata["key"] != self.key:
+                metadata: dict[str, Any] = file.metadata() or {}
+                if metadata.get("key") != self.key:
                     return
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError):
             return
         self.record = TrainingRecord(**json.loads(metadata["record"]))
         self._set({name: tensors[f"weight.{name}"] for name in self.parameters})
+        for name, leaf in self.leaves.items():
+            leaf.restore_codes(_below(f"codes.{name}/", tensors))
         self.mean = {
             name: tensors[f"mean.{name}"].to(value.device)
             for name, value in self.parameters.items()
         }
-        prefix = "updater."
-        self.updater.restore(
-            {
-                name.removeprefix(prefix): value
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
-        )
+        self.updater.restore(_below("updater.", tensors))
         device = self.streams.device
         self.state = [
             (tensors[f"state.{layer}.h"].to(device), tensors[f"state.{layer}.c"].to(device))
             for layer in range(len(self.state))
         ]
         torch.set_rng_state(tensors["random"])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with the prefix, without it."""
+    return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
 
 
 class _SGD:

@@ -86,7 +86,8 @@ class Leaf(nn.Module):
             self.data.register_hook(lambda gradient: gradient * self.mask)  # type: ignore[no-untyped-call]
         self._codes: Codes | None = None
         self._value: Tensor | None = None
-        self._assigned_at: int | None = None  # of `data` when the codes were assigned
+        self._assigned_at: int | None = None  # the version of `data` that the codes are of
+        self._age = 0  # updates since then
 
     @property
     def shape(self) -> Shape:
@@ -106,6 +107,10 @@ class Leaf(nn.Module):
         self.codes()
         assert self._value is not None
         return self._value
+
+    def updated(self) -> None:
+        """The data was trained by one update."""
+        self._age += 1
 
     def codes(self) -> Codes:
         """What is written to the file."""
@@ -142,20 +147,40 @@ class Leaf(nn.Module):
         leaf._assigned_at = leaf.data._version
         return leaf
 
+    def codes_state(self) -> dict[str, Tensor]:
+        """The codes and their age in updates: what the next assignment starts from."""
+        if self._codes is None or self._assigned_at is None:
+            return {}
+        return {
+            "age": torch.tensor(self._age),
+            "symbols": self._codes.symbols,
+            **self._codes.tables,
+        }
+
+    def restore_codes(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `codes_state` gave."""
+        if not state:
+            return
+        tables = {name: value for name, value in state.items() if name not in ("age", "symbols")}
+        self._adopt(Codes(state["symbols"], tables).to(self.data.device))
+        self._age = int(state["age"])
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Leaf:
         """Moving to another device takes the codes along."""
         fresh = not self._stale()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._codes is not None:
+            age = self._age
             self._adopt(self._codes.to(self.data.device))
-            self._assigned_at = self.data._version if fresh else None
+            self._assigned_at, self._age = self.data._version if fresh else None, age
         return self
 
     def _stale(self) -> bool:
         if self._assigned_at is None:
             return True
-        updates = abs(self.data._version - self._assigned_at)
-        return updates >= (self.codec.refresh_updates if self.training else 1)
+        if self.training:
+            return self._age >= self.codec.refresh_updates
+        return self.data._version != self._assigned_at
 
     def _adopt(self, codes: Codes) -> None:
         self._codes = codes
@@ -165,7 +190,7 @@ class Leaf(nn.Module):
                 decoded = decoded * self.mask
         with torch.enable_grad():
             self._value = _straight_through(self.data, decoded)
-        self._assigned_at = self.data._version
+        self._assigned_at, self._age = self.data._version, 0
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -131,8 +131,9 @@ class Linear(Codec):
             low, high = low.nan_to_num(0, 0, 0), high.nan_to_num(0, 0, 0)
         else:
             low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-        low = low.half().float()
-        step = ((high - low) / (2**self.bits - 1)).half().float()
+        largest = torch.finfo(torch.float16).max
+        low = low.clamp(-largest, largest).half().float()
+        step = ((high - low) / (2**self.bits - 1)).clamp(max=largest).half().float()
         symbols = ((rows - low) / step.clamp(min=1e-8)).round_().clamp_(0, 2**self.bits - 1)
         return Codes(symbols.short().view(data.shape), {"low": low, "step": step})
 
@@ -210,7 +211,7 @@ class Uniform(Codec):
     """
 
     kind: Literal["uniform"] = "uniform"
-    step: Annotated[float, Field(gt=0)]
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     rounding: Annotated[float, Field(ge=0, le=1)] = 0.1
     scope: Scope = "matrix"
     zeros_are_codes: ClassVar[bool] = True
@@ -248,8 +249,8 @@ class Uniform(Codec):
         count = keep.sum(1, keepdim=True).clamp(min=1)
         mean = (rows * keep).sum(1, keepdim=True) / count
         deviation = ((rows - mean).square() * keep).sum(1, keepdim=True).div(count).sqrt()
-        smallest = torch.finfo(torch.float16).tiny
-        return (self.step * deviation).clamp(min=smallest).half().float()
+        half = torch.finfo(torch.float16)
+        return (self.step * deviation).clamp(half.tiny, half.max).half().float()
 
     def _round(self, scaled: Tensor, counts: Tensor) -> Tensor:
         """The cheapest code of every value, given how often each magnitude was used (limit + 1,).
@@ -302,8 +303,11 @@ def _kmeans(values: Tensor, count: int, rounds: int = 60) -> Tensor:
         return values.new_zeros(count)
     ordered = values.double().sort().values
     running = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
-    low, high = ordered[len(ordered) // 1000], ordered[-1 - len(ordered) // 1000]
-    levels = low + (high - low) * (torch.arange(count, device=values.device) + 0.5) / count
+    # as dense as the cube root of the values' density (Panter and Dite 1951): a gap is about the
+    # density's inverse, so each gap counts as its power 2/3
+    spread = torch.cat([ordered.new_zeros(1), ordered.diff().pow(2 / 3).cumsum(0)])
+    shares = spread[-1] * (torch.arange(count, device=values.device) + 0.5) / count
+    levels = ordered[torch.searchsorted(spread, shares)]
     for _ in range(rounds):
         inner = torch.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
         edges = torch.cat([inner.new_zeros(1), inner, inner.new_full((1,), len(ordered))])

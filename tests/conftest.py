@@ -1,0 +1,79 @@
+"""What the tests share: a tiny corpus, tiny models, and Penn Treebank where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmcore.corpus import EOS, SPLITS, UNK, Corpus, Vocabulary
+from lmcore.model import LanguageModel, ModelSettings, random_model
+from lmcore.runtime import prepare
+
+prepare()
+torch.set_flush_denormal(False)  # hypothesis draws denormals
+
+ROOT = Path(__file__).resolve().parents[1]
+MakeModel = Callable[..., LanguageModel]
+
+
+def _text(count: int, words: int, seed: int) -> Tensor:
+    """Ids (count,) that can be learned: the next word is mostly one of three."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.randint(1, 4, (count,), generator=generator)
+    jumps = torch.randint(0, words, (count,), generator=generator)
+    odd = torch.rand(count, generator=generator) < 0.1
+    ids, word = [], 0
+    for step, jump, is_odd in zip(steps.tolist(), jumps.tolist(), odd.tolist(), strict=True):
+        word = jump if is_odd else (3 * word + step) % words
+        ids.append(word)
+    return torch.tensor(ids)
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    return Vocabulary(sorted([EOS, UNK, *[f"word{i}" for i in range(58)]]))
+
+
+@pytest.fixture(scope="session")
+def corpus(vocabulary: Vocabulary) -> Corpus:
+    """1500 / 400 / 300 tokens over 60 words."""
+    train, valid, test = (
+        _text(count, len(vocabulary), seed) for seed, count in enumerate((1500, 400, 300))
+    )
+    return Corpus("tiny", vocabulary, train, valid, test)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """make_model(tied, ...): a fresh random model; the same arguments give the same one."""
+
+    def make(
+        tied: bool = False, layers: int = 2, hidden: int = 24, words: int = 60, init: float = 0.2
+    ) -> LanguageModel:
+        settings = ModelSettings(layers=layers, hidden=hidden, embedding=hidden, tied=tied)
+        return random_model(settings, words, init, torch.Generator().manual_seed(0))
+
+    return make
+
+
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def dense(request: pytest.FixtureRequest, make_model: MakeModel) -> LanguageModel:
+    """A dense model of 2 layers of 24, without and with a tied decoder."""
+    return make_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def ptb() -> Path:
+    """The folder of Penn Treebank; the test is skipped, saying so, where there is none."""
+    places = [ROOT.parent / "shared" / "data" / "ptb"]
+    if data := os.environ.get("LMPARETO_DATA"):
+        places.insert(0, Path(data) / "ptb")
+    for place in places:
+        if all((place / f"{split}.txt").exists() for split in SPLITS):
+            return place
+    pytest.skip(f"Penn Treebank is in none of {', '.join(map(str, places))}")
