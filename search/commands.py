@@ -35,7 +35,8 @@ from search.config import (
 from search.dense import find_dense, train_dense
 from search.export import export, publish
 from search.front import choose
-from search.plots import figure, image, page, record_of
+from search.plane import record_of
+from search.plots import figure, image, page
 from search.replay import replay
 from search.results import results_of
 from search.store import Store

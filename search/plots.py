@@ -1,13 +1,11 @@
-"""The front as a picture: a record of what is drawn, then its figure, page and image."""
+"""The front as a picture: the record's figure, page and image."""
 
 from __future__ import annotations
 
 import html
 import math
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,26 @@ from kaleido.errors import BrowserFailedError, ChromeNotFoundError
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
-from search.front import Front, Point
-from search.published import PublishedPoint, published_points
+from search.front import Point
+from search.plane import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    MUTED,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Labels,
+    PlotRecord,
+    View,
+    place,
+    view_of,
+)
+from search.published import PublishedPoint
+from search.recipe_text import recipe_lines
 from search.units import format_size
 
-WIDTH, HEIGHT = 1000, 640
-LEFT, RIGHT, TOP, BOTTOM = 76, 226, 84, 62
 FONT = '"Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif'
-LABEL_SIZE = 11
 STUDY_GROUP = {"legendgroup": "study", "legendgrouptitle": {"text": "this study, valid perplexity"}}
 # Plotly writes "500k" or "1MB" where people write a space; steps other than 1 to 9 stay "1.2MB".
 SIZE_TICKS = {
@@ -35,13 +45,7 @@ SIZE_TICKS = {
     for unit in ("k", "M")
     for suffix in ("", "B")
 }
-Box = tuple[float, float, float, float]  # left, top, right, bottom
-SIDES = (
-    *(("middle", "right"), ("middle", "left"), ("top", "center"), ("bottom", "center")),
-    *(("top", "right"), ("bottom", "right"), ("top", "left"), ("bottom", "left")),
-)
-
-INK, MUTED, GRID, PALE = "#1f2933", "#52606d", "#e8ecf0", "#c5ced8"
+INK, GRID, PALE = "#1f2933", "#e8ecf0", "#c5ced8"
 FRONT_COLOUR, KNEE_COLOUR = "#0b5cad", "#d9480f"
 # One a source: Paul Tol's colour-blind safe "muted" scheme (SRON/EPS/TN/09-002, 2021).
 SOURCE_COLOURS = (
@@ -75,75 +79,6 @@ main {{ height: 100vh; min-width: 760px; min-height: 480px; }}
 """
 
 
-@dataclass(frozen=True)
-class PlotRecord:
-    """Everything the picture shows. `pick` is the point of `front` that it points out.
-
-    `unmeasured` have no place in the plane (see `front_of`); the picture says how many there are.
-    """
-
-    study: str
-    corpus: str
-    front: tuple[Point, ...]
-    dominated: tuple[Point, ...]
-    unmeasured: tuple[Point, ...]
-    baselines: tuple[Point, ...]
-    published: tuple[PublishedPoint, ...]
-    pick: Point | None
-
-
-@dataclass(frozen=True)
-class View:
-    """The part of the plane first seen: (low, high) in bytes and in perplexity."""
-
-    size_bytes: tuple[float, float]
-    perplexity: tuple[float, float]
-
-
-def record_of(front: Front, corpus: str, baselines: Iterable[Point] = ()) -> PlotRecord:
-    """What to draw of `front`: its knee picked, with `baselines` measured beside the search and
-    what is published for `corpus`. An empty front has no pick.
-    """
-    others = (*front.dominated, *baselines)
-    return PlotRecord(
-        study=front.study,
-        corpus=corpus,
-        front=front.points,
-        dominated=tuple(point for point in front.dominated if point.measured),
-        unmeasured=tuple(point for point in others if not point.measured),
-        baselines=tuple(point for point in baselines if point.measured),
-        published=published_points(corpus),
-        pick=front.knee() if front.points else None,
-    )
-
-
-def view_of(record: PlotRecord) -> View:
-    """The frame round the front and the baselines, and round what else lies near.
-
-    The front's points count up to twice its lowest perplexity, so that a few collapsed models do
-    not press all others together. Dominated and published points stretch the frame where they lie
-    within a factor 2 of it in size, and in perplexity within 1.3 below or 1.15 above. Zooming out
-    reaches the others. With neither front nor baselines it goes round all points; with no point at
-    all it is 100 kB to 10 MB and perplexity 80 to 150.
-    """
-    useful = [
-        p for p in record.front if p.valid_perplexity <= 2 * record.front[-1].valid_perplexity
-    ]
-    own = [_place(point) for point in (*useful, *record.baselines)]
-    others = [_place(point) for point in record.dominated + record.published]
-    if own:
-        (left, right), (low, high) = (_ends(values) for values in zip(*own, strict=True))
-        shown = own + [
-            (size, perplexity)
-            for size, perplexity in others
-            if left / 2 <= size <= right * 2 and low / 1.3 <= perplexity <= high * 1.15
-        ]
-    else:
-        shown = others or [(10**5, 80), (10**7, 150)]
-    sizes, perplexities = zip(*shown, strict=True)
-    return View(_padded(sizes), _padded(perplexities))
-
-
 def figure(record: PlotRecord) -> go.Figure:
     """The picture of `record`: log-log, file size to the right, perplexity upwards.
 
@@ -151,7 +86,7 @@ def figure(record: PlotRecord) -> go.Figure:
     is `layout.meta["title"]`. Texts from the record are escaped, so none acts as markup.
     """
     view = view_of(record)
-    labels = _Labels(record, view)
+    labels = Labels(record, view)
     pick, baselines = _pick(record, labels), _baselines(record, labels)
     published = _published(record, labels)
     traces = [_dominated(record), *published, *_front(record, view), baselines, pick]
@@ -191,171 +126,8 @@ def image(figure: go.Figure, path: Path) -> None:
     write_atomic(path, data)
 
 
-def recipe_lines(recipe: Mapping[str, Any], most: int = 20, width: int = 64) -> list[str]:
-    """A recipe for people: "embedding: structure=low_rank(rank=40), bits=linear(bits=8)".
-
-    A line a site and one for each other part, wrapped at `width` characters and cut after two
-    lines, `most` lines in all. Settings that are None or empty are left out.
-    """
-    lines = []
-    for line in _lines("", recipe):
-        lines += textwrap.wrap(
-            line,
-            width,
-            subsequent_indent=2 * "\N{NO-BREAK SPACE}",
-            max_lines=2,
-            placeholder=" …",
-            break_on_hyphens=False,
-        )
-    return lines if len(lines) <= most else [*lines[: most - 1], "…"]
-
-
-def _lines(path: str, parts: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of `parts`; one that holds nothing but parts of its own gives a line for each."""
-    for name, value in parts.items():
-        part = f"{path}.{name}".removeprefix(".").removeprefix("sites.")
-        if isinstance(value, Mapping) and value and all(map(_is_part, value.values())):
-            yield from _lines(part, value)
-        elif text := _settings(value) if _is_part(value) else _value(value):
-            yield f"{part}: {text}"
-
-
-def _is_part(value: Any) -> bool:
-    """Whether a value has a line of its own: a mapping, but no setting with a "kind"."""
-    return isinstance(value, Mapping) and "kind" not in value
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    texts = {name: _value(value) for name, value in settings.items()}
-    return ", ".join(f"{name}={text}" for name, text in texts.items() if text)
-
-
-def _value(value: Any) -> str:
-    """A setting's value in short; empty for None and for what is empty."""
-    if isinstance(value, Mapping):
-        inner = _settings({name: value for name, value in value.items() if name != "kind"})
-        return f"{value.get('kind', '')}({inner})" if inner else str(value.get("kind", ""))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None or value == [] else str(value)
-
-
-def _place(point: Point | PublishedPoint) -> tuple[float, float]:
-    """Where a point is drawn: (bytes, perplexity), of the test text for a published one."""
-    if isinstance(point, PublishedPoint):
-        return point.size_bytes, point.test_perplexity
-    return point.size_bytes, point.valid_perplexity
-
-
-def _ends(values: Iterable[float]) -> tuple[float, float]:
-    values = tuple(values)
-    return min(values), max(values)
-
-
-def _padded(values: Iterable[float]) -> tuple[float, float]:
-    """The ends of `values`, each moved out by 6 % of their distance in logs, at least by 3 %."""
-    low, high = _ends(values)
-    factor = max((high / low) ** 0.06, 1.03)
-    return low / factor, high * factor
-
-
-class _Labels:
-    """Names points in the plane where the names hide the least; who asks first chooses first.
-
-    It works in pixels of the first view of the 1000 x 640 picture, x rightwards and y downwards.
-    """
-
-    def __init__(self, record: PlotRecord, view: View) -> None:
-        self._view = view
-        marked = [self._pixels(p) for p in record.front + record.baselines + record.published]
-        self._taken = [_box(at, at, 6) for at in marked]
-        stairs = _stairs([self._pixels(point) for point in record.front], TOP, WIDTH - RIGHT)
-        self._taken += [_box(*ends, 2) for ends in pairwise(stairs)]
-
-    def beside(
-        self, points: Sequence[Point | PublishedPoint], texts: Iterable[str], colour: str
-    ) -> dict[str, Any]:
-        """Plotly's settings for `texts`, each beside its point.
-
-        Texts of the study are bold and always written; a muted one that would lose more than a
-        quarter of its area is left to the hover.
-        """
-        bold = colour != MUTED
-        chosen = [
-            self._choose(self._pixels(p), t, bold) for p, t in zip(points, texts, strict=True)
-        ]
-        return {
-            "text": [f"\N{NO-BREAK SPACE}{html.escape(t)}\N{NO-BREAK SPACE}" for t, _ in chosen],
-            "textposition": [side for _, side in chosen],
-            "textfont": {
-                "color": colour,
-                "size": LABEL_SIZE + bold,
-                "weight": "bold" if bold else "normal",
-            },
-        }
-
-    def _choose(self, at: tuple[float, float], text: str, bold: bool) -> tuple[str, str]:
-        """The text, empty where it is left out, and its side."""
-        x, y = at
-        width, height, gap = (0.6 if bold else 0.54) * LABEL_SIZE * len(text), 1.2 * LABEL_SIZE, 9
-        across = {"right": x + gap, "left": x - gap - width, "center": x - width / 2}
-        down = {"middle": y - height / 2, "top": y - gap - height, "bottom": y + gap}
-        boxes = {
-            f"{one} {other}": (across[other], down[one], across[other] + width, down[one] + height)
-            for one, other in SIDES
-        }
-        seen = LEFT <= x <= WIDTH - RIGHT and TOP <= y <= HEIGHT - BOTTOM
-        side = min(boxes, key=lambda side: self._lost(boxes[side], seen))
-        if not bold and self._lost(boxes[side], seen) > width * height / 4:
-            return "", side
-        self._taken.append(boxes[side])
-        return text, side
-
-    def _lost(self, box: Box, seen: bool) -> float:
-        """Square pixels of `box` that cover something, and four times those that leave the plane.
-
-        A label whose point lies outside the plane is to stay there instead.
-        """
-        inside = _overlap(box, (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM))
-        astray = _overlap(box, box) - inside if seen else inside
-        return 4 * astray + sum(_overlap(box, taken) for taken in self._taken)
-
-    def _pixels(self, point: Point | PublishedPoint) -> tuple[float, float]:
-        size_bytes, perplexity = _place(point)
-        x = _share(size_bytes, *self._view.size_bytes)
-        y = _share(perplexity, *self._view.perplexity)
-        return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
-
-
-def _stairs(
-    corners: Sequence[tuple[float, float]], start_y: float, end_x: float
-) -> list[tuple[float, float]]:
-    """The corners of the staircase through `corners`, from `start_y` down and on to `end_x`."""
-    if not corners:
-        return []
-    (first_x, _), (_, last_y) = corners[0], corners[-1]
-    steps = [at for (_, y), (x, below) in pairwise(corners) for at in ((x, y), (x, below))]
-    return [(first_x, start_y), corners[0], *steps, (end_x, last_y)]
-
-
-def _box(one: tuple[float, float], other: tuple[float, float], margin: float) -> Box:
-    (left, right), (top, bottom) = (sorted(ends) for ends in zip(one, other, strict=True))
-    return left - margin, top - margin, right + margin, bottom + margin
-
-
-def _overlap(one: Box, other: Box) -> float:
-    """The area that two boxes share."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0.0) * max(height, 0.0)
-
-
-def _share(value: float, low: float, high: float) -> float:
-    return math.log(value / low) / math.log(high / low)
-
-
 def _scatter(points: Sequence[Point | PublishedPoint], **settings: Any) -> go.Scatter:
-    places = [_place(point) for point in points]
+    places = [place(point) for point in points]
     return go.Scatter(
         x=[size for size, _ in places],
         y=[perplexity for _, perplexity in places],
@@ -380,9 +152,9 @@ def _front(record: PlotRecord, view: View) -> Iterator[go.Scatter]:
     """The staircase of what is reached with its points, carried on upwards and to the right."""
     if not record.front:
         return
-    first, last = _place(record.front[0]), _place(record.front[-1])
+    first, last = place(record.front[0]), place(record.front[-1])
     every = record.front + record.dominated + record.baselines + record.published
-    sizes, perplexities = zip(*map(_place, every), strict=True)
+    sizes, perplexities = zip(*map(place, every), strict=True)
     yield go.Scatter(
         x=[first[0], first[0], None, last[0], max(*sizes, view.size_bytes[1])],
         y=[max(*perplexities, view.perplexity[1]), first[1], None, last[1], last[1]],
@@ -402,7 +174,7 @@ def _front(record: PlotRecord, view: View) -> Iterator[go.Scatter]:
     )
 
 
-def _pick(record: PlotRecord, labels: _Labels) -> go.Scatter:
+def _pick(record: PlotRecord, labels: Labels) -> go.Scatter:
     points = [record.pick] if record.pick else []
     return _scatter(
         points,
@@ -415,7 +187,7 @@ def _pick(record: PlotRecord, labels: _Labels) -> go.Scatter:
     )
 
 
-def _baselines(record: PlotRecord, labels: _Labels) -> go.Scatter:
+def _baselines(record: PlotRecord, labels: Labels) -> go.Scatter:
     return _scatter(
         record.baselines,
         mode="markers+text",
@@ -427,7 +199,7 @@ def _baselines(record: PlotRecord, labels: _Labels) -> go.Scatter:
     )
 
 
-def _published(record: PlotRecord, labels: _Labels) -> Iterator[go.Scatter]:
+def _published(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
     """One trace a source."""
     sources = dict.fromkeys(point.source for point in record.published)
     for source, colour in zip(sources, cycle(SOURCE_COLOURS), strict=False):

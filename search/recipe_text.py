@@ -1,0 +1,56 @@
+"""A recipe for people."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def recipe_lines(recipe: Mapping[str, Any], most: int = 20, width: int = 64) -> list[str]:
+    """A recipe for people: "embedding: structure=low_rank(rank=40), bits=linear(bits=8)".
+
+    A line a site and one for each other part, wrapped at `width` characters and cut after two
+    lines, `most` lines in all. Settings that are None or empty are left out.
+    """
+    lines = []
+    for line in _lines("", recipe):
+        lines += textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=2 * "\N{NO-BREAK SPACE}",
+            max_lines=2,
+            placeholder=" …",
+            break_on_hyphens=False,
+        )
+    return lines if len(lines) <= most else [*lines[: most - 1], "…"]
+
+
+def _lines(path: str, parts: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of `parts`; one that holds nothing but parts of its own gives a line for each."""
+    for name, value in parts.items():
+        part = f"{path}.{name}".removeprefix(".").removeprefix("sites.")
+        if isinstance(value, Mapping) and value and all(map(_is_part, value.values())):
+            yield from _lines(part, value)
+        elif text := _settings(value) if _is_part(value) else _value(value):
+            yield f"{part}: {text}"
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value has a line of its own: a mapping, but no setting with a "kind"."""
+    return isinstance(value, Mapping) and "kind" not in value
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    texts = {name: _value(value) for name, value in settings.items()}
+    return ", ".join(f"{name}={text}" for name, text in texts.items() if text)
+
+
+def _value(value: Any) -> str:
+    """A setting's value in short; empty for None and for what is empty."""
+    if isinstance(value, Mapping):
+        inner = _settings({name: value for name, value in value.items() if name != "kind"})
+        return f"{value.get('kind', '')}({inner})" if inner else str(value.get("kind", ""))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None or value == [] else str(value)
