@@ -110,6 +110,15 @@ class TrainingRecord:
     averaged: bool = False  # whether the mean of the last weights was taken, being better
 
 
+def check_text(settings: TrainingSettings, tokens: int, where: str) -> None:
+    """Raises UserError where a training text of so many tokens has not one window a stream."""
+    if tokens // settings.batch <= settings.window:
+        raise UserError(
+            f"{where}.batch {settings.batch} x {where}.window {settings.window}: the training "
+            f"text of {tokens:,} tokens is too short for them"
+        )
+
+
 def ignore(record: TrainingRecord, updates: int) -> None:
     """Observe nothing."""
 
@@ -157,12 +166,8 @@ class _Run:
         shapes = {name: list(value.shape) for name, value in parameters(model).items()}
         self.key = content_key(settings.plain(), seed, shapes)
         device = model.decoder_bias.data.device
+        check_text(settings, len(ids), "training")
         length = len(ids) // settings.batch
-        if length <= settings.window:
-            raise UserError(
-                f"training.batch {settings.batch} x training.window {settings.window}: the "
-                f"training text of {len(ids):,} tokens is too short for them"
-            )
         self.streams = ids[: length * settings.batch].view(settings.batch, length).T.to(device)
         self.windows = (length - 1) // settings.window  # a shorter last window is left out
         self.updates = round(settings.epochs * self.windows)

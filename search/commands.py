@@ -33,7 +33,7 @@ from search.config import (
     SweepConfig,
 )
 from search.dense import find_dense, train_dense
-from search.export import export, publish
+from search.export import check_words, export, publish
 from search.front import choose
 from search.plane import record_of
 from search.plots import figure, image, page
@@ -74,8 +74,9 @@ def _train(config: StudyConfig) -> Answer:
 
 
 def _sweep(config: SweepConfig) -> Answer:
-    corpus = _corpus(config)
+    print(f"study {config.study} in {config.storage.shown}", file=sys.stderr)
     store = Store(config.storage)
+    corpus = _corpus(config)
     study = sweep(config, corpus, store)
     results, done = results_of(config, store), progress(study, config.trials)
     table = front_table(results.front, results.beside)
@@ -163,11 +164,7 @@ def _publish(config: PublishConfig) -> Answer:
 def _evaluate(config: EvaluateConfig) -> Answer:
     bundle = load(Path(config.bundle))
     corpus = load_corpus(config.corpus, config.folder)
-    if corpus.vocabulary.words != bundle.vocabulary.words:
-        raise UserError(
-            f"{config.bundle} has a vocabulary of {len(bundle.vocabulary):,} words, corpus "
-            f"{corpus.name} another of {len(corpus.vocabulary):,}: it was trained on another text"
-        )
+    check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
     measured = score(model, corpus.split(config.split), corpus.vocabulary.eos)
     document = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -33,7 +33,7 @@ class StorageSettings(Settings):
         """Raises UserError for what is no URL, without repeating it: it may hold a password."""
         try:
             make_url(self.url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise UserError(
                 "storage.url: this is no SQLAlchemy URL; it takes for example "
                 "sqlite:////FOLDER/studies.db or postgresql://USER@HOST/DATABASE"
@@ -83,6 +83,14 @@ class ExportConfig(StudyConfig):
     max_perplexity: Annotated[float, Field(gt=1)] | None
     pick: Literal["knee"] | None
     trial: int | str | None  # a number, or the name of what was measured beside the search
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        chosen = ("max_size", "max_perplexity", "pick", "trial")
+        given = [name for name in chosen if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: one of them chooses the model, not several")
+        return self
 
     @property
     def max_size_bytes(self) -> int | None:

@@ -12,12 +12,13 @@ import torch
 from lmcore.bundle import Bundle, load, save
 from lmcore.compress.quantization import Float16
 from lmcore.corpus import Corpus
+from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import content_key, write_json
 from lmcore.model import LanguageModel, random_model
 from lmcore.recipe import Recipe, SiteSettings, build, resolve
 from lmcore.runtime import device
-from lmcore.training import Observer, ignore, train
+from lmcore.training import DivergedError, Observer, ignore, train
 from search.config import StudyConfig
 from search.results import PUBLISHED
 
@@ -67,7 +68,13 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
         return score(model, corpus.valid, eos).perplexity
 
     checkpoint = folder / f"{key}.safetensors"
-    record = train(model, corpus.train, settings, config.seed, validate, observe, checkpoint)
+    try:
+        record = train(model, corpus.train, settings, config.seed, validate, observe, checkpoint)
+    except DivergedError as error:
+        checkpoint.unlink(missing_ok=True)
+        raise UserError(
+            f"training the dense model diverged: {error}; try a training.rate below {settings.rate}"
+        ) from None
     path = keep_dense(config, corpus, model.cpu(), asdict(record))
     checkpoint.unlink(missing_ok=True)
     return path

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from lmcore.bundle import load
+from lmcore.bundle import Bundle, load
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
@@ -37,6 +37,7 @@ def export(
     write_atomic(path, _bundle(config, corpus, name, measured).read_bytes())
     write_json(folder / "recipe.json", measured.recipe)
     bundle = load(path)
+    check_words(bundle, corpus, measured.key)
     test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
     document = {
         "study": config.study,
@@ -52,6 +53,15 @@ def export(
     }
     write_json(folder / "measurement.json", document)
     return {**document, "bundle": str(path)}
+
+
+def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
+    """Raises UserError where the bundle's words are not the corpus's."""
+    if bundle.vocabulary.words != corpus.vocabulary.words:
+        raise UserError(
+            f"{name} has a vocabulary of {len(bundle.vocabulary):,} words, corpus {corpus.name} "
+            f"another of {len(corpus.vocabulary):,}: it was trained on another text"
+        )
 
 
 def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path) -> list[Path]:

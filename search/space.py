@@ -10,6 +10,7 @@ its own; `tie: NAME` in a site's settings or in a range shares one value under t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ class Suggester(Protocol):
 class Space:
     """What a study samples from, for one model and vocabulary size.
 
+    `corners` are recipes that together have both ends of every range and every option.
     Raises UserError where a range is wrong or where an end of a range or an option is no recipe.
     """
 
@@ -40,8 +42,7 @@ class Space:
         self.model, self.words = model, words
         self.sites = _expand(template.get("sites", {}), list(model.site_shapes(words)))
         self.rest = {name: value for name, value in template.items() if name != "sites"}
-        for suggester in _corners(self):
-            self.suggest(suggester)
+        self.corners = [self.suggest(corner) for corner in _corners()]
 
     def suggest(self, trial: Suggester) -> Recipe:
         """The resolved recipe that the trial's suggestions make."""
@@ -67,7 +68,11 @@ class Space:
 
 def _expand(patterns: Mapping[str, Any], sites: list[str]) -> dict[str, Mapping[str, Any]]:
     """Site -> its part of the template, by the precedence of recipes."""
-    for pattern in patterns:
+    if not isinstance(patterns, Mapping):
+        raise UserError(f"space.sites: got {patterns!r}; it takes settings by site")
+    for pattern, value in patterns.items():
+        if not isinstance(value, Mapping):
+            raise UserError(f"space.sites.{pattern}: got {value!r}; it takes a site's settings")
         if not any(fnmatchcase(site, pattern) for site in sites):
             raise UserError(
                 f"space.sites.{pattern}: matches no site; the sites are {', '.join(sites)}"
@@ -106,7 +111,12 @@ def _suggest_number(value: Mapping[str, Any], name: str, trial: Suggester) -> fl
     if log and low <= 0:
         raise UserError(f"space.{name}: got low {low}; with log, low is above 0")
     if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(name, low, high, step=int(value.get("step", 1)), log=log)
+        step = value.get("step", 1)
+        if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+            raise UserError(f"space.{name}: got step {step!r}; it is a whole number above 0")
+        if log and step != 1:
+            raise UserError(f"space.{name}: got step {step} with log; they exclude each other")
+        return trial.suggest_int(name, low, high, step=step, log=log)
     if "step" in value:
         raise UserError(f"space.{name}: a step goes with whole numbers")
     return trial.suggest_float(name, float(low), float(high), log=log)
@@ -116,6 +126,8 @@ def _suggest_choice(options: Any, name: str, trial: Suggester) -> Any:
     if not isinstance(options, list) or not options:
         raise UserError(f"space.{name}: got {options!r}; choice takes a list")
     labels = [_label(option) for option in options]
+    if lists := [label for label in labels if isinstance(label, list)]:
+        raise UserError(f"space.{name}: got {lists[0]!r}; an option is a value or settings")
     if len(set(labels)) < len(labels):
         raise UserError(f"space.{name}: its options {labels} are not all different")
     label = trial.suggest_categorical(name, labels)
@@ -140,7 +152,10 @@ class _Given:
         return float(self._number(name, low, high))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        return int(self._number(name, low, high))
+        value = self._number(name, low, high)
+        if (value - low) % step:
+            raise UserError(f"start.{name}: got {value!r}; it goes from {low} in steps of {step}")
+        return int(value)
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
         self.known.add(name)
@@ -151,36 +166,52 @@ class _Given:
 
     def _number(self, name: str, low: float, high: float) -> float:
         self.known.add(name)
-        value = self.values.get(name, low)
-        if not isinstance(value, int | float) or not low <= value <= high:
+        value: Any = self.values.get(name, low)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high:
             raise UserError(f"start.{name}: got {value!r}; it lies between {low} and {high}")
-        return value
+        return float(value)
 
 
 class _Corner:
-    """Suggests one end of every range, and of the choices the option of a given turn."""
+    """Suggests one end of every range, and of each choice the next option; `ranges`, `options`
+    and `shown` are what the corners of a space know of its parameters, by name."""
 
-    def __init__(self, high: bool, turn: int) -> None:
-        self.high, self.turn = high, turn
-        self.most_options = 1
+    def __init__(
+        self, high: bool, ranges: dict[str, Any], options: dict[str, int], shown: Counter[str]
+    ) -> None:
+        self.high, self.ranges, self.options, self.shown = high, ranges, options, shown
+        self.chosen: dict[str, Any] = {}
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self._agree(name, {"low": low, "high": high, "log": log})
         return high if self.high else low
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        self._agree(name, {"low": low, "high": high, "step": step, "log": log})
         return high - (high - low) % step if self.high else low
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
-        self.most_options = max(self.most_options, len(choices))
-        return choices[self.turn % len(choices)]
+        self._agree(name, choices)
+        self.options[name] = len(choices)
+        if name not in self.chosen:
+            self.chosen[name] = choices[self.shown[name] % len(choices)]
+            self.shown[name] += 1
+        return self.chosen[name]
+
+    def _agree(self, name: str, asked: Any) -> None:
+        if (before := self.ranges.setdefault(name, asked)) != asked:
+            raise UserError(
+                f"space.{name}: stands for {before} and for {asked}; a tie has one range"
+            )
 
 
-def _corners(space: Space) -> Iterator[_Corner]:
+def _corners() -> Iterator[_Corner]:
     """Suggesters that together visit both ends of every range and every option."""
-    turn, most = 0, 1
-    while turn < most:
-        for high in (False, True):
-            corner = _Corner(high, turn)
-            yield corner
-            most = max(most, corner.most_options)
-        turn += 1
+    ranges: dict[str, Any] = {}
+    for high in (False, True):
+        options: dict[str, int] = {}
+        shown: Counter[str] = Counter()
+        yield _Corner(high, ranges, options, shown)
+        while any(shown[name] < count for name, count in options.items()):
+            yield _Corner(high, ranges, options, shown)

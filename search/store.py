@@ -57,6 +57,8 @@ class Store:
         settings.check()
         self.settings = settings
         url = make_url(settings.url)
+        if url.database and url.get_backend_name() == "sqlite":
+            url = url.set(database=str(Path(url.database).expanduser()))
         sqlite = url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"pool_pre_ping": True}
         if sqlite:
@@ -68,11 +70,15 @@ class Store:
             if sqlite:
                 _write_ahead(self.engine)
             _Base.metadata.create_all(self.engine)
-            self.optuna = optuna.storages.RDBStorage(settings.url, engine_kwargs=options)
+            self.optuna = optuna.storages.RDBStorage(
+                url.render_as_string(hide_password=False), engine_kwargs=options
+            )
         except ModuleNotFoundError as error:
             raise UserError(
                 f"storage.url {settings.shown}: install its driver, {error.name}"
             ) from None
+        except RuntimeError as error:  # the tables of another version of Optuna
+            raise UserError(f"cannot use the storage {settings.shown}: {error}") from None
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
             raise UserError(f"cannot open the storage {settings.shown}: {reason}") from None

@@ -22,7 +22,9 @@ from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.files import content_key
 from lmcore.recipe import Recipe, resolve
+from lmcore.runtime import device
 from lmcore.settings import parse
+from lmcore.training import check_text
 from search.config import SweepConfig
 from search.dense import find_dense, train_dense
 from search.space import Space
@@ -46,7 +48,12 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
         if dense is None:
             with training_bar(f"dense model of {config.study}") as observe:
                 dense = train_dense(config, corpus, observe)
-        _Sweep(config, store, study, dense.path).run()
+        deadline = time.time() + config.max_hours * 3600 if config.max_hours else None
+        todo = None
+        # a second round only for what a worker left behind when it died
+        while (one := _Sweep(config, store, study, dense.path, deadline)).todo not in (0, todo):
+            one.run()
+            todo = one.todo
     return study
 
 
@@ -54,17 +61,26 @@ def _check(config: SweepConfig, corpus: Corpus) -> None:
     """Raises UserError for any setting that a trial or a baseline would stumble over."""
     words = len(corpus.vocabulary)
     space = Space(config.space, config.model, words)
+    for recipe in space.corners:
+        if recipe.finetuning:
+            check_text(recipe.finetuning, len(corpus.train), "space.finetuning")
+    check_text(config.training, len(corpus.train), "training")
     for parameters in config.start:
         space.check(parameters)
     for name, data in config.baselines.items():
         if name == DENSE_BASELINE:
             raise UserError(f"baselines.{name}: this name belongs to the dense model itself")
-        resolve(parse(Recipe, data, f"baselines.{name}"), config.model, words)
+        baseline = resolve(parse(Recipe, data, f"baselines.{name}"), config.model, words)
+        if baseline.finetuning:
+            check_text(baseline.finetuning, len(corpus.train), f"baselines.{name}.finetuning")
+    device(config.device)
     try:
-        sampler(config, 0, 0)
+        made = sampler(config, 0, 0)
     except Exception as error:
         # whatever a sampler's constructor, or hydra's look-up of it, has to say
         raise UserError(f"sampler: {error}") from None
+    if not isinstance(made, optuna.samplers.BaseSampler):
+        raise UserError(f"sampler: got {config.sampler}; its _target_ is a sampler of Optuna's")
 
 
 @contextmanager
@@ -85,14 +101,19 @@ def _alone(config: SweepConfig) -> Iterator[None]:
 
 
 class _Sweep:
-    def __init__(self, config: SweepConfig, store: Store, study: optuna.Study, dense: Path) -> None:
+    def __init__(
+        self,
+        config: SweepConfig,
+        store: Store,
+        study: optuna.Study,
+        dense: Path,
+        deadline: float | None,
+    ) -> None:
         self.config, self.store, self.study, self.dense = config, store, study, dense
         self.context = multiprocessing.get_context("spawn")
         rows = study.get_trials(deepcopy=False)
         left_running = [row for row in rows if row.state == TrialState.RUNNING]
-        self.started = len(rows)
         before = progress(study, config.trials)
-        deadline = time.time() + config.max_hours * 3600 if config.max_hours else None
         self.board = Board(self.context, max(0, before.left - len(left_running)), deadline)
         known = store.baselines(config.study)
         missing = [name for name in (DENSE_BASELINE, *config.baselines) if name not in known]
@@ -107,9 +128,6 @@ class _Sweep:
         self.useful: set[int] = set()  # workers that ended a job
 
     def run(self) -> None:
-        if not self.todo:
-            return
-        processes = {worker: self._start(worker) for worker in range(self.config.workers)}
         with (
             self._interruptible(),
             tqdm(
@@ -119,6 +137,7 @@ class _Sweep:
                 mininterval=1 if sys.stderr.isatty() else 20,
             ) as bar,
         ):
+            processes = {worker: self._start(worker) for worker in range(self.config.workers)}
             while processes:
                 self._listen(bar)
                 for worker, process in list(processes.items()):
@@ -130,9 +149,12 @@ class _Sweep:
             self._listen(bar)
 
     def _start(self, worker: int) -> BaseProcess:
-        arguments = (self.config, worker, self.started, self.dense, self.board)
+        started = len(self.study.get_trials(deepcopy=False))
+        arguments = (self.config, worker, started, self.dense, self.board)
         process = self.context.Process(target=work, args=arguments, daemon=True)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # from its first moment on
         process.start()
+        signal.signal(signal.SIGINT, before)
         return process
 
     def _listen(self, bar: tqdm) -> None:

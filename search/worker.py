@@ -136,6 +136,7 @@ class _Worker:
                 case "baseline":
                     self._baseline(what)
                 case "resume":
+                    self.study.get_trials(deepcopy=False)  # Optuna's cache must know the trial
                     self._trial(optuna.trial.Trial(self.study, what))
                 case "new":
                     self._trial(self.study.ask())

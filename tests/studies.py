@@ -1,0 +1,304 @@
+"""What the tests of `search` share: a small text, a study that takes seconds, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import optuna
+
+from lmcore.corpus import Corpus, load_corpus
+from lmcore.settings import parse
+from search.config import SweepConfig
+from search.dense import find_dense, train_dense
+from search.store import Store
+from search.study import create
+from search.terminal import quiet_optuna
+from search.worker import Board, Message, work
+
+COMMAND = str(Path(sys.executable).parent / "lmpareto")
+STUDY = "mine"
+TRIALS = 4
+
+STUDY_YAML = """\
+# @package _global_
+defaults:
+  - override /corpus: text
+  - override /model: tiny
+  - override /training: quick
+  - override /space: mine
+name: mine
+trials: 4
+corpus: {{file: {text}}}
+model: {{hidden: 16, embedding: 16}}
+training: {{epochs: 2, rate: 0.02, average: 0.0}}
+"""
+
+SPACE_YAML = """\
+sites:
+  "*":
+    tie: all
+    bits: {kind: uniform, step: {low: 0.3, high: 3.0, log: true}}
+finetuning:
+  epochs: 0.2
+  batch: 8
+  window: 20
+  optimizer: adam
+  rate: {low: 0.001, high: 0.01, log: true}
+  dropout: {kind: sequence, rate: 0.1}
+"""
+
+
+def write_text(path: Path, words: int = 200, lines: int = 1700) -> Path:
+    """About twelve tokens a line, each word mostly decided by the one before."""
+    draw = random.Random(words)
+    vocabulary = [f"w{index:03d}" for index in range(words)]
+    text = []
+    for _ in range(lines):
+        at = draw.randrange(words)
+        line = []
+        for _ in range(draw.randint(6, 16)):
+            line.append(vocabulary[at])
+            at = (at * 7 + draw.choice((1, 2, 3, 5))) % words
+        text.append(" ".join(line))
+    path.write_text("\n".join(text) + "\n")
+    return path
+
+
+def write_configs(folder: Path) -> Path:
+    """A person's own --config-dir with the study `mine`, its space and its text."""
+    for group in ("study", "space"):
+        (folder / group).mkdir(parents=True, exist_ok=True)
+    text = write_text(folder / "text.txt")
+    (folder / "study" / "mine.yaml").write_text(STUDY_YAML.format(text=text))
+    (folder / "space" / "mine.yaml").write_text(SPACE_YAML)
+    return folder
+
+
+# --- the command line ------------------------------------------------------------------------
+
+
+def environment(cache: Path, **more: str) -> dict[str, str]:
+    """The environment of a command that knows no cache, data or storage but the test's."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("LMPARETO_")}
+    return {**mine, "LMPARETO_CACHE": str(cache), "OMP_NUM_THREADS": "1", **more}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Standard output as the one JSON document that it is."""
+        return json.loads(self.out)
+
+    def ok(self) -> Self:
+        assert self.code == 0, f"exit code {self.code}\n{self.err}"
+        return self
+
+    def refused(self, *said: str) -> Self:
+        """It ended with one message that says all of `said`, no traceback, nothing on stdout."""
+        assert self.code not in (0, None), f"it went through: {self.out}"
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        for part in said:
+            assert part in self.err, f"{part!r} is not in {self.err!r}"
+        return self
+
+
+def lmpareto(*arguments: str, cache: Path, cwd: Path | None = None, **more: str) -> Run:
+    """The command as a person runs it, in a process of its own."""
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        env=environment(cache, **more),
+        cwd=cwd or cache.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+_PRELOADED = """
+import importlib.metadata, json, os, sys, traceback
+import search.commands
+from search.cli import main
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.clear()
+        os.environ.update(asked["env"])
+        os.chdir(asked["cwd"])
+        sys.argv = [asked["command"], *asked["arguments"]]
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+class Shell:
+    """The same commands without three seconds of imports each: forked from a process that has them.
+
+    For what starts no workers. Each command is a process with its own environment, exit code,
+    standard output and standard error, and runs the entry point of the console script.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.folder = tempfile.TemporaryDirectory(prefix="lmpareto-shell-")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PRELOADED],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(cache, OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.folder.cleanup()
+
+    def __call__(
+        self, *arguments: str, cwd: Path | None = None, unset: tuple[str, ...] = (), **more: str
+    ) -> Run:
+        out, err = Path(self.folder.name, "out"), Path(self.folder.name, "err")
+        out.unlink(missing_ok=True)
+        err.unlink(missing_ok=True)
+        env = {k: v for k, v in environment(self.cache, **more).items() if k not in unset}
+        asked = {
+            "command": COMMAND,
+            "arguments": list(arguments),
+            "env": env,
+            "cwd": str(cwd or self.cache.parent),
+            "out": str(out),
+            "err": str(err),
+        }
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        return Run(int(self.process.stdout.readline()), out.read_text(), err.read_text())
+
+
+# --- a study in this process -----------------------------------------------------------------
+
+
+def settings(folder: Path, **changed: Any) -> SweepConfig:
+    """The tiny study `mine` with all that it writes in `folder`, as a sweep's settings."""
+    text = folder / "text.txt"
+    if not text.exists():
+        write_text(text)
+    data: dict[str, Any] = {
+        "name": STUDY,
+        "corpus": {"kind": "text", "file": str(text)},
+        "model": {"layers": 1, "hidden": 16, "embedding": 16, "tied": False},
+        "training": {
+            "epochs": 1,
+            "batch": 16,
+            "window": 20,
+            "optimizer": "adam",
+            "rate": 0.02,
+            "dropout": {"kind": "sequence", "rate": 0.1},
+            "init": 0.05,
+        },
+        "space": {
+            "sites": {
+                "*": {
+                    "tie": "all",
+                    "bits": {"kind": "uniform", "step": {"low": 0.3, "high": 3.0, "log": True}},
+                }
+            },
+            "finetuning": {
+                "epochs": 0.1,
+                "batch": 8,
+                "window": 20,
+                "optimizer": "adam",
+                "rate": {"low": 0.001, "high": 0.01, "log": True},
+                "dropout": {"kind": "sequence", "rate": 0.1},
+            },
+        },
+        "sampler": {"_target_": "optuna.samplers.RandomSampler"},
+        "storage": {"url": f"sqlite:///{folder}/studies.db"},
+        "baselines": {},
+        "start": [],
+        "trials": TRIALS,
+        "seed": 1,
+        "device": "cpu",
+        "threads": 1,
+        "format": "text",
+        "cache": str(folder),
+        "workers": 1,
+        "max_hours": None,
+    }
+    return parse(SweepConfig, data | changed)
+
+
+@dataclass
+class Sweep:
+    """What a sweep by one worker left."""
+
+    config: SweepConfig
+    corpus: Corpus
+    store: Store
+    study: optuna.Study
+    messages: list[Message]
+
+
+def sweep_here(config: SweepConfig, slots: int | None = None) -> Sweep:
+    """Run up to `slots` trials of the study in this process, by the very loop of a worker."""
+    quiet_optuna()
+    corpus = load_corpus(config.corpus, config.folder)
+    store = Store(config.storage)
+    study = create(config, store, corpus)
+    dense = find_dense(config, corpus) or train_dense(config, corpus)
+    board = Board(get_context("spawn"), config.trials if slots is None else slots, None)
+    started = len(study.get_trials(deepcopy=False))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        work(config, 0, started, dense.path, board)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    messages = []
+    while not board.messages.empty():
+        messages.append(board.messages.get())
+    return Sweep(config, corpus, store, study, messages)

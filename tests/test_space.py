@@ -1,0 +1,440 @@
+"""Spaces: what a trial is asked for, and what is said about a space that is wrong."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial
+
+from lmcore.errors import UserError
+from lmcore.model import ModelSettings
+from lmcore.recipe import Recipe
+from search.space import Space
+
+MODEL = ModelSettings(layers=2, hidden=16, embedding=16, tied=False)
+WORDS = 50
+FINETUNING = {"epochs": 1, "rate": 1.0, "dropout": {"kind": "sequence", "rate": 0.1}}
+SITES = (
+    "embedding",
+    "lstm.0.input",
+    "lstm.0.recurrent",
+    "lstm.1.input",
+    "lstm.1.recurrent",
+    "decoder",
+)
+
+
+def space(model: ModelSettings = MODEL, **template: Any) -> Space:
+    return Space(template, model, WORDS)
+
+
+def asked(of: Space, trials: int = 1) -> list[tuple[dict[str, Any], Recipe]]:
+    """Parameters and recipe of random trials of an in-memory study."""
+    study = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    found = []
+    for _ in range(trials):
+        trial = study.ask()
+        recipe = of.suggest(trial)
+        found.append((dict(trial.params), recipe))
+    return found
+
+
+def distributions(of: Space) -> dict[str, Any]:
+    trial = optuna.create_study(directions=["minimize"] * 2).ask()
+    of.suggest(trial)
+    return dict(trial.distributions)
+
+
+# --- what is asked for -----------------------------------------------------------------------
+
+
+def test_a_range_of_floats_a_range_of_whole_numbers_and_a_choice() -> None:
+    one = space(
+        sites={"decoder": {"sparsity": {"low": 0.0, "high": 0.5}}},
+        biases={"kind": "linear", "bits": {"low": 2, "high": 6}},
+        finetuning={
+            **FINETUNING,
+            "rate": {"low": 0.1, "high": 10.0, "log": True},
+            "batch": {"low": 4, "high": 16, "step": 4},
+            "optimizer": {"choice": ["sgd", "adam"]},
+        },
+    )
+    assert distributions(one) == {
+        "decoder.sparsity": FloatDistribution(0.0, 0.5),
+        "biases.bits": IntDistribution(2, 6),
+        "finetuning.rate": FloatDistribution(0.1, 10.0, log=True),
+        "finetuning.batch": IntDistribution(4, 16, step=4),
+        "finetuning.optimizer": CategoricalDistribution(("sgd", "adam")),
+    }
+
+
+def test_values_that_are_no_ranges_are_taken_as_they_are() -> None:
+    (parameters, recipe), *_ = asked(space(sites={"decoder": {"sparsity": 0.3}}, biases="float32"))
+    assert parameters == {}
+    assert recipe.sites["decoder"].sparsity == 0.3
+    assert recipe.biases.kind == "float32"
+
+
+def test_the_suggested_values_stand_in_the_recipe() -> None:
+    one = space(
+        sites={"decoder": {"bits": {"kind": "kmeans", "bits": {"low": 2, "high": 6}}}},
+        finetuning={**FINETUNING, "rate": {"low": 0.1, "high": 10.0, "log": True}},
+    )
+    seen = asked(one, 20)
+    for parameters, recipe in seen:
+        assert recipe.sites["decoder"].bits.plain()["bits"] == parameters["decoder.bits.bits"]
+        assert recipe.finetuning
+        assert recipe.finetuning.rate == parameters["finetuning.rate"]
+    assert len({parameters["decoder.bits.bits"] for parameters, _ in seen}) > 1
+
+
+def test_a_rank_is_asked_for_only_where_low_rank_is_chosen() -> None:
+    structure = {"choice": ["dense", {"kind": "low_rank", "rank": {"low": 1, "high": 4}}]}
+    one = space(sites={"embedding": {"structure": structure}})
+    kinds = set()
+    for parameters, recipe in asked(one, 30):
+        kind = parameters["embedding.structure"]
+        kinds.add(kind)
+        assert recipe.sites["embedding"].structure.kind == kind
+        assert ("embedding.structure.low_rank.rank" in parameters) == (kind == "low_rank")
+    assert kinds == {"dense", "low_rank"}
+
+
+def test_options_may_be_plain_values_and_nothing() -> None:
+    one = space(finetuning={"choice": [None, FINETUNING]})
+    seen = asked(one, 20)
+    assert {recipe.finetuning is None for _, recipe in seen} == {True, False}
+
+
+def test_each_site_that_a_pattern_matches_has_a_value_of_its_own() -> None:
+    one = space(sites={"lstm.*": {"sparsity": {"low": 0.1, "high": 0.9}}})
+    (parameters, recipe), *_ = asked(one)
+    lstm = [site for site in SITES if site.startswith("lstm")]
+    assert set(parameters) == {f"{site}.sparsity" for site in lstm}
+    assert len(set(parameters.values())) == len(lstm)
+    for site in lstm:
+        assert recipe.sites[site].sparsity == parameters[f"{site}.sparsity"]
+    assert recipe.sites["decoder"].sparsity == 0
+
+
+def test_a_tie_at_the_site_shares_all_its_values() -> None:
+    settings = {
+        "tie": "inputs",
+        "sparsity": {"low": 0.1, "high": 0.9},
+        "bits": {"kind": "kmeans", "bits": {"low": 2, "high": 6}},
+    }
+    (parameters, recipe), *_ = asked(space(sites={"lstm.*.input": settings}))
+    assert set(parameters) == {"inputs.sparsity", "inputs.bits.bits"}
+    assert recipe.sites["lstm.0.input"] == recipe.sites["lstm.1.input"]
+
+
+def test_a_tie_at_a_range_shares_that_value_alone() -> None:
+    settings = {
+        "sparsity": {"low": 0.1, "high": 0.9},
+        "bits": {"kind": "kmeans", "bits": {"low": 2, "high": 6, "tie": "levels"}},
+    }
+    sites = {"lstm.0.input": settings, "decoder": settings}
+    (parameters, recipe), *_ = asked(space(sites=sites))
+    assert set(parameters) == {"levels", "lstm.0.input.sparsity", "decoder.sparsity"}
+    bits = [recipe.sites[site].bits for site in sites]
+    assert bits[0] == bits[1]
+    assert recipe.sites["decoder"].sparsity != recipe.sites["lstm.0.input"].sparsity
+
+
+def test_a_tie_at_a_choice_shares_the_option() -> None:
+    bits = {"choice": ["float16", {"kind": "linear", "bits": 8}], "tie": "code"}
+    one = space(sites={"embedding": {"bits": bits}, "decoder": {"bits": bits}})
+    for parameters, recipe in asked(one, 10):
+        assert set(parameters) == {"code"}
+        assert recipe.sites["embedding"].bits == recipe.sites["decoder"].bits
+
+
+@pytest.mark.parametrize("exact_first", [True, False])
+def test_an_exact_name_is_taken_before_a_pattern(exact_first: bool) -> None:
+    sites = {"*": {"sparsity": 0.2}, "decoder": {"sparsity": 0.6}}
+    if exact_first:
+        sites = dict(reversed(sites.items()))
+    (_, recipe), *_ = asked(space(sites=sites))
+    assert recipe.sites["decoder"].sparsity == 0.6
+    assert recipe.sites["embedding"].sparsity == 0.2
+
+
+def test_an_earlier_pattern_is_taken_before_a_later_one() -> None:
+    sites = {"lstm.*.input": {"sparsity": 0.2}, "lstm.0.*": {"sparsity": 0.6}}
+    (_, recipe), *_ = asked(space(sites=sites))
+    assert recipe.sites["lstm.0.input"].sparsity == 0.2
+    assert recipe.sites["lstm.0.recurrent"].sparsity == 0.6
+    assert recipe.sites["lstm.1.recurrent"].sparsity == 0
+
+
+def test_a_tied_model_has_no_decoder_to_ask_for() -> None:
+    tied = ModelSettings(layers=1, hidden=16, embedding=16, tied=True)
+    one = space(tied, sites={"*": {"sparsity": {"low": 0.1, "high": 0.9}}})
+    assert "decoder.sparsity" not in distributions(one)
+    with pytest.raises(UserError, match=r"space\.sites\.decoder: matches no site"):
+        space(tied, sites={"decoder": {"sparsity": 0.5}})
+
+
+def test_the_template_is_left_as_it_was() -> None:
+    template = {"sites": {"*": {"tie": "all", "sparsity": {"low": 0.1, "high": 0.9}}}}
+    before = copy.deepcopy(template)
+    one = Space(template, MODEL, WORDS)
+    asked(one, 3)
+    assert template == before
+
+
+def test_an_empty_space_is_one_recipe() -> None:
+    assert asked(space())[0][0] == {}
+
+
+# --- what is wrong is found before any trial ---------------------------------------------------
+
+
+def low_rank(rank: Any) -> dict[str, Any]:
+    return {"structure": {"kind": "low_rank", "rank": rank}}
+
+
+LEVELS = {"kind": "kmeans", "bits": {"low": 2, "high": 9}}
+NESTED = {"choice": [{"kind": "uniform", "step": {"low": 0.5, "high": 2.0}}, LEVELS, "float16"]}
+
+WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "a part that is no part of a recipe": ({"sitez": {}}, ["space.sitez"]),
+    "a setting that a site does not have": (
+        {"sites": {"decoder": {"sparsness": 0.5}}},
+        ["space.sites.decoder.sparsness"],
+    ),
+    "a setting that a codec does not have": (
+        {"sites": {"decoder": {"bits": {"kind": "linear", "bitz": 3}}}},
+        ["space.sites.decoder.bits", "bitz"],
+    ),
+    "an unknown kind": (
+        {"sites": {"decoder": {"bits": {"kind": "linar", "bits": 3}}}},
+        ["space.sites.decoder.bits", "linar", "linear", "kmeans"],
+    ),
+    "a range that is none": (
+        {"sites": {"decoder": {"sparsity": {"low": 0.1, "hihg": 0.5}}}},
+        ["space.sites.decoder.sparsity", "hihg"],
+    ),
+    "low above high": (
+        {"sites": {"decoder": {"sparsity": {"low": 0.5, "high": 0.1}}}},
+        ["space.decoder.sparsity", "0.5", "0.1"],
+    ),
+    "low above high in whole numbers": (
+        {"biases": {"kind": "linear", "bits": {"low": 6, "high": 2}}},
+        ["space.biases.bits", "6", "2"],
+    ),
+    "log from zero": (
+        {"sites": {"decoder": {"sparsity": {"low": 0.0, "high": 0.5, "log": True}}}},
+        ["space.decoder.sparsity", "0.0", "above 0"],
+    ),
+    "log from below zero": (
+        {"finetuning": {**FINETUNING, "rate": {"low": -1.0, "high": 2.0, "log": True}}},
+        ["space.finetuning.rate", "-1.0", "above 0"],
+    ),
+    "a step with floats": (
+        {"sites": {"decoder": {"sparsity": {"low": 0.0, "high": 0.5, "step": 0.1}}}},
+        ["space.decoder.sparsity", "step"],
+    ),
+    "a step of nothing": (
+        {"finetuning": {**FINETUNING, "batch": {"low": 4, "high": 16, "step": 0}}},
+        ["space.finetuning.batch", "step", "0"],
+    ),
+    "a step that is no whole number": (
+        {"finetuning": {**FINETUNING, "batch": {"low": 4, "high": 16, "step": 1.5}}},
+        ["space.finetuning.batch", "step", "1.5"],
+    ),
+    "a step with log": (
+        {"finetuning": {**FINETUNING, "batch": {"low": 4, "high": 16, "step": 2, "log": True}}},
+        ["space.finetuning.batch", "step", "log"],
+    ),
+    "an end that is no number": (
+        {"sites": {"decoder": {"sparsity": {"low": "a", "high": 0.5}}}},
+        ["space.decoder.sparsity", "'a'", "number"],
+    ),
+    "an end that is a truth value": (
+        {"sites": {"decoder": {"sparsity": {"low": 0.0, "high": True}}}},
+        ["space.decoder.sparsity", "True", "number"],
+    ),
+    "a choice that is no list": (
+        {"sites": {"decoder": {"bits": {"choice": "float16"}}}},
+        ["space.decoder.bits", "float16", "list"],
+    ),
+    "a choice of nothing": (
+        {"sites": {"decoder": {"bits": {"choice": []}}}},
+        ["space.decoder.bits", "[]", "list"],
+    ),
+    "two options of one name": (
+        {"sites": {"decoder": {"bits": {"choice": ["float16", {"kind": "float16"}]}}}},
+        ["space.decoder.bits", "float16", "different"],
+    ),
+    "two options of one kind": (
+        {
+            "sites": {
+                "decoder": {
+                    "bits": {"choice": [{"kind": "linear", "bits": b} for b in (2, 3)]},
+                }
+            }
+        },
+        ["space.decoder.bits", "linear", "different"],
+    ),
+    "an option that is a list": (
+        {"finetuning": {**FINETUNING, "optimizer": {"choice": [["sgd"], ["adam"]]}}},
+        ["finetuning.optimizer", "['sgd']"],
+    ),
+    "a high end that no recipe takes": (
+        {"sites": {"decoder": {"sparsity": {"low": 0.1, "high": 1.5}}}},
+        ["space.sites.decoder.sparsity", "1.5", "less than 1"],
+    ),
+    "a low end that no recipe takes": (
+        {"sites": {"decoder": {"sparsity": {"low": -0.1, "high": 0.5}}}},
+        ["space.sites.decoder.sparsity", "-0.1", "greater than or equal to 0"],
+    ),
+    "a fixed value that no recipe takes": (
+        {"sites": {"decoder": {"sparsity": 1}}},
+        ["space.sites.decoder.sparsity", "1", "less than 1"],
+    ),
+    "an end of a range inside the second option": (
+        {"sites": {"decoder": {"bits": NESTED}}},
+        ["space.sites.decoder.bits", "9", "8"],
+    ),
+    "a rank above what the matrix has": (
+        {"sites": {"embedding": low_rank({"low": 4, "high": 17})}},
+        ["embedding.structure.rank", "17", "16"],
+    ),
+    "a pattern that matches no site": (
+        {"sites": {"lstm.7.*": {"sparsity": 0.5}}},
+        ["space.sites.lstm.7.*", "matches no site", *SITES],
+    ),
+    "sites that are no mapping": ({"sites": ["decoder"]}, ["space.sites"]),
+    "sites left empty": ({"sites": None}, ["space.sites"]),
+    "a site that is no mapping": ({"sites": {"decoder": "dense"}}, ["space.sites.decoder"]),
+    "a site left empty": ({"sites": {"decoder": None}}, ["space.sites.decoder"]),
+    "one tie over two ranges": (
+        {
+            "sites": {
+                "embedding": {"sparsity": {"low": 0.1, "high": 0.2, "tie": "zeros"}},
+                "decoder": {"sparsity": {"low": 0.5, "high": 0.9, "tie": "zeros"}},
+            }
+        },
+        ["space", "zeros"],
+    ),
+    "one tie over two kinds of values": (
+        {
+            "sites": {"embedding": {"sparsity": {"low": 0.1, "high": 0.2, "tie": "shared"}}},
+            "finetuning": {**FINETUNING, "batch": {"low": 4, "high": 8, "tie": "shared"}},
+        },
+        ["space", "shared"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_space_is_refused_with_the_setting_what_it_got_and_what_it_takes(case: str) -> None:
+    template, said = WRONG[case]
+    with pytest.raises(UserError) as error:
+        Space(template, MODEL, WORDS)
+    for part in said:
+        assert part in str(error.value)
+
+
+def test_every_option_of_a_choice_within_an_option_is_looked_at() -> None:
+    """The second inner option is wrong, and stands in the first of two outer options."""
+    schedule = {"choice": [{"kind": "linear"}, {"kind": "stepped", "hold": 1, "factor": 7}]}
+    first = {**FINETUNING, "schedule": schedule}
+    with pytest.raises(UserError, match="factor: got 7"):
+        space(finetuning={"choice": [first, None]})
+
+
+def test_what_lies_between_ends_that_are_recipes_is_one_too() -> None:
+    rank = {"kind": "low_rank", "rank": {"low": 1, "high": 16}}
+    one = space(
+        sites={
+            "*": {"structure": {"choice": ["dense", rank]}, "sparsity": {"low": 0.0, "high": 0.99}},
+            "decoder": {"bits": {"choice": ["float16", {"kind": "linear", "bits": 8}]}},
+        },
+    )
+    for _, recipe in asked(one, 50):
+        assert set(recipe.sites) == set(SITES)
+
+
+# --- values to start from ----------------------------------------------------------------------
+
+START: dict[str, Any] = {
+    "sites": {
+        "embedding": {
+            "structure": {"choice": ["dense", {"kind": "low_rank", "rank": {"low": 2, "high": 8}}]}
+        }
+    },
+    "finetuning": {
+        **FINETUNING,
+        "rate": {"low": 0.1, "high": 10.0, "log": True},
+        "batch": {"low": 4, "high": 16, "step": 4},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"finetuning.rate": 0.1},
+        {"finetuning.rate": 10, "finetuning.batch": 12},
+        {"embedding.structure": "dense"},
+        {"embedding.structure": "low_rank", "embedding.structure.low_rank.rank": 8},
+    ],
+)
+def test_values_within_the_space_may_start_it(values: dict[str, Any]) -> None:
+    one = space(**START)
+    one.check(values)
+    study = optuna.create_study(directions=["minimize"] * 2)
+    study.enqueue_trial(values)
+    trial = study.ask()
+    one.suggest(trial)
+    assert {name: trial.params[name] for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"finetuning.rate": 11.0}, r"start\.finetuning\.rate: got 11\.0.*0\.1 and 10\.0"),
+        ({"finetuning.rate": 0}, r"start\.finetuning\.rate: got 0.*0\.1 and 10\.0"),
+        ({"finetuning.rate": math.nan}, r"start\.finetuning\.rate: got nan"),
+        ({"finetuning.rate": "5"}, r"start\.finetuning\.rate: got '5'"),
+        ({"finetuning.rate": True}, r"start\.finetuning\.rate: got True"),
+        ({"finetuning.batch": 5}, r"start\.finetuning\.batch: got 5"),
+        ({"finetuning.batch": 8.5}, r"start\.finetuning\.batch: got 8\.5"),
+        ({"finetuning.batch": 20}, r"start\.finetuning\.batch: got 20.*4 and 16"),
+        ({"embedding.structure": "tucker"}, r"start\.embedding\.structure: got 'tucker'.*low_rank"),
+        (
+            {"embedding.structure.low_rank.rank": 4},
+            r"no parameter embedding\.structure\.low_rank\.rank .*; there are .*finetuning\.rate",
+        ),
+        ({"finetuning.rait": 1.0}, r"no parameter finetuning\.rait .*finetuning\.rate"),
+    ],
+)
+def test_values_outside_the_space_may_not(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        space(**START).check(values)
+
+
+def test_a_fixed_trial_gives_the_recipe_of_its_values() -> None:
+    one = space(**START)
+    values = {
+        "embedding.structure": "low_rank",
+        "embedding.structure.low_rank.rank": 3,
+        "finetuning.rate": 2.0,
+        "finetuning.batch": 8,
+    }
+    recipe = one.suggest(FixedTrial(values))
+    assert recipe.sites["embedding"].structure.plain() == {"kind": "low_rank", "rank": 3}
+    assert recipe.finetuning
+    assert (recipe.finetuning.rate, recipe.finetuning.batch) == (2.0, 8)
+    assert re.fullmatch("[0-9a-f]{16}", recipe.key)
