@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from lmcore.corpus import AnyCorpus, Split
@@ -25,9 +25,17 @@ class StorageSettings(Settings):
     url: str
 
     @property
+    def place(self) -> URL:
+        """The URL, with a file's ~ resolved."""
+        url = make_url(self.url)
+        if url.database and url.get_backend_name() == "sqlite":
+            return url.set(database=str(Path(url.database).expanduser()))
+        return url
+
+    @property
     def shown(self) -> str:
         """The URL without its password, for logs and messages."""
-        return make_url(self.url).render_as_string(hide_password=True)
+        return self.place.render_as_string(hide_password=True)
 
     def check(self) -> None:
         """Raises UserError for what is no URL, without repeating it: it may hold a password."""
@@ -89,7 +97,7 @@ class ExportConfig(StudyConfig):
         chosen = ("max_size", "max_perplexity", "pick", "trial")
         given = [name for name in chosen if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)}: one of them chooses the model, not several")
+            raise ValueError(f"{' and '.join(given)} exclude each other: one chooses the model")
         return self
 
     @property

@@ -33,11 +33,12 @@ def export(
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"to: {folder} is a file; it takes a folder")
+    source = _bundle(config, corpus, name, measured)
+    check_words(load(source), corpus, f"{name} of {config.study}")
     path = folder / "model.lmb"
-    write_atomic(path, _bundle(config, corpus, name, measured).read_bytes())
+    write_atomic(path, source.read_bytes())
     write_json(folder / "recipe.json", measured.recipe)
     bundle = load(path)
-    check_words(bundle, corpus, measured.key)
     test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
     document = {
         "study": config.study,

@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 from sqlalchemy import JSON, DateTime, Engine, Float, String, create_engine, event
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -56,9 +55,7 @@ class Store:
     def __init__(self, settings: StorageSettings) -> None:
         settings.check()
         self.settings = settings
-        url = make_url(settings.url)
-        if url.database and url.get_backend_name() == "sqlite":
-            url = url.set(database=str(Path(url.database).expanduser()))
+        url = settings.place
         sqlite = url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"pool_pre_ping": True}
         if sqlite:
