@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +33,16 @@ class LSTMLayer(nn.Module):
         zeros = self.bias.data.new_zeros(batch, self.hidden)
         return zeros, zeros
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(time, batch, in) -> (time, batch, hidden), and the state after the last step."""
+    def forward(
+        self, x: Tensor, state: State, drop: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, State]:
+        """(time, batch, in) -> (time, batch, hidden), and the state after the last step.
+
+        `drop` is what is done to U (4H, H) before it is used.
+        """
         bias = self.bias.value()
-        weights = [self.input.dense(), self.recurrent.dense(), bias, torch.zeros_like(bias)]
+        recurrent = drop(self.recurrent.dense())
+        weights = [self.input.dense(), recurrent, bias, torch.zeros_like(bias)]
         h, c = state
         output, h, c = torch.lstm(
             x,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from lmcore.cells import LSTMLayer, State
 from lmcore.loss import cross_entropy
@@ -56,16 +57,18 @@ class ModelSettings(Settings):
 
 
 class Dropout(nn.Module):
-    """Dropout on the embedding output and on each layer's output, never on the recurrence.
+    """Dropout on the embedding output and on each layer's output.
 
     `kind` element draws a mask per value (Zaremba et al. 2014); sequence draws one mask per
     window and stream, the same at every time step (Gal & Ghahramani 2016). `rows` drops whole
-    embedding rows for a window.
+    embedding rows for a window. `recurrent` drops single weights of U for a window (DropConnect,
+    Merity et al. 2018): the recurrence is regularised and the fused kernel stays.
     """
 
-    def __init__(self, kind: str, rate: float, rows: float) -> None:
+    def __init__(self, kind: str, rate: float, rows: float, recurrent: float = 0.0) -> None:
         super().__init__()
-        self.kind, self.rate, self.row_rate = kind, rate, rows
+        self.kind, self.rate = kind, rate
+        self.row_rate, self.recurrent_rate = rows, recurrent
 
     def forward(self, x: Tensor) -> Tensor:
         """(time, batch, features), same shape out."""
@@ -81,6 +84,10 @@ class Dropout(nn.Module):
             return x
         keep = x.new_empty(words).bernoulli_(1 - self.row_rate).div_(1 - self.row_rate)
         return x * keep[ids].unsqueeze(2)
+
+    def weights(self, matrix: Tensor) -> Tensor:
+        """A recurrent matrix (4H, H) with dropped weights zero."""
+        return dropout(matrix, self.recurrent_rate, self.training)
 
 
 class LanguageModel(nn.Module):
@@ -137,7 +144,7 @@ class LanguageModel(nn.Module):
         x = self.dropout.rows(self.embedding.rows(ids), ids, self.words)
         after = []
         for layer, before in zip(self._lstm_layers(), state, strict=True):
-            x, last = layer(self.dropout(x), before)
+            x, last = layer(self.dropout(x), before, self.dropout.weights)
             after.append(last)
         return self.dropout(x), after
 

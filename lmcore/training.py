@@ -66,6 +66,8 @@ class DropoutSettings(Settings):
     kind: Literal["element", "sequence"]
     rate: Rate
     rows: Rate = 0.0
+    # came later: left out at its default, so that the keys of earlier recipes stay
+    recurrent: Annotated[Rate, Field(exclude_if=lambda rate: rate == 0)] = 0.0
 
 
 class TrainingSettings(Settings):
@@ -187,8 +189,8 @@ class _Run:
         started = time.perf_counter()
         settings, record = self.settings, self.record
         model = self.model.train()
-        dropout = settings.dropout
-        model.dropout = Dropout(dropout.kind, dropout.rate, dropout.rows).train()
+        drop = settings.dropout
+        model.dropout = Dropout(drop.kind, drop.rate, drop.rows, drop.recurrent).train()
         window = record.updates % self.windows
         if window == 0:
             self.state = model.zero_state(settings.batch)

@@ -53,6 +53,8 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
         # a second round only for what a worker left behind when it died
         while (one := _Sweep(config, store, study, dense.path, deadline)).todo not in (0, todo):
             one.run()
+            if deadline and time.time() > deadline:
+                break
             todo = one.todo
     return study
 

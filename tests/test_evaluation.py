@@ -142,7 +142,7 @@ def test_layer_equals_torch_and_the_equations(compressed: bool, make_model: Make
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(7, 3, 24, generator=generator)
     h, c = (torch.randn(3, 24, generator=generator) for _ in range(2))
-    output, (last_h, last_c) = layer(x, (h, c))
+    output, (last_h, last_c) = layer(x, (h, c), lambda recurrent: recurrent)
     upstream = torch.randn(7, 3, 24, generator=generator)
 
     reference = nn.LSTM(24, 24)
