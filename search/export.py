@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
 from search.dense import find_dense
-from search.results import RECORDS, Results, write_records
+from search.results import PUBLISHED, RECORDS, Results, write_records
 from search.terminal import training_bar
 from search.trial import Measurement, Workbench
 
@@ -33,7 +34,7 @@ def export(
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"to: {folder} is a file; it takes a folder")
-    source = _bundle(config, corpus, name, measured)
+    source, measured = _bundle(config, corpus, name, measured)
     check_words(load(source), corpus, f"{name} of {config.study}")
     path = folder / "model.lmb"
     write_atomic(path, source.read_bytes())
@@ -83,8 +84,7 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
         old.unlink()
     rows = []
     for point in (*results.beside, *results.front.points):
-        measured = results.measured(point.name)
-        path = _bundle(config, corpus, point.name, measured)
+        path, measured = _bundle(config, corpus, point.name, results.measured(point.name))
         command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
         if point.trial is not None or point.name == "dense":
             kept = folder / "dense.lmb" if point.trial is None else bundles / f"{point.name}.lmb"
@@ -131,12 +131,19 @@ def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
     return recipe
 
 
-def _bundle(config: StudyConfig, corpus: Corpus, name: str, measured: Measurement) -> Path:
-    """The file of a measurement in the cache, made again where it is not there."""
+def _bundle(
+    config: StudyConfig, corpus: Corpus, name: str, measured: Measurement
+) -> tuple[Path, Measurement]:
+    """The file of a measurement, from the cache or the published study, else made again.
+
+    With it the measurement of that very file: another machine may make a slightly other one.
+    """
     path = config.folder / "bundles" / f"{measured.key}.lmb"
-    if not path.exists():
-        bench = workbench(config, corpus)
-        recipe = stored_recipe(bench, name, measured)
-        with training_bar(f"making {name} again") as observe:
-            bench.measure(recipe, observe)
-    return path
+    published = PUBLISHED / config.study
+    for known in (path, published / "bundles" / f"{name}.lmb", published / "dense.lmb"):
+        if known.exists() and sha256(known.read_bytes()).hexdigest() == measured.sha256:
+            return known, measured
+    bench = workbench(config, corpus)
+    recipe = stored_recipe(bench, name, measured)
+    with training_bar(f"making {name} again") as observe:
+        return path, bench.measure(recipe, observe)
