@@ -244,6 +244,7 @@ def test_export_takes_the_knee_home(studio: Studio, exported: Run) -> None:
     assert {**kept, "bundle": document["bundle"]} == document
 
 
+@pytest.mark.slow
 def test_export_by_size_perplexity_and_trial(studio: Studio, tmp_path: Path) -> None:
     smallest, best = studio.front[0], studio.front[-1]
     choices = {
@@ -261,6 +262,7 @@ def test_export_by_size_perplexity_and_trial(studio: Studio, tmp_path: Path) -> 
         assert bits_of(tmp_path / str(number) / "model.lmb")
 
 
+@pytest.mark.slow
 def test_export_of_a_dominated_trial_and_of_a_baseline(studio: Studio, tmp_path: Path) -> None:
     for trial in range(TRIALS):
         document = studio("export", f"to={tmp_path}", f"trial={trial}", "format=json").ok().document
@@ -294,6 +296,7 @@ def test_evaluate_gives_the_numbers_of_export(split: str, studio: Studio, export
     assert f"perplexity {document['perplexity']:.2f}" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", [0, "dense"])
 def test_replay_is_the_same_to_the_bit(trial: int | str, studio: Studio) -> None:
     before = studio.bundles()
@@ -308,6 +311,7 @@ def test_replay_is_the_same_to_the_bit(trial: int | str, studio: Studio) -> None
 # --- what programs read ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_one_line_of_one_document_and_nothing_else(studio: Studio, tmp_path: Path) -> None:
     runs = {
         "train": studio.trained,
@@ -489,6 +493,7 @@ def test_a_folder_that_is_a_file(command: str, studio: Studio, tmp_path: Path) -
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "sweep", "status"])
 @pytest.mark.parametrize("place", ["file", "/proc/nowhere"])
 def test_a_cache_that_cannot_be_written(

@@ -203,6 +203,7 @@ def test_an_equal_recipe_is_not_trained_again_and_takes_no_slot(
     assert len(results_of(config, swept.store).trials) == 3
 
 
+@pytest.mark.slow
 def test_a_space_that_is_exhausted_ends_the_sweep(tmp_path: Path, measured: list[str]) -> None:
     swept = sweep_here(few(tmp_path, trials=10))
     assert len(measured) == 3
@@ -210,6 +211,7 @@ def test_a_space_that_is_exhausted_ends_the_sweep(tmp_path: Path, measured: list
     assert (done.complete, done.left, done.running) == (3, 7, 0)
 
 
+@pytest.mark.slow
 def test_another_study_takes_the_measurements_that_are_there(
     tmp_path: Path, measured: list[str]
 ) -> None:
@@ -291,6 +293,7 @@ def test_a_recipe_that_breaks_fails_with_its_reason(
     assert reason in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_running_is_taken_over_with_its_parameters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[str]
 ) -> None:
@@ -414,6 +417,7 @@ def test_samplers_differ_by_worker_start_and_seed_and_by_nothing_else(tmp_path: 
     assert first_values(settings(tmp_path, name="other", trials=9), 0, 0) == seen[0]
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_trials(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
