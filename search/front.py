@@ -60,13 +60,16 @@ class Front:
     def knee(self) -> Point:
         """The point farthest below the chord between the two ends, in (log size, log perplexity).
 
-        Both logs are normalised to [0, 1] between the ends, so the chord is x + y = 1 and the
-        distance below it is (1 - x - y) / sqrt 2 (Das 1999, "On characterizing the 'knee' of the
-        Pareto curve", the two-objective case). Of equal distances the lower perplexity wins: a
-        front of two points, or one that nowhere bends below its chord, gives no reason to give
-        perplexity away. A single point is its own knee. Raises UserError where the front is empty.
+        The ends are those of the `useful` points: a collapsed model at the small end would draw
+        the chord, and with it the knee, to where nobody wants to be. Both logs are normalised to
+        [0, 1] between the ends, so the chord is x + y = 1 and the distance below it is
+        (1 - x - y) / sqrt 2 (Das 1999, "On characterizing the 'knee' of the Pareto curve", the
+        two-objective case). Of equal distances the lower perplexity wins: a front of two points,
+        or one that nowhere bends below its chord, gives no reason to give perplexity away. A
+        single point is its own knee. Raises UserError where the front is empty.
         """
-        smallest, best = self.smallest(), self.best()
+        points = useful(self._some())
+        smallest, best = points[0], points[-1]
         if smallest == best:
             return best
 
@@ -75,7 +78,7 @@ class Front:
             y = _share(point.valid_perplexity, best.valid_perplexity, smallest.valid_perplexity)
             return 1 - x - y
 
-        return max(reversed(self.points), key=below)
+        return max(reversed(points), key=below)
 
     def best_within(self, max_size_bytes: int) -> Point:
         """The lowest perplexity of at most `max_size_bytes`.
@@ -129,6 +132,11 @@ PICKS: dict[str, Callable[[Front], Point]] = {
     "smallest": Front.smallest,
     "best": Front.best,
 }
+
+
+def useful(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    """Of a front's points by size, those up to twice its lowest perplexity."""
+    return tuple(p for p in points if p.valid_perplexity <= 2 * points[-1].valid_perplexity)
 
 
 def front_of(study: str, points: Iterable[Point]) -> Front:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from search.front import Front, Point
+from search.front import Front, Point, useful
 from search.published import PublishedPoint, published_points
 
 WIDTH, HEIGHT = 1000, 640
@@ -68,16 +68,13 @@ def record_of(front: Front, corpus: str, baselines: Iterable[Point] = ()) -> Plo
 def view_of(record: PlotRecord) -> View:
     """The frame round the front and the baselines, and round what else lies near.
 
-    The front's points count up to twice its lowest perplexity, so that a few collapsed models do
-    not press all others together. Dominated and published points stretch the frame where they lie
+    Of the front the `useful` points count, so that a few collapsed models do not press all others
+    together. Dominated and published points stretch the frame where they lie
     within a factor 2 of it in size, and in perplexity within 1.3 below or 1.15 above. Zooming out
     reaches the others. With neither front nor baselines it goes round all points; with no point at
     all it is 100 kB to 10 MB and perplexity 80 to 150.
     """
-    useful = [
-        p for p in record.front if p.valid_perplexity <= 2 * record.front[-1].valid_perplexity
-    ]
-    own = [place(point) for point in (*useful, *record.baselines)]
+    own = [place(point) for point in (*useful(record.front), *record.baselines)]
     others = [place(point) for point in record.dominated + record.published]
     if own:
         (left, right), (low, high) = (_ends(values) for values in zip(*own, strict=True))

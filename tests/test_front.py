@@ -119,9 +119,11 @@ def test_a_reference_point_that_is_none_is_refused(reference: tuple[float, float
 def test_the_knee_lies_farthest_below_the_chord(points: list[Point]) -> None:
     front = front_of("s", points)
     knee = front.knee()
-    logs = {p.name: (math.log(p.size_bytes), math.log(p.valid_perplexity)) for p in front.points}
-    (left, top), (right, low) = logs[front.points[0].name], logs[front.points[-1].name]
-    if len(front.points) < 3:
+    lowest = min(p.valid_perplexity for p in front.points)
+    sane = [p for p in front.points if p.valid_perplexity <= 2 * lowest]
+    logs = {p.name: (math.log(p.size_bytes), math.log(p.valid_perplexity)) for p in sane}
+    (left, top), (right, low) = logs[sane[0].name], logs[sane[-1].name]
+    if len(sane) < 3:
         assert knee == front.points[-1]
         return
     below = {
@@ -134,6 +136,12 @@ def test_the_knee_lies_farthest_below_the_chord(points: list[Point]) -> None:
 def test_a_front_that_bulges_has_its_knee_at_the_lowest_perplexity() -> None:
     bulge = front_of("s", [point(0, 1000, 200.0), point(1, 9000, 190.0), point(2, 10_000, 100.0)])
     assert bulge.knee().trial == 2
+
+
+def test_a_collapsed_model_does_not_move_the_knee() -> None:
+    points = [point(0, 2000, 110.0), point(1, 3000, 101.0), point(2, 9000, 100.0)]
+    assert front_of("s", points).knee().trial == 1
+    assert front_of("s", [*points, point(3, 900, 5000.0)]).knee().trial == 1
 
 
 def test_the_knee_bears_perplexities_whose_logs_are_one() -> None:
