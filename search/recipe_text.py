@@ -8,7 +8,7 @@ from typing import Any
 
 
 def recipe_lines(recipe: Mapping[str, Any], most: int = 20, width: int = 64) -> list[str]:
-    """A recipe for people: "embedding: structure=low_rank(rank=40), bits=linear(bits=8)".
+    """A recipe for people: "embedding: structure=svd(rank=40), bits=linear(bits=8)".
 
     A line a site and one for each other part, wrapped at `width` characters and cut after two
     lines, `most` lines in all. Settings that are None or empty are left out.

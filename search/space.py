@@ -4,7 +4,7 @@
     {choice: [float16, {kind: uniform, step: {low: 1, high: 3}}]}    one of these
 
 A range inside an option is asked for only when the option is chosen: a rank stands inside
-`low_rank` and nowhere else. Under `sites`, a pattern gives each site that it matches values of
+`svd` and nowhere else. Under `sites`, a pattern gives each site that it matches values of
 its own; `tie: NAME` in a site's settings or in a range shares one value under that name.
 """
 

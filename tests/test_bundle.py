@@ -22,7 +22,7 @@ RECIPE = Recipe.model_validate(
         "sites": {
             "embedding": {"bits": {"kind": "uniform", "step": 1.2}},
             "lstm.0.*": {"bits": {"kind": "kmeans", "bits": 3}, "sparsity": 0.5},
-            "*": {"structure": {"kind": "low_rank", "rank": 3}, "bits": "float16"},
+            "*": {"structure": {"kind": "svd", "rank": 3}, "bits": "float16"},
         },
         "biases": {"kind": "linear", "bits": 8},
     }

@@ -30,7 +30,7 @@ SPARSITIES = [0.0, 0.6]
 # The last step of a ladder is the full structure: it holds any matrix.
 STRUCTURES: dict[str, Callable[[tuple[int, int]], Ladder]] = {
     "dense": lambda shape: [{}],
-    "low_rank": lambda shape: [{"rank": rank} for rank in range(1, min(shape) + 1)],
+    "svd": lambda shape: [{"rank": rank} for rank in range(1, min(shape) + 1)],
 }
 CODECS: dict[str, list[Ladder]] = {
     "float32": [[{}]],
@@ -391,7 +391,7 @@ def test_fewer_bits_are_never_larger(kind: str, sparsity: float, site: str) -> N
 @pytest.mark.parametrize("site", ["embedding", "lstm.*", "*"])
 @every_codec
 def test_more_zeros_are_never_larger(codec: Codec, site: str) -> None:
-    for structure in (DenseStructure(), Structure.pick({"kind": "low_rank", "rank": 3})):
+    for structure in (DenseStructure(), Structure.pick({"kind": "svd", "rank": 3})):
         steps = [
             {"structure": structure, "bits": codec.plain(), "sparsity": percent / 100}
             for percent in (99, 95, 90, 80, 60, 50, 40, 20, 10, 5, 3, 2, 1, 0)

@@ -132,7 +132,7 @@ def test_a_model_that_is_no_number_has_infinite_perplexity(
 def test_layer_equals_torch_and_the_equations(compressed: bool, make_model: MakeModel) -> None:
     model = make_model().eval()
     if compressed:
-        site = {"structure": {"kind": "low_rank", "rank": 5}, "bits": {"kind": "kmeans", "bits": 4}}
+        site = {"structure": {"kind": "svd", "rank": 5}, "bits": {"kind": "kmeans", "bits": 4}}
         recipe = Recipe.model_validate({"sites": {"lstm.*": site}})
         model = build(model, resolve(recipe, model.settings, model.words)).eval()
     layer = model.layers[0]

@@ -20,7 +20,7 @@ from search.recipe_text import recipe_lines
 RECIPE = {
     "sites": {
         "embedding": {
-            "structure": {"kind": "low_rank", "rank": 40},
+            "structure": {"kind": "svd", "rank": 40},
             "bits": {"kind": "linear", "bits": 8},
         },
         "lstm.0.input": {"structure": {"kind": "dense"}, "sparsity": 0.512345, "mask": None},
@@ -123,7 +123,7 @@ def test_hovering_tells_what_a_point_is() -> None:
 
 def test_a_recipe_is_a_line_a_site() -> None:
     assert recipe_lines(RECIPE) == [
-        "embedding: structure=low_rank(rank=40), bits=linear(bits=8)",
+        "embedding: structure=svd(rank=40), bits=linear(bits=8)",
         "lstm.0.input: structure=dense, sparsity=0.5123",
         "biases: linear(bits=8)",
         "finetuning: epochs=1, schedule=linear",

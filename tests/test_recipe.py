@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmcore import bundle
-from lmcore.compress.low_rank import LowRankStructure
+from lmcore.compress.low_rank import SVD
 from lmcore.compress.quantization import Float16, Float32, KMeans
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
@@ -76,17 +76,17 @@ def test_what_nothing_matches_stays_dense_in_float32() -> None:
 
 def test_rank_at_break_even_is_dense_and_below_it_stays() -> None:
     """96 x 24: rank r holds 120 r numbers, the matrix 2304 = 120 x 19.2."""
-    for rank, structure in ((19, LowRankStructure(rank=19)), (20, DenseStructure())):
-        site = {"structure": {"kind": "low_rank", "rank": rank}}
+    for rank, structure in ((19, SVD(rank=19)), (20, DenseStructure())):
+        site = {"structure": {"kind": "svd", "rank": rank}}
         assert resolved(sites={"lstm.0.input": site}).sites["lstm.0.input"].structure == structure
     square = MODEL.model_copy(update={"hidden": 2, "embedding": 8})  # 8 x 8 input: exactly at 4
-    site = {"structure": {"kind": "low_rank", "rank": 4}}
+    site = {"structure": {"kind": "svd", "rank": 4}}
     recipe = resolved(square, sites={"lstm.0.input": site})
     assert recipe.sites["lstm.0.input"].structure == DenseStructure()
 
 
 def test_rank_above_full_rank_names_site_setting_and_shape() -> None:
-    site = {"structure": {"kind": "low_rank", "rank": 25}}
+    site = {"structure": {"kind": "svd", "rank": 25}}
     with pytest.raises(UserError) as error:
         resolved(sites={"lstm.1.*": site})
     for part in ("lstm.1.input", "rank", "25", "96 x 24", "24"):
@@ -128,11 +128,11 @@ def test_unknown_site_or_pattern_is_refused_with_the_list(name: str) -> None:
     [
         ({"sites": {"*": {"sparsity": 1.5}}}, ["recipe.sites.*.sparsity", "1.5", "less than 1"]),
         (
-            {"sites": {"lstm.0.input": {"structure": {"kind": "low_rank"}}}},
+            {"sites": {"lstm.0.input": {"structure": {"kind": "svd"}}}},
             ["recipe.sites.lstm.0.input.structure.rank", "missing"],
         ),
         (
-            {"sites": {"*": {"structure": {"kind": "low_rank", "rank": 0}}}},
+            {"sites": {"*": {"structure": {"kind": "svd", "rank": 0}}}},
             ["recipe.sites.*.structure.rank", "0", "greater than or equal to 1"],
         ),
         (
@@ -141,7 +141,7 @@ def test_unknown_site_or_pattern_is_refused_with_the_list(name: str) -> None:
         ),
         ({"sites": {"*": {"bits": 4}}}, ["recipe.sites.*.bits", "4", "kmeans", "uniform"]),
         ({"sites": {"*": {"bits": {"kind": "huff"}}}}, ["recipe.sites.*.bits", "huff", "kmeans"]),
-        ({"sites": {"*": {"structure": {"kind": ["dense"]}}}}, ["structure", "dense, low_rank"]),
+        ({"sites": {"*": {"structure": {"kind": ["dense"]}}}}, ["structure", "dense, svd"]),
         ({"biases": "int8"}, ["recipe.biases", "'int8'", "float16"]),
         ({"site": {}}, ["recipe.site", "no such setting"]),
         ({"sites": {"*": {"bits": {"kind": "uniform", "step": 1, "st": 2}}}}, ["*.bits.st"]),
@@ -182,7 +182,7 @@ def test_empty_recipe_changes_nothing(dense: LanguageModel) -> None:
 
 def test_build_leaves_the_dense_model_as_it_is(dense: LanguageModel) -> None:
     before = {name: value.clone() for name, value in dense.state_dict().items()}
-    site = {"structure": {"kind": "low_rank", "rank": 3}, "sparsity": 0.5}
+    site = {"structure": {"kind": "svd", "rank": 3}, "sparsity": 0.5}
     for sites in ({"*": site}, {"*": kmeans(2) | {"sparsity": 0.5}}, {}):
         model = build(dense, resolved(dense.settings, sites=sites))
         with torch.no_grad():
@@ -194,7 +194,7 @@ def test_build_leaves_the_dense_model_as_it_is(dense: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "site", [kmeans(3), {"structure": {"kind": "low_rank", "rank": 4}}, {"sparsity": 0.7}]
+    "site", [kmeans(3), {"structure": {"kind": "svd", "rank": 4}}, {"sparsity": 0.7}]
 )
 def test_tied_site_stays_one_weight(
     site: dict[str, Any], make_model: MakeModel, vocabulary: Vocabulary, tmp_path: Path
@@ -219,7 +219,7 @@ def test_tied_site_stays_one_weight(
 
 structures = st.one_of(
     st.just({"kind": "dense"}),
-    st.builds(lambda rank: {"kind": "low_rank", "rank": rank}, st.integers(1, 6)),
+    st.builds(lambda rank: {"kind": "svd", "rank": rank}, st.integers(1, 6)),
 )
 scopes = st.sampled_from(["matrix", "row"])
 codecs = st.one_of(

@@ -96,16 +96,16 @@ def test_the_suggested_values_stand_in_the_recipe() -> None:
     assert len({parameters["decoder.bits.bits"] for parameters, _ in seen}) > 1
 
 
-def test_a_rank_is_asked_for_only_where_low_rank_is_chosen() -> None:
-    structure = {"choice": ["dense", {"kind": "low_rank", "rank": {"low": 1, "high": 4}}]}
+def test_a_rank_is_asked_for_only_where_svd_is_chosen() -> None:
+    structure = {"choice": ["dense", {"kind": "svd", "rank": {"low": 1, "high": 4}}]}
     one = space(sites={"embedding": {"structure": structure}})
     kinds = set()
     for parameters, recipe in asked(one, 30):
         kind = parameters["embedding.structure"]
         kinds.add(kind)
         assert recipe.sites["embedding"].structure.kind == kind
-        assert ("embedding.structure.low_rank.rank" in parameters) == (kind == "low_rank")
-    assert kinds == {"dense", "low_rank"}
+        assert ("embedding.structure.svd.rank" in parameters) == (kind == "svd")
+    assert kinds == {"dense", "svd"}
 
 
 def test_options_may_be_plain_values_and_nothing() -> None:
@@ -198,8 +198,8 @@ def test_an_empty_space_is_one_recipe() -> None:
 # --- what is wrong is found before any trial ---------------------------------------------------
 
 
-def low_rank(rank: Any) -> dict[str, Any]:
-    return {"structure": {"kind": "low_rank", "rank": rank}}
+def svd_of(rank: Any) -> dict[str, Any]:
+    return {"structure": {"kind": "svd", "rank": rank}}
 
 
 LEVELS = {"kind": "kmeans", "bits": {"low": 2, "high": 9}}
@@ -306,7 +306,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["space.sites.decoder.bits", "9", "8"],
     ),
     "a rank above what the matrix has": (
-        {"sites": {"embedding": low_rank({"low": 4, "high": 17})}},
+        {"sites": {"embedding": svd_of({"low": 4, "high": 17})}},
         ["embedding.structure.rank", "17", "16"],
     ),
     "a pattern that matches no site": (
@@ -354,7 +354,7 @@ def test_every_option_of_a_choice_within_an_option_is_looked_at() -> None:
 
 
 def test_what_lies_between_ends_that_are_recipes_is_one_too() -> None:
-    rank = {"kind": "low_rank", "rank": {"low": 1, "high": 16}}
+    rank = {"kind": "svd", "rank": {"low": 1, "high": 16}}
     one = space(
         sites={
             "*": {"structure": {"choice": ["dense", rank]}, "sparsity": {"low": 0.0, "high": 0.99}},
@@ -370,7 +370,7 @@ def test_what_lies_between_ends_that_are_recipes_is_one_too() -> None:
 START: dict[str, Any] = {
     "sites": {
         "embedding": {
-            "structure": {"choice": ["dense", {"kind": "low_rank", "rank": {"low": 2, "high": 8}}]}
+            "structure": {"choice": ["dense", {"kind": "svd", "rank": {"low": 2, "high": 8}}]}
         }
     },
     "finetuning": {
@@ -388,7 +388,7 @@ START: dict[str, Any] = {
         {"finetuning.rate": 0.1},
         {"finetuning.rate": 10, "finetuning.batch": 12},
         {"embedding.structure": "dense"},
-        {"embedding.structure": "low_rank", "embedding.structure.low_rank.rank": 8},
+        {"embedding.structure": "svd", "embedding.structure.svd.rank": 8},
     ],
 )
 def test_values_within_the_space_may_start_it(values: dict[str, Any]) -> None:
@@ -412,10 +412,10 @@ def test_values_within_the_space_may_start_it(values: dict[str, Any]) -> None:
         ({"finetuning.batch": 5}, r"start\.finetuning\.batch: got 5"),
         ({"finetuning.batch": 8.5}, r"start\.finetuning\.batch: got 8\.5"),
         ({"finetuning.batch": 20}, r"start\.finetuning\.batch: got 20.*4 and 16"),
-        ({"embedding.structure": "tucker"}, r"start\.embedding\.structure: got 'tucker'.*low_rank"),
+        ({"embedding.structure": "tucker"}, r"start\.embedding\.structure: got 'tucker'.*svd"),
         (
-            {"embedding.structure.low_rank.rank": 4},
-            r"no parameter embedding\.structure\.low_rank\.rank .*; there are .*finetuning\.rate",
+            {"embedding.structure.svd.rank": 4},
+            r"no parameter embedding\.structure\.svd\.rank .*; there are .*finetuning\.rate",
         ),
         ({"finetuning.rait": 1.0}, r"no parameter finetuning\.rait .*finetuning\.rate"),
     ],
@@ -428,13 +428,13 @@ def test_values_outside_the_space_may_not(values: dict[str, Any], said: str) -> 
 def test_a_fixed_trial_gives_the_recipe_of_its_values() -> None:
     one = space(**START)
     values = {
-        "embedding.structure": "low_rank",
-        "embedding.structure.low_rank.rank": 3,
+        "embedding.structure": "svd",
+        "embedding.structure.svd.rank": 3,
         "finetuning.rate": 2.0,
         "finetuning.batch": 8,
     }
     recipe = one.suggest(FixedTrial(values))
-    assert recipe.sites["embedding"].structure.plain() == {"kind": "low_rank", "rank": 3}
+    assert recipe.sites["embedding"].structure.plain() == {"kind": "svd", "rank": 3}
     assert recipe.finetuning
     assert (recipe.finetuning.rate, recipe.finetuning.batch) == (2.0, 8)
     assert re.fullmatch("[0-9a-f]{16}", recipe.key)

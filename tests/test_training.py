@@ -184,7 +184,7 @@ COMPRESSED = {
     "sites": {
         "lstm.*": {"bits": {"kind": "uniform", "step": 0.8}, "sparsity": 0.5},
         "embedding": {"bits": {"kind": "kmeans", "bits": 3}, "sparsity": 0.6},
-        "decoder": {"structure": {"kind": "low_rank", "rank": 6}, "bits": "float16"},
+        "decoder": {"structure": {"kind": "svd", "rank": 6}, "bits": "float16"},
     }
 }
 

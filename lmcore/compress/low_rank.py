@@ -13,10 +13,10 @@ from lmcore.errors import UserError
 from lmcore.weight import DenseStructure, Leaf, Shape, Structure, Weight
 
 
-class LowRankStructure(Structure):
+class SVD(Structure):
     """Two factors A (out, rank) and B (rank, in)."""
 
-    kind: Literal["low_rank"] = "low_rank"
+    kind: Literal["svd"] = "svd"
     rank: Annotated[int, Field(ge=1)]
 
     def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
