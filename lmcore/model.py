@@ -1,53 +1,87 @@
-"""LanguageModel: embedding -> LSTM layers -> decoder, and its named sites."""
+"""LanguageModel: embedding -> recurrent layers -> decoder, and its named sites."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from lmcore.cells import LSTMLayer, State
+from lmcore.cells import LSTM, AnyCell, Layer, State
 from lmcore.loss import cross_entropy
 from lmcore.settings import Settings
 from lmcore.weight import DenseStructure, Leaf, Weight
 
 Size = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=0)]
+M = TypeVar("M", bound=nn.Module)
 
 
 class ModelSettings(Settings):
-    """The shape of a language model; its vocabulary comes from the corpus."""
+    """The shape of a language model; its vocabulary comes from the corpus.
+
+    `hidden` is one number or one a layer. `projection`, one a layer, is how wide a layer's shared
+    projection is, 0 for none. Where a tied embedding is narrower than the last layer's output, a
+    `decoder.projection` leads there.
+    """
 
     layers: Size
-    hidden: Size
+    hidden: Size | tuple[Size, ...]
     embedding: Size
     tied: bool
+    # came later: left out at their defaults, so that the keys of earlier models stay
+    projection: Annotated[tuple[Width, ...], Field(exclude_if=lambda widths: not any(widths))] = ()
+    cell: Annotated[AnyCell, Field(exclude_if=lambda cell: cell == LSTM())] = LSTM()
+
+    @field_validator("hidden")
+    @classmethod
+    def _equal_sizes_are_one(cls, hidden: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        equal = isinstance(hidden, tuple) and len(set(hidden)) == 1
+        return hidden[0] if equal and isinstance(hidden, tuple) else hidden
 
     @model_validator(mode="after")
-    def _tied_sizes_agree(self) -> Self:
-        if self.tied and self.embedding != self.hidden:
-            raise ValueError(
-                f"model.tied=true takes model.embedding equal to model.hidden, "
-                f"got {self.embedding} and {self.hidden}"
-            )
+    def _one_a_layer(self) -> Self:
+        for name, sizes in (("hidden", self.hidden), ("projection", self.projection)):
+            if isinstance(sizes, tuple) and sizes and len(sizes) != self.layers:
+                raise ValueError(
+                    f"model.{name} takes one number a layer, {self.layers} in all, got {len(sizes)}"
+                )
         return self
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """How many units each layer has."""
+        return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,) * self.layers
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How wide each layer's output is."""
+        projection = self.projection or (0,) * self.layers
+        return tuple(width or units for width, units in zip(projection, self.units, strict=True))
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
         """Site -> (out, in) for a vocabulary of so many words."""
         shapes = {"embedding": (words, self.embedding)}
-        for layer in range(self.layers):
-            inputs = self.embedding if layer == 0 else self.hidden
-            shapes[f"lstm.{layer}.input"] = (4 * self.hidden, inputs)
-            shapes[f"lstm.{layer}.recurrent"] = (4 * self.hidden, self.hidden)
+        inputs = self.embedding
+        for layer, (units, width) in enumerate(zip(self.units, self.widths, strict=True)):
+            for name, shape in self.cell.sites(inputs, units, width).items():
+                shapes[f"{self.cell.prefix}.{layer}.{name}"] = shape
+            inputs = width
         if not self.tied:
-            shapes["decoder"] = (words, self.hidden)
+            shapes["decoder"] = (words, inputs)
+        elif inputs != self.embedding:
+            shapes["decoder.projection"] = (self.embedding, inputs)
         return shapes
 
     def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
-        """Bias -> (size,)."""
-        layers = {f"lstm.{layer}.bias": (4 * self.hidden,) for layer in range(self.layers)}
+        """Bias or peephole -> (size,)."""
+        layers = {
+            f"{self.cell.prefix}.{layer}.{name}": shape
+            for layer, units in enumerate(self.units)
+            for name, shape in self.cell.vectors(units).items()
+        }
         return {**layers, "decoder.bias": (words,)}
 
     def weights(self, words: int) -> int:
@@ -91,7 +125,7 @@ class Dropout(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """An LSTM language model over Weights. A tied embedding and decoder is one Weight."""
+    """A language model over Weights. A tied embedding and decoder is one Weight."""
 
     def __init__(
         self,
@@ -102,15 +136,13 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.settings = settings
         self.embedding = weights["embedding"]
-        self.layers = nn.ModuleList(
-            LSTMLayer(
-                weights[f"lstm.{layer}.input"],
-                weights[f"lstm.{layer}.recurrent"],
-                biases[f"lstm.{layer}.bias"],
-            )
-            for layer in range(settings.layers)
+        prefixes = [f"{settings.cell.prefix}.{layer}." for layer in range(settings.layers)]
+        self._layers = nn.ModuleList(
+            settings.cell.layer(_below(prefix, weights), _below(prefix, biases))
+            for prefix in prefixes
         )
         self.decoder = weights["embedding" if settings.tied else "decoder"]
+        self.decoder_projection = weights.get("decoder.projection")
         self.decoder_bias = biases["decoder.bias"]
         self.dropout = Dropout("element", 0.0, 0.0)
 
@@ -119,47 +151,57 @@ class LanguageModel(nn.Module):
         return self.decoder.shape[0]
 
     @property
+    def layers(self) -> list[Layer]:
+        return [cast(Layer, layer) for layer in self._layers]
+
+    @property
     def sites(self) -> dict[str, Weight]:
         """Site -> weight, each weight once, in the order of the file."""
         named = {"embedding": self.embedding}
-        for index, layer in enumerate(self._lstm_layers()):
-            named[f"lstm.{index}.input"] = layer.input
-            named[f"lstm.{index}.recurrent"] = layer.recurrent
+        for index, layer in enumerate(self.layers):
+            for name, weight in layer.weights.items():
+                named[f"{self.settings.cell.prefix}.{index}.{name}"] = weight
         if not self.settings.tied:
             named["decoder"] = self.decoder
+        elif self.decoder_projection is not None:
+            named["decoder.projection"] = self.decoder_projection
         return named
 
     @property
     def biases(self) -> dict[str, Leaf]:
-        """Bias -> leaf, in the order of the file."""
-        named = {f"lstm.{i}.bias": layer.bias for i, layer in enumerate(self._lstm_layers())}
+        """Bias or peephole -> leaf, in the order of the file."""
+        named = {
+            f"{self.settings.cell.prefix}.{index}.{name}": leaf
+            for index, layer in enumerate(self.layers)
+            for name, leaf in layer.vectors.items()
+        }
         return {**named, "decoder.bias": self.decoder_bias}
 
     def zero_state(self, batch: int) -> list[State]:
         """A zero state per layer."""
-        return [layer.zero_state(batch) for layer in self._lstm_layers()]
+        return [layer.zero_state(batch) for layer in self.layers]
 
     def forward(self, ids: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
-        """ids (time, batch) -> hidden (time, batch, hidden) after the last layer, and the state."""
+        """ids (time, batch) -> (time, batch, width) after the last layer, and the state."""
         x = self.dropout.rows(self.embedding.rows(ids), ids, self.words)
         after = []
-        for layer, before in zip(self._lstm_layers(), state, strict=True):
+        for layer, before in zip(self.layers, state, strict=True):
             x, last = layer(self.dropout(x), before, self.dropout.weights)
             after.append(last)
         return self.dropout(x), after
 
     def head(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(..., hidden) -> z (n, r), M (words, r), bias: the logits are z M^T + bias."""
-        z, matrix = self.decoder.head(hidden.flatten(0, -2))
+        """(..., width) -> z (n, r), M (words, r), bias: the logits are z M^T + bias."""
+        z = hidden.flatten(0, -2)
+        if self.decoder_projection is not None:
+            z = self.decoder_projection.matmul(z)
+        z, matrix = self.decoder.head(z)
         return z, matrix, self.decoder_bias.value()
 
     def loss(self, ids: Tensor, targets: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """Mean negative log-likelihood in nats; ids and targets (time, batch)."""
         hidden, state = self(ids, state)
         return cross_entropy(*self.head(hidden), targets.flatten()), state
-
-    def _lstm_layers(self) -> list[LSTMLayer]:
-        return [layer for layer in self.layers if isinstance(layer, LSTMLayer)]
 
 
 def random_model(
@@ -176,6 +218,11 @@ def random_model(
     }
     biases = {name: uniform(shape) for name, shape in settings.bias_shapes(words).items()}
     return LanguageModel(settings, weights, biases)
+
+
+def _below(prefix: str, named: dict[str, M]) -> dict[str, M]:
+    """The entries whose names start with the prefix, without it."""
+    return {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}
 
 
 def parameters(model: LanguageModel) -> dict[str, Any]:

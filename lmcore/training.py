@@ -206,7 +206,7 @@ class _Run:
             self.updater.step(gradients, rate)
             for leaf in self.leaves.values():
                 leaf.updated()
-            self.state = [(h.detach(), c.detach()) for h, c in state]
+            self.state = [tuple(value.detach() for value in layer) for layer in state]
             record.updates += 1
             record.tokens += settings.window * settings.batch
             if record.updates > self.average_from:
@@ -240,8 +240,8 @@ class _Run:
         tensors = {f"weight.{name}": value for name, value in self.parameters.items()}
         tensors |= {f"mean.{name}": value for name, value in self.mean.items()}
         tensors |= {f"updater.{name}": value for name, value in self.updater.state().items()}
-        for layer, (h, c) in enumerate(self.state):
-            tensors |= {f"state.{layer}.h": h, f"state.{layer}.c": c}
+        for layer, values in enumerate(self.state):
+            tensors |= {f"state.{layer}.{index}": value for index, value in enumerate(values)}
         for name, leaf in self.leaves.items():
             tensors |= {f"codes.{name}/{key}": value for key, value in leaf.codes_state().items()}
         tensors["random"] = torch.get_rng_state()
@@ -273,8 +273,8 @@ class _Run:
         self.updater.restore(_below("updater.", tensors))
         device = self.streams.device
         self.state = [
-            (tensors[f"state.{layer}.h"].to(device), tensors[f"state.{layer}.c"].to(device))
-            for layer in range(len(self.state))
+            tuple(tensors[f"state.{layer}.{index}"].to(device) for index in range(len(values)))
+            for layer, values in enumerate(self.state)
         ]
         torch.set_rng_state(tensors["random"])
 
