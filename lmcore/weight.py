@@ -36,11 +36,10 @@ class LeafSpec:
     @property
     def streams(self) -> list[Stream]:
         """Where there is a mask: its bits, then the codes of the values it keeps."""
-        rows = self.shape[0] if len(self.shape) > 1 else 1
         if self.kept is None:
-            return self.codec.streams(self.shape, rows)
+            return self.codec.streams(self.shape, self.shape)
         mask = Stream("mask", self.shape, 0, 1)
-        return [mask, *self.codec.streams((self.kept,), rows)]
+        return [mask, *self.codec.streams((self.kept,), self.shape)]
 
     @property
     def packed_size(self) -> int:
@@ -133,10 +132,10 @@ class Leaf(nn.Module):
         """The leaf back from its integers, with the very codes that were written."""
         mask = None
         if spec.kept is None:
-            codes = spec.codec.read(arrays)
+            codes = spec.codec.read(arrays, spec.shape)
         else:
             mask = torch.from_numpy(arrays[0].astype(bool))
-            kept = spec.codec.read(arrays[1:])
+            kept = spec.codec.read(arrays[1:], spec.shape)
             symbols = kept.symbols.new_zeros(spec.shape)
             symbols[mask] = kept.symbols
             codes = Codes(symbols, kept.tables)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lmcore import coding
 from lmcore.bundle import packed_size
-from lmcore.compress.quantization import Codec, KMeans, Uniform
+from lmcore.compress.codebooks import KMeans
+from lmcore.compress.quantization import Codec, Uniform
 from lmcore.compress.sparsity import magnitude_mask
 from lmcore.corpus import Vocabulary
 from lmcore.model import ModelSettings
@@ -36,9 +37,16 @@ CODECS: dict[str, list[Ladder]] = {
     "float32": [[{}]],
     "float16": [[{}]],
     "linear": [
-        [{"bits": bits, "scope": scope} for bits in range(1, 9)] for scope in ("matrix", "row")
+        [{"bits": bits, "scope": scope} for bits in range(1, 9)] for scope in ("matrix", "row", 7)
     ],
-    "kmeans": [[{"bits": bits} for bits in range(1, 9)]],
+    "kmeans": [
+        [{"bits": bits} for bits in range(1, 9)],
+        [{"bits": bits, "scope": 7, "weighted": True} for bits in range(1, 5)],
+        [{"bits": bits, "scope": "row", "feedback": True} for bits in range(1, 5)],
+    ],
+    "multibit": [
+        [{"bits": bits, "scope": scope} for bits in range(1, 9)] for scope in ("matrix", "row", 7)
+    ],
     "uniform": [
         [{"step": step, "scope": scope, "rounding": rounding} for step in (2.0, 0.7, 0.05)]
         for scope, rounding in (("matrix", 0.1), ("row", 0.1), ("matrix", 0.0))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmcore import bundle
+from lmcore.compress.codebooks import KMeans
 from lmcore.compress.low_rank import SVD
-from lmcore.compress.quantization import Float16, Float32, KMeans
+from lmcore.compress.quantization import Float16, Float32
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel, ModelSettings

@@ -1,0 +1,38 @@
+"""Error-feedback rounding (GPTQ; Frantar et al. 2023, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+DAMPING = 0.01  # of the mean diagonal of the second moments, as in the paper
+BLOCK = 32  # columns whose errors reach the later ones in one product
+
+
+def error_feedback(
+    matrix: Tensor, inputs: Tensor, rounded: Callable[[Tensor, slice], Tensor]
+) -> Tensor:
+    """What each column of `matrix` (rows, columns) is when its turn to be rounded comes.
+
+    `inputs` (columns, columns) are the second moments of what the matrix is multiplied with,
+    `rounded` gives the values that (rows, n) values of these columns are stored as. The columns
+    after each one take over its error, as far as their inputs go along with its own.
+    """
+    columns = matrix.shape[1]
+    moments = inputs.double()
+    damping = DAMPING * moments.diagonal().mean().clamp(min=1e-12)
+    moments = moments + damping * torch.eye(columns, dtype=moments.dtype, device=moments.device)
+    inverse = torch.linalg.cholesky(torch.linalg.inv(moments), upper=True).to(matrix.dtype)
+    matrix = matrix.clone()
+    for first in range(0, columns, BLOCK):
+        last = min(first + BLOCK, columns)
+        errors = torch.empty_like(matrix[:, first:last])
+        for column in range(first, last):
+            one = slice(column, column + 1)
+            error = (matrix[:, one] - rounded(matrix[:, one], one)) / inverse[column, column]
+            matrix[:, column + 1 : last] -= error * inverse[one, column + 1 : last]
+            errors[:, column - first] = error[:, 0]
+        matrix[:, last:] -= errors @ inverse[first:last, last:]
+    return matrix
