@@ -80,7 +80,11 @@ class Layer(nn.Module, ABC):
     def forward(self, x: Tensor, state: State, drop: Drop) -> tuple[Tensor, State]:
         """(time, batch, in) -> (time, batch, width), and the state after the last step."""
         h, state = self.run(x, state, drop)
-        return (self.weights["projection"].matmul(h) if "projection" in self.weights else h), state
+        return self.project(h), state
+
+    def project(self, h: Tensor) -> Tensor:
+        """(..., hidden) -> (..., width): m = P h, or h itself."""
+        return self.weights["projection"].matmul(h) if "projection" in self.weights else h
 
     def recurrent(self, name: str) -> Tensor:
         """A recurrent matrix as it acts on h: (gates x hidden, hidden)."""
@@ -91,9 +95,8 @@ class Layer(nn.Module, ABC):
 
     def site_inputs(self, x: Tensor, h: Tensor) -> dict[str, Tensor]:
         """Site -> what its matrix is multiplied with, (time, batch, in), given x and h of `run`."""
-        m = self.weights["projection"].matmul(h) if "projection" in self.weights else h
         inputs = {"input": x, "projection": h}
-        return {name: inputs.get(name, m) for name in self.weights}
+        return {name: inputs.get(name, self.project(h)) for name in self.weights}
 
 
 def projected(

@@ -220,6 +220,17 @@ def random_model(
     return LanguageModel(settings, weights, biases)
 
 
+def model_of(
+    settings: ModelSettings, matrices: dict[str, Tensor], biases: dict[str, Leaf]
+) -> LanguageModel:
+    """A dense model of these matrices, site by site, for inference until it is trained."""
+    weights = {
+        site: DenseStructure().weight({"matrix": Leaf(matrix)})
+        for site, matrix in matrices.items()
+    }
+    return LanguageModel(settings, weights, biases).eval()
+
+
 def _below(prefix: str, named: dict[str, M]) -> dict[str, M]:
     """The entries whose names start with the prefix, without it."""
     return {n.removeprefix(prefix): value for n, value in named.items() if n.startswith(prefix)}

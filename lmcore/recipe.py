@@ -1,4 +1,8 @@
-"""Recipe: site -> settings, and the compressed model that it makes of a dense one."""
+"""Recipe: the settings of one trial, and the compressed model that it makes of a dense one.
+
+Composition: units are removed first, then layers reshaped (projection, embedding), then each site
+gets its structure, its leaves their zeros, their values their bits. What is left is entropy-coded.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,99 @@ from pydantic import Field
 from torch import Tensor
 
 import lmcore.compress
-from lmcore.compress.quantization import AnyCodec, Codec, Float16, Float32
-from lmcore.compress.sparsity import magnitude_mask
+from lmcore.calibration import Calibration
+from lmcore.compress.embedding import reduce_embedding
+from lmcore.compress.hidden_units import UnitsSettings
+from lmcore.compress.projection import project, projected_widths
+from lmcore.compress.quantization import AnyCodec, Codec, Evidence, Float16, Float32
+from lmcore.compress.sparsity import (
+    CubicPruning,
+    Pattern,
+    PruningSettings,
+    kept_values,
+    magnitude_masks,
+)
 from lmcore.errors import UserError
 from lmcore.files import content_key
-from lmcore.model import LanguageModel, ModelSettings
+from lmcore.model import LanguageModel, ModelSettings, parameters
 from lmcore.settings import Settings
 from lmcore.training import TrainingSettings
-from lmcore.weight import AnyStructure, DenseStructure, Leaf, LeafSpec, Structure, Weight, leaf_spec
+from lmcore.weight import (
+    AnyStructure,
+    DenseStructure,
+    Leaf,
+    LeafSpec,
+    Shape,
+    Structure,
+    Weight,
+    leaf_spec,
+)
 
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
     importlib.import_module(f"lmcore.compress.{_module.name}")
 
+Size = Annotated[int, Field(ge=1)]
+
+
+class LayerSettings(Settings):
+    """What becomes of the layers before their sites are compressed; None: they stay.
+
+    `projection` is the width of each layer's shared projection, or one for all, 0 for none.
+    """
+
+    units: UnitsSettings | None = None
+    projection: Size | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    embedding: Size | None = None
+
+    def canonical(self, model: ModelSettings, words: int) -> LayerSettings:
+        """What would leave the model as it is, or larger, as None."""
+        widths: tuple[int, ...] | None = None
+        if self.projection is not None:
+            if isinstance(self.projection, tuple) and len(self.projection) != model.layers:
+                raise UserError(
+                    f"recipe.layers.projection: got {list(self.projection)}; "
+                    f"it takes one width a layer, {model.layers} in all"
+                )
+            widths = projected_widths(self.projection, model, words)
+        size = self.embedding if self.embedding and self.embedding < model.embedding else None
+        update = {"projection": widths if widths and any(widths) else None, "embedding": size}
+        return self.model_copy(update=update)
+
+    def shape(self, model: ModelSettings) -> ModelSettings:
+        """The model's settings after canonical settings, but for the units that may go."""
+        update: dict[str, object] = {}
+        if isinstance(self.projection, tuple):
+            before = model.projection or (0,) * model.layers
+            update["projection"] = tuple(
+                new or old for new, old in zip(self.projection, before, strict=True)
+            )
+        if self.embedding:
+            update["embedding"] = self.embedding
+        return model.model_copy(update=update)
+
+    def apply(
+        self, dense: LanguageModel, calibration: Calibration
+    ) -> tuple[LanguageModel, Calibration]:
+        """The reshaped dense model, and what the text tells of it."""
+        if isinstance(self.projection, tuple):
+            dense = project(dense, self.projection, calibration)
+            calibration = calibration.of(dense)
+        if self.embedding:
+            dense = reduce_embedding(dense, self.embedding, calibration)
+            calibration = calibration.of(dense)
+        return dense, calibration
+
 
 class SiteSettings(Settings):
-    """How one site is stored: its structure, then zeros in its leaves, then their bits."""
+    """How one site is stored: its structure, then zeros in its leaves, then their bits.
+
+    `pattern` is what becomes zero together: single weights, rows, or blocks [rows, columns].
+    """
 
     structure: AnyStructure = DenseStructure()
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # came later: left out at its default, so that the keys of earlier recipes stay
+    pattern: Annotated[Pattern, Field(exclude_if=lambda pattern: pattern == "weights")] = "weights"
     bits: AnyCodec = Float32()
 
 
@@ -42,6 +121,13 @@ class Recipe(Settings):
     dense in float32. `finetuning` None: none.
     """
 
+    # came later: left out at their defaults, so that the keys of earlier recipes stay
+    layers: Annotated[LayerSettings, Field(exclude_if=lambda layers: layers == LayerSettings())] = (
+        LayerSettings()
+    )
+    pruning: Annotated[PruningSettings, Field(exclude_if=lambda given: given == PruningSettings())] = (
+        PruningSettings()
+    )
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     biases: AnyCodec = Float16()
     finetuning: TrainingSettings | None = None
@@ -58,17 +144,26 @@ def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
     Two recipes that make the same model resolve to equal recipes. Raises UserError for a name or
     pattern that matches no site and for settings that a site cannot have.
     """
-    shapes = model.site_shapes(words)
+    layers = recipe.layers.canonical(model, words)
+    shapes = layers.shape(model).site_shapes(words)
     for pattern in recipe.sites:
         if not any(fnmatchcase(site, pattern) for site in shapes):
             raise UserError(
                 f"recipe.sites.{pattern}: matches no site; the sites are {', '.join(shapes)}"
             )
     sites = {
-        site: _canonical(_settings_of(recipe, site), site, shape) for site, shape in shapes.items()
+        site: _canonical(_settings_of(recipe, site), site, shape, recipe.pruning.scope == "all")
+        for site, shape in shapes.items()
     }
+    if recipe.biases.needs_inputs:
+        raise UserError("recipe.biases.feedback: got true; nothing multiplies a bias")
     finetuning = recipe.finetuning if recipe.finetuning and recipe.finetuning.epochs else None
-    return recipe.model_copy(update={"sites": sites, "finetuning": finetuning})
+    pruned = any(site.sparsity for site in sites.values())
+    pruning = recipe.pruning if pruned else PruningSettings()
+    if finetuning is None and pruning.schedule == "cubic":
+        pruning = pruning.model_copy(update={"schedule": "at_once"})
+    update = {"layers": layers, "sites": sites, "finetuning": finetuning, "pruning": pruning}
+    return recipe.model_copy(update=update)
 
 
 def _settings_of(recipe: Recipe, site: str) -> SiteSettings:
@@ -78,59 +173,179 @@ def _settings_of(recipe: Recipe, site: str) -> SiteSettings:
     return next(matches, SiteSettings())
 
 
-def _canonical(settings: SiteSettings, site: str, shape: tuple[int, int]) -> SiteSettings:
+def _canonical(
+    settings: SiteSettings, site: str, shape: tuple[int, int], one_threshold: bool
+) -> SiteSettings:
     structure = settings.structure.canonical(site, shape)
     if _packed(structure, settings, shape) >= _packed(DenseStructure(), settings, shape):
         structure = DenseStructure()
-    zeros = [
-        round(settings.sparsity * math.prod(leaf))
-        if settings.bits.zeros_are_codes
-        else leaf_spec(leaf, settings.bits, settings.sparsity).kept is not None
-        for leaf in structure.leaf_shapes(shape).values()
-    ]
-    sparsity = settings.sparsity if any(zeros) else 0.0
-    return settings.model_copy(update={"structure": structure, "sparsity": sparsity})
+    sparsity = settings.sparsity if one_threshold else 0.0
+    for name, leaf in structure.leaf_shapes(shape).items():
+        kept = kept_values(leaf, settings.sparsity, settings.pattern)
+        if kept == 0:
+            raise UserError(
+                f"recipe.sites.{site}.sparsity: got {settings.sparsity}; "
+                f"it leaves nothing of the {' x '.join(map(str, leaf))} {name}"
+            )
+        dense = kept == math.prod(leaf)
+        if not dense and (
+            settings.bits.zeros_are_codes or leaf_spec(leaf, settings.bits, kept).kept is not None
+        ):
+            sparsity = settings.sparsity
+    pattern = settings.pattern if sparsity else "weights"
+    return settings.model_copy(
+        update={"structure": structure, "sparsity": sparsity, "pattern": pattern}
+    )
 
 
 def _packed(structure: Structure, settings: SiteSettings, shape: tuple[int, int]) -> int:
     """Bytes of the site's leaves in this structure, the tables of their codecs included."""
-    leaves = structure.leaf_shapes(shape).values()
-    return sum(leaf_spec(leaf, settings.bits, settings.sparsity).packed_size for leaf in leaves)
+    return sum(_spec(leaf, settings).packed_size for leaf in structure.leaf_shapes(shape).values())
+
+
+def _spec(shape: Shape, settings: SiteSettings) -> LeafSpec:
+    kept = kept_values(shape, settings.sparsity, settings.pattern)
+    return leaf_spec(shape, settings.bits, kept)
 
 
 def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, LeafSpec]:
-    """What the file of a resolved recipe holds of each leaf, by "site/leaf" or bias name."""
-    specs = {}
-    for site, shape in model.site_shapes(words).items():
+    """What the file of a resolved recipe holds at most of each leaf, by "site/leaf" or bias name.
+
+    It holds less where units are removed, where a rank comes from an energy, and of leaves that
+    one threshold for all prunes.
+    """
+    specs, shaped = {}, recipe.layers.shape(model)
+    for site, shape in shaped.site_shapes(words).items():
         settings = recipe.sites[site]
+        if recipe.pruning.scope == "all":
+            settings = settings.model_copy(update={"sparsity": 0.0})
         for leaf, leaf_shape in settings.structure.leaf_shapes(shape).items():
-            specs[f"{site}/{leaf}"] = leaf_spec(leaf_shape, settings.bits, settings.sparsity)
-    for bias, bias_shape in model.bias_shapes(words).items():
-        specs[bias] = leaf_spec(bias_shape, recipe.biases, 0.0)
+            specs[f"{site}/{leaf}"] = _spec(leaf_shape, settings)
+    for bias, bias_shape in shaped.bias_shapes(words).items():
+        specs[bias] = LeafSpec(bias_shape, recipe.biases, None)
     return specs
 
 
-def build(dense: LanguageModel, recipe: Recipe) -> LanguageModel:
-    """The compressed model that a resolved recipe makes of `dense`, which stays as it is."""
+def build(
+    dense: LanguageModel, recipe: Recipe, calibration: Calibration | None = None
+) -> LanguageModel:
+    """The compressed model that a resolved recipe makes of `dense`, which stays as it is.
+
+    `dense` is the dense checkpoint, or what is left of it when `layers.units` were removed.
+    Raises UserError where the recipe looks at a text and the calibration has none.
+    """
+    dense, calibration = recipe.layers.apply(dense, calibration or Calibration(dense, None))
     with torch.no_grad():
-        weights = {
-            site: _compress(weight.dense(), recipe.sites[site])
-            for site, weight in dense.sites.items()
+        recipe = settle(recipe, dense, calibration)
+        matrices = {site: weight.dense().detach() for site, weight in dense.sites.items()}
+        starts = {
+            f"{site}/{name}": value
+            for site, matrix in matrices.items()
+            for name, value in recipe.sites[site]
+            .structure.factor(matrix, calibration.site(site))
+            .items()
         }
-        biases = {
-            name: Leaf(leaf.value().detach(), recipe.biases) for name, leaf in dense.biases.items()
-        }
+    leaves = {name: Leaf(value) for name, value in starts.items()}
+    biases = {name: Leaf(leaf.value().detach()) for name, leaf in dense.biases.items()}
+    model = _assemble(dense, recipe, leaves, biases)
+    evidence = _evidence(recipe, model, leaves, biases, calibration)
+    targets = pruning_targets(model, recipe)
+    at_once = targets if recipe.pruning.schedule == "at_once" else {}
+    masks = magnitude_masks(
+        {name: (leaf.data.detach(), *target) for name, (leaf, *target) in at_once.items()},
+        recipe.pruning.scope,
+    )
+    site_of = {name: recipe.sites[name.rpartition("/")[0]] for name in leaves}
+    leaves = {
+        name: Leaf(value, site_of[name].bits, masks.get(name), evidence.get(name))
+        for name, value in starts.items()
+    }
+    biases = {
+        name: Leaf(leaf.data.detach(), recipe.biases, evidence=evidence.get(name))
+        for name, leaf in biases.items()
+    }
+    return _assemble(dense, recipe, leaves, biases)
+
+
+def settle(recipe: Recipe, dense: LanguageModel, calibration: Calibration) -> Recipe:
+    """A resolved recipe with all settled that depends on the reshaped dense model's weights."""
+    scope = recipe.pruning.scope == "all"
+    sites = {}
+    for site, weight in dense.sites.items():
+        settings = recipe.sites[site]
+        structure = settings.structure.settled(weight.dense().detach(), calibration.site(site))
+        settled = settings.model_copy(update={"structure": structure})
+        sites[site] = _canonical(settled, site, weight.shape, scope)
+    return recipe.model_copy(update={"sites": sites})
+
+
+def pruning_targets(
+    model: LanguageModel, recipe: Recipe
+) -> dict[str, tuple[Leaf, float, Pattern]]:
+    """The leaves that are to have zeros, by "site/leaf", their sparsity and pattern."""
+    return {
+        f"{site}/{name}": (leaf, settings.sparsity, settings.pattern)
+        for site, weight in model.sites.items()
+        for settings in [recipe.sites[site]]
+        for name, leaf in weight.leaves.items()
+        if settings.sparsity
+        and (
+            settings.bits.zeros_are_codes
+            or recipe.pruning.scope == "all"
+            or _spec(leaf.shape, settings).kept is not None
+        )
+    }
+
+
+def schedule_of(recipe: Recipe, model: LanguageModel) -> CubicPruning | None:
+    """What raises the built model's sparsity while it is fine-tuned, where the recipe says so."""
+    if recipe.pruning.schedule == "at_once":
+        return None
+    return CubicPruning(pruning_targets(model, recipe), recipe.pruning)
+
+
+def _assemble(
+    dense: LanguageModel, recipe: Recipe, leaves: dict[str, Leaf], biases: dict[str, Leaf]
+) -> LanguageModel:
+    weights: dict[str, Weight] = {
+        site: recipe.sites[site].structure.weight(
+            {
+                name: leaves[f"{site}/{name}"]
+                for name in recipe.sites[site].structure.leaf_shapes(weight.shape)
+            },
+            weight.shape,
+        )
+        for site, weight in dense.sites.items()
+    }
     return LanguageModel(dense.settings, weights, biases)
 
 
-def _compress(matrix: Tensor, settings: SiteSettings) -> Weight:
-    leaves = settings.structure.factor(matrix.detach())
-    return settings.structure.weight(
-        {name: _leaf(value, settings.bits, settings.sparsity) for name, value in leaves.items()}
-    )
-
-
-def _leaf(value: Tensor, codec: Codec, sparsity: float) -> Leaf:
-    spec = leaf_spec(tuple(value.shape), codec, sparsity)
-    sparse = sparsity > 0 and (codec.zeros_are_codes or spec.kept is not None)
-    return Leaf(value, codec, magnitude_mask(value, sparsity) if sparse else None)
+def _evidence(
+    recipe: Recipe,
+    model: LanguageModel,
+    leaves: dict[str, Leaf],
+    biases: dict[str, Leaf],
+    calibration: Calibration,
+) -> dict[str, Evidence]:
+    """What the codecs of the leaves and biases ask for, by "site/leaf" or bias name."""
+    codecs: dict[str, Codec] = {name: recipe.biases for name in biases}
+    inputs: dict[str, Tensor] = {}
+    for site, weight in model.sites.items():
+        codec = recipe.sites[site].bits
+        codecs |= {f"{site}/{name}": codec for name in weight.leaves}
+        if codec.needs_inputs:
+            seen = calibration.site(site).inputs()
+            values = {name: leaf.data.detach() for name, leaf in weight.leaves.items()}
+            of_leaves = {} if seen is None else weight.structure.leaf_inputs(values, seen)
+            if set(of_leaves) != set(weight.leaves):
+                raise UserError(
+                    f"recipe.sites.{site}.bits.feedback: got true; the leaves of "
+                    f"{weight.structure.kind} there multiply nothing whose error could be fed back"
+                )
+            inputs |= {f"{site}/{name}": value for name, value in of_leaves.items()}
+    importance: dict[str, Tensor] = {}
+    if any(codec.needs_importance for codec in codecs.values()):
+        squares = calibration.squared_gradients(model)
+        names = {id(value): name for name, value in parameters(model).items()}
+        importance = {n: squares[names[id(leaf.data)]] for n, leaf in (leaves | biases).items()}
+    return {name: Evidence(importance.get(name), inputs.get(name)) for name in codecs}

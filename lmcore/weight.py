@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from lmcore.coding import raw_size
-from lmcore.compress.quantization import Codec, Codes, Float32, Stream
+from lmcore.compress.quantization import Codec, Codes, Evidence, Float32, Stream
 from lmcore.settings import Family
 
 Shape = tuple[int, ...]
@@ -49,17 +49,16 @@ class LeafSpec:
         )
 
 
-def leaf_spec(shape: Shape, codec: Codec, sparsity: float) -> LeafSpec:
-    """What the file holds of a leaf with this share of zeros.
+def leaf_spec(shape: Shape, codec: Codec, kept: int) -> LeafSpec:
+    """What the file holds of a leaf of which at most so many values are kept.
 
     Where a codec has a code for zero, and where so few values are zero that their places would
     cost more than they save, no mask is stored.
     """
     without = LeafSpec(shape, codec, None)
-    if codec.zeros_are_codes:
+    if codec.zeros_are_codes or kept == math.prod(shape):
         return without
-    count = math.prod(shape)
-    with_mask = LeafSpec(shape, codec, count - round(sparsity * count))
+    with_mask = LeafSpec(shape, codec, kept)
     return with_mask if with_mask.packed_size < without.packed_size else without
 
 
@@ -75,18 +74,34 @@ class Leaf(nn.Module):
     mask: Tensor | None
 
     def __init__(
-        self, data: Tensor, codec: Codec | None = None, mask: Tensor | None = None
+        self,
+        data: Tensor,
+        codec: Codec | None = None,
+        mask: Tensor | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         super().__init__()
         self.codec = codec or Float32()
-        self.register_buffer("mask", mask)
-        self.data = nn.Parameter(data.clone() if mask is None else data * mask)
-        if mask is not None:
-            self.data.register_hook(lambda gradient: gradient * self.mask)  # type: ignore[no-untyped-call]
+        self.evidence = evidence or Evidence()
+        self.register_buffer("mask", None)
+        self.data = nn.Parameter(data.clone())
+        self.data.register_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
         self._codes: Codes | None = None
         self._value: Tensor | None = None
         self._assigned_at: int | None = None  # the version of `data` that the codes are of
         self._age = 0  # updates since then
+        if mask is not None:
+            self.prune(mask)
+
+    def prune(self, mask: Tensor) -> None:
+        """Keep the entries of `mask` (shape as the data) alone, from now on."""
+        self.mask = mask
+        with torch.no_grad():
+            self.data.mul_(mask)
+        self._assigned_at = None
+
+    def _mask_gradient(self, gradient: Tensor) -> Tensor | None:
+        return None if self.mask is None else gradient * self.mask
 
     @property
     def shape(self) -> Shape:
@@ -115,7 +130,8 @@ class Leaf(nn.Module):
         """What is written to the file."""
         if self._stale():
             with torch.no_grad():
-                self._adopt(self.codec.assign(self.data, self.mask, self._codes))
+                codes = self.codec.assign(self.data, self.mask, self._codes, self.evidence)
+                self._adopt(codes)
         assert self._codes is not None
         return self._codes
 
@@ -168,6 +184,7 @@ class Leaf(nn.Module):
         """Moving to another device takes the codes along."""
         fresh = not self._stale()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.evidence = self.evidence.to(self.data.device)
         if self._codes is not None:
             age = self._age
             self._adopt(self._codes.to(self.data.device))
@@ -210,6 +227,19 @@ class _StraightThrough(torch.autograd.Function):
 _straight_through = cast(Callable[[Tensor, Tensor], Tensor], _StraightThrough.apply)
 
 
+class SiteStatistics(Protocol):
+    """What a text tells of a site's matrix (out, in) in the dense model."""
+
+    def inputs(self) -> Tensor | None:
+        """(in, in): second moments of what it multiplies; None where that is one word at a time."""
+
+    def importance(self) -> Tensor:
+        """(out, in): mean squared gradient of the loss."""
+
+    def counts(self) -> Tensor | None:
+        """(out,): how often the training text has the word of each row; None where none is."""
+
+
 class Structure(Family, ABC):
     """The form of a site's matrix: which leaves store it, and how they start from a dense one."""
 
@@ -218,7 +248,7 @@ class Structure(Family, ABC):
         """Leaf -> shape for a matrix (out, in), in the order of the file."""
 
     @abstractmethod
-    def factor(self, matrix: Tensor) -> dict[str, Tensor]:
+    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> dict[str, Tensor]:
         """Leaf -> start value for a matrix (out, in)."""
 
     @abstractmethod
@@ -228,6 +258,17 @@ class Structure(Family, ABC):
     def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
         """What this structure amounts to at a site of that shape; UserError if it cannot be."""
         return self
+
+    def settled(self, matrix: Tensor, statistics: SiteStatistics) -> Structure:
+        """This structure with what depends on the matrix (out, in) settled."""
+        return self
+
+    def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+        """Leaf -> second moments of what it multiplies, given those of the matrix (in, in).
+
+        A leaf that multiplies nothing as a matrix does is left out.
+        """
+        return {}
 
 
 AnyStructure = Annotated[SerializeAsAny[Structure], BeforeValidator(Structure.pick)]
@@ -277,8 +318,11 @@ class DenseStructure(Structure):
     def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
         return {"matrix": shape}
 
-    def factor(self, matrix: Tensor) -> dict[str, Tensor]:
+    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> dict[str, Tensor]:
         return {"matrix": matrix}
+
+    def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+        return {"matrix": inputs}
 
     def weight(self, leaves: dict[str, Leaf]) -> Weight:
         return Dense(self, leaves)

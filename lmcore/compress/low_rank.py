@@ -1,7 +1,8 @@
-"""Low rank: W ~ A B by truncated SVD (Grachev 2017; Winata et al. 2019)."""
+"""Low rank: W ~ A B (Grachev 2017; Winata et al. 2019), from several starts."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import torch
@@ -10,27 +11,51 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from lmcore.errors import UserError
-from lmcore.weight import DenseStructure, Leaf, Shape, Structure, Weight
+from lmcore.settings import Settings
+from lmcore.weight import DenseStructure, Leaf, Shape, SiteStatistics, Structure, Weight
+
+DAMPING = 1e-3  # of the mean second moment of the inputs, before its root is inverted
+NMF_ROUNDS = 100
 
 
-class SVD(Structure):
-    """Two factors A (out, rank) and B (rank, in)."""
+class Energy(Settings):
+    """The least rank that keeps this fraction of the squared (weighted) Frobenius norm."""
 
-    kind: Literal["svd"] = "svd"
-    rank: Annotated[int, Field(ge=1)]
+    energy: Annotated[float, Field(gt=0, le=1)]
+
+
+Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+Rank = Annotated[int, Field(ge=1, strict=True)] | Fraction | Energy
+
+
+class LowRankStructure(Structure, ABC):
+    """Two factors A (out, rank) and B (rank, in).
+
+    `rank` is a number, a fraction of the dense size that the factors may have, or the energy
+    that is kept.
+    """
+
+    rank: Rank
+
+    @abstractmethod
+    def factors(
+        self, matrix: Tensor, statistics: SiteStatistics, rank: int
+    ) -> tuple[Tensor, Tensor]:
+        """A and B for a matrix (out, in)."""
+
+    @abstractmethod
+    def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
+        """The singular values, falling, whose squares are the energy."""
 
     def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
+        if isinstance(self.rank, Energy):  # not known yet, but never more than this
+            return DenseStructure().leaf_shapes(shape)
         rows, columns = shape
-        return {"left": (rows, self.rank), "right": (self.rank, columns)}
+        return {"left": (rows, self._number), "right": (self._number, columns)}
 
-    def factor(self, matrix: Tensor) -> dict[str, Tensor]:
-        """Truncated SVD, the singular values split evenly between the factors."""
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        root = values[: self.rank].sqrt()
-        return {
-            "left": (left[:, : self.rank] * root).contiguous(),
-            "right": (root.unsqueeze(1) * right[: self.rank]).contiguous(),
-        }
+    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> dict[str, Tensor]:
+        left, right = self.factors(matrix, statistics, self._number)
+        return {"left": left.contiguous(), "right": right.contiguous()}
 
     def weight(self, leaves: dict[str, Leaf]) -> Weight:
         return LowRank(self, leaves)
@@ -38,12 +63,155 @@ class SVD(Structure):
     def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
         """Dense where the factors would hold at least as many numbers as the matrix."""
         rows, columns = shape
-        if self.rank > min(shape):
+        rank = self.rank
+        if isinstance(rank, Energy):
+            return self if rank.energy < 1 else DenseStructure()
+        if isinstance(rank, float):
+            rank = max(1, int(rank * rows * columns / (rows + columns)))
+        elif rank > min(shape):
             raise UserError(
-                f"recipe.sites.{site}.structure.rank: got {self.rank}; "
+                f"recipe.sites.{site}.structure.rank: got {rank}; "
                 f"a {rows} x {columns} matrix has a rank of at most {min(shape)}"
             )
-        return self if self.rank * (rows + columns) < rows * columns else DenseStructure()
+        if rank * (rows + columns) >= rows * columns:
+            return DenseStructure()
+        return self.model_copy(update={"rank": rank})
+
+    def settled(self, matrix: Tensor, statistics: SiteStatistics) -> Structure:
+        rank = self.rank
+        if isinstance(rank, Energy):
+            energy = self.spectrum(matrix, statistics).double().square().cumsum(0)
+            kept = energy < rank.energy * energy[-1]
+            rank = min(int(kept.sum()) + 1, len(energy))
+        if isinstance(rank, int):
+            rank = min(rank, *matrix.shape)
+        return self.model_copy(update={"rank": rank})
+
+    def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+        right = leaves["right"]
+        return {"left": right @ inputs @ right.T, "right": inputs}
+
+    @property
+    def _number(self) -> int:
+        assert isinstance(self.rank, int), "canonical and settled make a number of it"
+        return self.rank
+
+
+class SVD(LowRankStructure):
+    """Truncated SVD, the singular values split evenly between the factors."""
+
+    kind: Literal["svd"] = "svd"
+
+    def factors(
+        self, matrix: Tensor, statistics: SiteStatistics, rank: int
+    ) -> tuple[Tensor, Tensor]:
+        return truncated_svd(matrix, rank)
+
+    def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
+        return torch.linalg.svdvals(matrix)
+
+
+class ActivationSVD(LowRankStructure):
+    """SVD of D W C^(1/2), undone: it minimises the error of the output, not of the weights.
+
+    C are the second moments of the site's inputs on training text, D the roots of the row
+    weights: none, the rows' Fisher information, or their words' counts.
+    """
+
+    kind: Literal["activation_svd"] = "activation_svd"
+    rows: Literal["none", "fisher", "counts"] = "none"
+
+    def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
+        if self.rows == "counts" and site not in ("embedding", "decoder"):
+            raise UserError(
+                f"recipe.sites.{site}.structure.rows: got counts; a row has a word at embedding "
+                f"and decoder only, elsewhere it takes none or fisher"
+            )
+        return super().canonical(site, shape)
+
+    def factors(
+        self, matrix: Tensor, statistics: SiteStatistics, rank: int
+    ) -> tuple[Tensor, Tensor]:
+        rows, root, inverse = self._weights(matrix, statistics)
+        left, right = truncated_svd(rows * (matrix.double() @ root), rank)
+        return (left / rows).to(matrix.dtype), (right @ inverse).to(matrix.dtype)
+
+    def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
+        rows, root, _ = self._weights(matrix, statistics)
+        return torch.linalg.svdvals(rows * (matrix.double() @ root))
+
+    def _weights(
+        self, matrix: Tensor, statistics: SiteStatistics
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """D (out, 1), C^(1/2) and its inverse (in, in), in double precision."""
+        weights = None
+        if self.rows == "fisher":
+            weights = statistics.importance().sum(1)
+        elif self.rows == "counts":
+            weights = statistics.counts()
+        rows = matrix.new_ones(len(matrix), 1, dtype=torch.float64)
+        if weights is not None:
+            relative = weights.double() / weights.double().mean().clamp(min=1e-30)
+            rows = (relative + DAMPING).sqrt().unsqueeze(1)
+        inputs = statistics.inputs()
+        if inputs is None:
+            same = torch.eye(matrix.shape[1], dtype=torch.float64, device=matrix.device)
+            return rows, same, same
+        return rows, *roots(inputs)
+
+
+class SemiNMF(LowRankStructure):
+    """W ~ A B with B >= 0 (Ding et al. 2010; Winata et al. 2019), started from the SVD."""
+
+    kind: Literal["semi_nmf"] = "semi_nmf"
+
+    def factors(
+        self, matrix: Tensor, statistics: SiteStatistics, rank: int
+    ) -> tuple[Tensor, Tensor]:
+        _, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+        b = (values[:rank].sqrt().unsqueeze(1) * right[:rank]).abs()
+        w = matrix.double()
+        for _ in range(NMF_ROUNDS):
+            a = _best_left(w, b)
+            wa, aa = w.T @ a, a.T @ a  # (in, rank), (rank, rank)
+            over = _positive(wa) + b.T @ _negative(aa)
+            under = _negative(wa) + b.T @ _positive(aa) + 1e-9
+            b = b * (over / under).sqrt().T
+        # both factors at one scale, so that one step codes them alike
+        scale = (b.norm(dim=1) + 1e-12).sqrt()
+        b = b / scale.unsqueeze(1)
+        return _best_left(w, b).to(matrix.dtype), b.to(matrix.dtype)
+
+    def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
+        return torch.linalg.svdvals(matrix)
+
+
+def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(out, in) -> (out, rank), (rank, in), the singular values split evenly."""
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    root = values[:rank].sqrt()
+    return left[:, :rank] * root, root.unsqueeze(1) * right[:rank]
+
+
+def roots(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """C^(1/2) and C^(-1/2) of second moments C (n, n), damped, in double precision."""
+    moments = moments.double()
+    values, vectors = torch.linalg.eigh(moments)
+    root = (values.clamp(min=0) + DAMPING * values.mean().clamp(min=1e-30)).sqrt()
+    return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
+
+
+def _best_left(w: Tensor, b: Tensor) -> Tensor:
+    """A = W B^T pinv(B B^T)."""
+    return w @ b.T @ torch.linalg.pinv(b @ b.T, hermitian=True)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return (x.abs() + x) / 2
+
+
+def _negative(x: Tensor) -> Tensor:
+    return (x.abs() - x) / 2
 
 
 class LowRank(Weight):

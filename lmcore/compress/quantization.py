@@ -63,6 +63,11 @@ class Evidence:
     importance: Tensor | None = None  # (rows, columns): mean squared gradient of the loss
     inputs: Tensor | None = None  # (columns, columns): second moments of what they multiply
 
+    def to(self, device: torch.device) -> Evidence:
+        """The evidence on another device."""
+        importance = None if self.importance is None else self.importance.to(device)
+        return Evidence(importance, None if self.inputs is None else self.inputs.to(device))
+
 
 class Codec(Family, ABC):
     """How values are stored."""
@@ -269,7 +274,7 @@ class GroupedCodec(GridCodec, ABC):
         return [symbols.numpy(), *(plane for table in tables for plane in to_bytes(table))]
 
     def read(self, arrays: list[np.ndarray[Any, Any]], leaf: Shape) -> Codes:
-        rows, columns = _matrix_shape(leaf)
+        rows, columns = matrix_shape(leaf)
         groups = len(self._groups(columns))
         tables = {}
         for index, (name, size) in enumerate(self.table_sizes.items()):
@@ -283,7 +288,7 @@ class GroupedCodec(GridCodec, ABC):
         return [slice(first, min(first + width, columns)) for first in range(0, columns, width)]
 
     def _table_count(self, leaf: Shape) -> int:
-        rows, columns = _matrix_shape(leaf)
+        rows, columns = matrix_shape(leaf)
         return 1 if self.scope == "matrix" else rows * len(self._groups(columns))
 
     def _by_group(
@@ -382,7 +387,7 @@ class Uniform(GridCodec):
         return symbols * tables["step"]
 
     def streams(self, shape: Shape, leaf: Shape) -> list[Stream]:
-        groups = _matrix_shape(leaf)[0] if self.scope == "row" else 1
+        groups = matrix_shape(leaf)[0] if self.scope == "row" else 1
         return [Stream("codes", shape, -self._limit, self._limit), *table_streams("step", groups)]
 
     def write(self, codes: Codes, symbols: Tensor) -> list[np.ndarray[Any, Any]]:
@@ -439,10 +444,11 @@ AnyCodec = Annotated[SerializeAsAny[Codec], BeforeValidator(Codec.pick)]
 
 def as_matrix(data: Tensor) -> Tensor:
     """(rows, columns); a vector is one row."""
-    return data.reshape(_matrix_shape(data.shape))
+    return data.reshape(matrix_shape(data.shape))
 
 
-def _matrix_shape(shape: Shape) -> tuple[int, int]:
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """(rows, columns); a vector is one row."""
     return (shape[0], shape[1]) if len(shape) == 2 else (1, shape[0])
 
 

@@ -1,18 +1,145 @@
-"""Sparsity by magnitude (Han et al. 2015; Grachev 2017)."""
+"""Sparsity by magnitude (Han et al. 2015; Grachev 2017), at once or on a schedule."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from lmcore.compress.quantization import matrix_shape
+from lmcore.settings import Settings
 
-def magnitude_mask(data: Tensor, sparsity: float) -> Tensor:
-    """Which entries are kept, shape as `data`: all but the round(sparsity x entries) smallest.
+if TYPE_CHECKING:
+    from lmcore.weight import Leaf
 
-    Of equal magnitudes the earlier ones go first.
+Block = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Pattern = Literal["weights", "rows"] | Block  # what becomes zero together
+PRUNING_STEPS = 64  # of the schedule, spread over the fine-tuning
+
+
+class PruningSettings(Settings):
+    """How zeros come about.
+
+    `scope` site: each leaf has its own share of zeros; all: one threshold for the leaves of all
+    sites that have a sparsity, which together have as many zeros. `schedule` cubic: the share
+    rises while fine-tuning, s_t = s (1 - (1 - t / n)^3) (Zhu and Gupta 2017, eq. 1), and is
+    reached after the fraction `until` of it.
     """
-    zeros = round(sparsity * data.numel())
-    order = data.abs().flatten().argsort(stable=True)
-    mask = torch.ones(data.numel(), dtype=torch.bool, device=data.device)
-    mask[order[:zeros]] = False
-    return mask.view(data.shape)
+
+    scope: Literal["site", "all"] = "site"
+    schedule: Literal["at_once", "cubic"] = "at_once"
+    until: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+
+def kept_values(shape: tuple[int, ...], sparsity: float, pattern: Pattern) -> int:
+    """How many values of a leaf a mask of this sparsity keeps; at most, where blocks overhang."""
+    height, width = _block(shape, pattern)
+    rows, columns = matrix_shape(shape)
+    blocks = math.ceil(rows / height) * math.ceil(columns / width)
+    kept = blocks - round(sparsity * blocks)
+    return min(rows * columns, kept * height * width)
+
+
+def magnitude_mask(data: Tensor, sparsity: float, pattern: Pattern = "weights") -> Tensor:
+    """Which entries are kept, shape as `data`: all but round(sparsity x blocks) of the blocks.
+
+    Those of the smallest root mean square go; of equal ones the earlier go first.
+    """
+    sizes = block_sizes(data, pattern)
+    zeros = round(sparsity * sizes.numel())
+    order = sizes.flatten().argsort(stable=True)
+    kept = torch.ones(sizes.numel(), dtype=torch.bool, device=data.device)
+    kept[order[:zeros]] = False
+    return _spread(kept.view(sizes.shape), data, pattern)
+
+
+def magnitude_masks(
+    leaves: Mapping[str, tuple[Tensor, float, Pattern]], scope: Literal["site", "all"]
+) -> dict[str, Tensor]:
+    """The mask of each leaf, given its data, sparsity and pattern; see `PruningSettings.scope`."""
+    if scope == "site" or not leaves:
+        return {name: magnitude_mask(*leaf) for name, leaf in leaves.items()}
+    sizes = {name: block_sizes(data, pattern) for name, (data, _, pattern) in leaves.items()}
+    values = {  # how many values each block stands for
+        name: torch.full_like(size, leaves[name][0].numel() / size.numel()).flatten()
+        for name, size in sizes.items()
+    }
+    total = sum(round(sparsity * data.numel()) for data, sparsity, _ in leaves.values())
+    every = torch.cat([size.flatten() for size in sizes.values()])
+    order = every.argsort(stable=True)
+    gone = torch.cat(list(values.values()))[order].double().cumsum(0).round() <= total
+    kept = torch.ones_like(every, dtype=torch.bool)
+    kept[order[gone]] = False
+    parts = kept.split([size.numel() for size in sizes.values()])
+    return {
+        name: _spread(part.view(sizes[name].shape), leaves[name][0], leaves[name][2])
+        for name, part in zip(leaves, parts, strict=True)
+    }
+
+
+class CubicPruning:
+    """Raises the share of zeros of leaves while they are trained; a `training.Regularizer`.
+
+    `leaves` has the sparsity and pattern that each is to reach.
+    """
+
+    def __init__(
+        self, leaves: Mapping[str, tuple[Leaf, float, Pattern]], settings: PruningSettings
+    ) -> None:
+        self.leaves, self.settings = leaves, settings
+        self._step = 0
+
+    def penalty(self) -> None:
+        """There is none: the magnitudes decide."""
+
+    def after_update(self, rate: float, progress: float) -> None:
+        """Prune to where the schedule is now, if that is a step further."""
+        step = int(progress * PRUNING_STEPS)
+        if step == self._step:
+            return
+        self._step = step
+        share = 1 - (1 - min(1.0, progress / self.settings.until)) ** 3
+        wanted = {
+            name: (leaf.data.detach(), sparsity * share, pattern)
+            for name, (leaf, sparsity, pattern) in self.leaves.items()
+        }
+        for name, mask in magnitude_masks(wanted, self.settings.scope).items():
+            self.leaves[name][0].prune(mask)
+
+
+def block_sizes(data: Tensor, pattern: Pattern) -> Tensor:
+    """Root mean square of each block, (block rows, block columns)."""
+    matrix = data.reshape(matrix_shape(data.shape))
+    height, width = _block(data.shape, pattern)
+    if (height, width) == (1, 1):
+        return matrix.abs()
+    squares, ones = matrix.square(), torch.ones_like(matrix)
+    return (_block_sums(squares, height, width) / _block_sums(ones, height, width)).sqrt()
+
+
+def _block_sums(matrix: Tensor, height: int, width: int) -> Tensor:
+    rows, columns = matrix.shape
+    padded = torch.nn.functional.pad(matrix, (0, -columns % width, 0, -rows % height))
+    return padded.unflatten(0, (-1, height)).unflatten(2, (-1, width)).sum((1, 3))
+
+
+def _spread(kept: Tensor, data: Tensor, pattern: Pattern) -> Tensor:
+    """A mask of blocks as a mask of entries, shape as `data`."""
+    rows, columns = matrix_shape(data.shape)
+    height, width = _block(data.shape, pattern)
+    entries = kept.repeat_interleave(height, 0).repeat_interleave(width, 1)
+    return entries[:rows, :columns].reshape(data.shape)
+
+
+def _block(shape: tuple[int, ...], pattern: Pattern) -> tuple[int, int]:
+    match pattern:
+        case "weights":
+            return 1, 1
+        case "rows":
+            return 1, matrix_shape(shape)[1]
+        case _:
+            return pattern

@@ -1,0 +1,113 @@
+"""What a training text tells of a dense model's weights; computed when first asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lmcore.errors import UserError
+from lmcore.model import LanguageModel, parameters
+
+STREAMS = 20  # parallel parts, spread over the text
+MOMENT_TOKENS = 1_000  # of each part, for the second moments
+GRADIENT_WINDOWS, WINDOW = 200, 20  # each part gives so many windows of so many tokens
+
+
+class Calibration:
+    """Second moments, gradients and word counts of one dense model on one text (tokens,)."""
+
+    def __init__(self, model: LanguageModel, text: Tensor | None) -> None:
+        self.model, self._text = model, text
+
+    def of(self, model: LanguageModel) -> Calibration:
+        """The same text's, of another dense model."""
+        return self if model is self.model else Calibration(model, self._text)
+
+    def site(self, name: str) -> Site:
+        """What is known of a site; a `lmcore.weight.SiteStatistics`."""
+        return Site(self, name)
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """Site -> second moments (in, in) of what it multiplies; no entry for one-hot words."""
+        model, ids = self.model, self._streams(MOMENT_TOKENS)
+        state, sums = model.zero_state(ids.shape[1]), dict[str, Tensor]()
+        prefix = model.settings.cell.prefix
+
+        def add(site: str, x: Tensor) -> None:
+            rows = x.reshape(-1, x.shape[-1]).double()
+            sums[site] = sums.get(site, 0.0) + rows.T @ rows / ids.numel()
+
+        with torch.no_grad():
+            model.eval()
+            for window in ids.split(WINDOW):
+                x = model.embedding.rows(window)
+                for index, layer in enumerate(model.layers):
+                    h, state[index] = layer.run(x, state[index], lambda matrix: matrix)
+                    for name, values in layer.site_inputs(x, h).items():
+                        add(f"{prefix}.{index}.{name}", values)
+                    add(f"{prefix}.{index}.projection", h)
+                    x = layer.project(h)
+                if model.decoder_projection is not None:
+                    add("decoder.projection", x)
+                    x = model.decoder_projection.matmul(x)
+                add("embedding" if model.settings.tied else "decoder", x)
+        return {site: value.float() for site, value in sums.items()}
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """Parameter -> mean squared gradient of the loss over windows of the text."""
+        return self.squared_gradients(self.model)
+
+    def squared_gradients(self, model: LanguageModel) -> dict[str, Tensor]:
+        """The same of any model with trainable parameters."""
+        ids = self._streams(GRADIENT_WINDOWS * WINDOW + 1)
+        named = parameters(model)
+        sums = {name: torch.zeros_like(value) for name, value in named.items()}
+        windows = (len(ids) - 1) // WINDOW
+        state = model.eval().zero_state(ids.shape[1])
+        for window in range(windows):
+            text = ids[window * WINDOW : (window + 1) * WINDOW + 1]
+            loss, state = model.loss(text[:-1], text[1:], state)
+            state = [tuple(value.detach() for value in layer) for layer in state]
+            gradients = torch.autograd.grad(loss, list(named.values()))
+            for total, gradient in zip(sums.values(), gradients, strict=True):
+                total.addcmul_(gradient, gradient, value=1 / windows)
+        return sums
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """(words,): how often the text has each word."""
+        return torch.bincount(self._required(), minlength=self.model.words)
+
+    def _streams(self, length: int) -> Tensor:
+        """(at most `length`, at most STREAMS) ids: the begin of each of as many parts."""
+        text = self._required()
+        streams = min(STREAMS, len(text) // (2 * WINDOW)) or 1
+        parts = text[: len(text) // streams * streams].view(streams, -1)
+        return parts[:, :length].T.contiguous()
+
+    def _required(self) -> Tensor:
+        if self._text is None:
+            raise UserError("this recipe looks at a training text, and there is none")
+        return self._text
+
+
+class Site:
+    """A site's part of a calibration."""
+
+    def __init__(self, calibration: Calibration, name: str) -> None:
+        self._calibration, self._name = calibration, name
+
+    def inputs(self) -> Tensor | None:
+        return self._calibration.inputs.get(self._name)
+
+    def importance(self) -> Tensor:
+        (leaf,) = self._calibration.model.sites[self._name].leaves.values()
+        names = {id(value): name for name, value in parameters(self._calibration.model).items()}
+        return self._calibration.gradients[names[id(leaf.data)]]
+
+    def counts(self) -> Tensor | None:
+        return self._calibration.counts if self._name in ("embedding", "decoder") else None
