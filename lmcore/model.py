@@ -171,7 +171,7 @@ def random_model(
         return Leaf(torch.empty(shape).uniform_(-init, init, generator=generator))
 
     weights: dict[str, Weight] = {
-        site: DenseStructure().weight({"matrix": uniform(shape)})
+        site: DenseStructure().weight({"matrix": uniform(shape)}, shape)
         for site, shape in settings.site_shapes(words).items()
     }
     biases = {name: uniform(shape) for name, shape in settings.bias_shapes(words).items()}

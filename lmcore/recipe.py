@@ -124,10 +124,12 @@ def build(dense: LanguageModel, recipe: Recipe) -> LanguageModel:
 
 
 def _compress(matrix: Tensor, settings: SiteSettings) -> Weight:
-    leaves = settings.structure.factor(matrix.detach())
-    return settings.structure.weight(
-        {name: _leaf(value, settings.bits, settings.sparsity) for name, value in leaves.items()}
-    )
+    leaves = {
+        name: _leaf(value, settings.bits, settings.sparsity)
+        for name, value in settings.structure.factor(matrix.detach()).items()
+    }
+    rows, columns = matrix.shape
+    return settings.structure.weight(leaves, (rows, columns))
 
 
 def _leaf(value: Tensor, codec: Codec, sparsity: float) -> Leaf:

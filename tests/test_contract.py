@@ -96,7 +96,9 @@ def make_weight(
     structure: Structure, codec: Codec, sparsity: float, shape: tuple[int, int]
 ) -> Weight:
     leaves = structure.factor(matrix_of(shape))
-    return structure.weight({n: make_leaf(leaf, codec, sparsity) for n, leaf in leaves.items()})
+    return structure.weight(
+        {n: make_leaf(leaf, codec, sparsity) for n, leaf in leaves.items()}, shape
+    )
 
 
 # --- Weights -------------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ def test_full_structure_is_the_dense_matrix(kind: str, shape: tuple[int, int]) -
     structure = Structure.pick({"kind": kind, **STRUCTURES[kind](shape)[-1]})
     assert isinstance(structure, Structure)
     weight = structure.weight(
-        {n: Leaf(leaf) for n, leaf in structure.factor(matrix_of(shape)).items()}
+        {n: Leaf(leaf) for n, leaf in structure.factor(matrix_of(shape)).items()}, shape
     )
     torch.testing.assert_close(weight.dense(), matrix_of(shape), rtol=0, atol=1e-6)
 

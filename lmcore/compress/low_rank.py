@@ -32,7 +32,7 @@ class SVD(Structure):
             "right": (root.unsqueeze(1) * right[: self.rank]).contiguous(),
         }
 
-    def weight(self, leaves: dict[str, Leaf]) -> Weight:
+    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
         return LowRank(self, leaves)
 
     def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
