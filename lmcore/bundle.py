@@ -147,9 +147,8 @@ def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary]:
     for site, shape in header.model.site_shapes(header.words).items():
         head = header.sites[site]
         shapes = head.structure.leaf_shapes(shape)
-        weights[site] = head.structure.weight(
-            {name: leaf(head.leaves[name], shapes[name]) for name in shapes}
-        )
+        leaves = {name: leaf(head.leaves[name], shapes[name]) for name in shapes}
+        weights[site] = head.structure.weight(leaves, shape)
     biases = {
         name: leaf(header.biases[name], shape)
         for name, shape in header.model.bias_shapes(header.words).items()

@@ -42,7 +42,7 @@ class Calibration:
 
         with torch.no_grad():
             model.eval()
-            for window in ids.split(WINDOW):
+            for window in torch.split(ids, WINDOW):
                 x = model.embedding.rows(window)
                 for index, layer in enumerate(model.layers):
                     h, state[index] = layer.run(x, state[index], lambda matrix: matrix)

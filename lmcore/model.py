@@ -213,7 +213,7 @@ def random_model(
         return Leaf(torch.empty(shape).uniform_(-init, init, generator=generator))
 
     weights: dict[str, Weight] = {
-        site: DenseStructure().weight({"matrix": uniform(shape)})
+        site: DenseStructure().weight({"matrix": uniform(shape)}, shape)
         for site, shape in settings.site_shapes(words).items()
     }
     biases = {name: uniform(shape) for name, shape in settings.bias_shapes(words).items()}
@@ -225,7 +225,7 @@ def model_of(
 ) -> LanguageModel:
     """A dense model of these matrices, site by site, for inference until it is trained."""
     weights = {
-        site: DenseStructure().weight({"matrix": Leaf(matrix)})
+        site: DenseStructure().weight({"matrix": Leaf(matrix)}, (matrix.shape[0], matrix.shape[1]))
         for site, matrix in matrices.items()
     }
     return LanguageModel(settings, weights, biases).eval()

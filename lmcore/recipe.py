@@ -122,12 +122,12 @@ class Recipe(Settings):
     """
 
     # came later: left out at their defaults, so that the keys of earlier recipes stay
-    layers: Annotated[LayerSettings, Field(exclude_if=lambda layers: layers == LayerSettings())] = (
+    layers: Annotated[LayerSettings, Field(exclude_if=lambda given: given == LayerSettings())] = (
         LayerSettings()
     )
-    pruning: Annotated[PruningSettings, Field(exclude_if=lambda given: given == PruningSettings())] = (
-        PruningSettings()
-    )
+    pruning: Annotated[
+        PruningSettings, Field(exclude_if=lambda given: given == PruningSettings())
+    ] = PruningSettings()
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     biases: AnyCodec = Float16()
     finetuning: TrainingSettings | None = None
@@ -249,10 +249,10 @@ def build(
     biases = {name: Leaf(leaf.value().detach()) for name, leaf in dense.biases.items()}
     model = _assemble(dense, recipe, leaves, biases)
     evidence = _evidence(recipe, model, leaves, biases, calibration)
-    targets = pruning_targets(model, recipe)
-    at_once = targets if recipe.pruning.schedule == "at_once" else {}
+    at_once = recipe.pruning.schedule == "at_once"
+    targets = pruning_targets(model, recipe) if at_once else {}
     masks = magnitude_masks(
-        {name: (leaf.data.detach(), *target) for name, (leaf, *target) in at_once.items()},
+        {name: (leaf.data.detach(), share, what) for name, (leaf, share, what) in targets.items()},
         recipe.pruning.scope,
     )
     site_of = {name: recipe.sites[name.rpartition("/")[0]] for name in leaves}
@@ -279,9 +279,7 @@ def settle(recipe: Recipe, dense: LanguageModel, calibration: Calibration) -> Re
     return recipe.model_copy(update={"sites": sites})
 
 
-def pruning_targets(
-    model: LanguageModel, recipe: Recipe
-) -> dict[str, tuple[Leaf, float, Pattern]]:
+def pruning_targets(model: LanguageModel, recipe: Recipe) -> dict[str, tuple[Leaf, float, Pattern]]:
     """The leaves that are to have zeros, by "site/leaf", their sparsity and pattern."""
     return {
         f"{site}/{name}": (leaf, settings.sparsity, settings.pattern)
@@ -328,7 +326,7 @@ def _evidence(
     calibration: Calibration,
 ) -> dict[str, Evidence]:
     """What the codecs of the leaves and biases ask for, by "site/leaf" or bias name."""
-    codecs: dict[str, Codec] = {name: recipe.biases for name in biases}
+    codecs: dict[str, Codec] = dict.fromkeys(biases, recipe.biases)
     inputs: dict[str, Tensor] = {}
     for site, weight in model.sites.items():
         codec = recipe.sites[site].bits

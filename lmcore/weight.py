@@ -252,8 +252,8 @@ class Structure(Family, ABC):
         """Leaf -> start value for a matrix (out, in)."""
 
     @abstractmethod
-    def weight(self, leaves: dict[str, Leaf]) -> Weight:
-        """The weight over these leaves."""
+    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
+        """The weight over these leaves, a matrix (out, in)."""
 
     def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
         """What this structure amounts to at a site of that shape; UserError if it cannot be."""
@@ -324,7 +324,7 @@ class DenseStructure(Structure):
     def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
         return {"matrix": inputs}
 
-    def weight(self, leaves: dict[str, Leaf]) -> Weight:
+    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
         return Dense(self, leaves)
 
 

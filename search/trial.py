@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -12,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 import lmcore
 from lmcore.bundle import Bundle, load, save
+from lmcore.calibration import Calibration
+from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
 from lmcore.corpus import Corpus
 from lmcore.evaluation import score
 from lmcore.files import content_key
-from lmcore.recipe import Recipe, build
+from lmcore.model import LanguageModel
+from lmcore.recipe import Recipe, build, schedule_of
 from lmcore.training import DivergedError, Observer, TrainingRecord, ignore, train
 
 
@@ -41,11 +47,15 @@ class Measurement:
 
 
 class Workbench:
-    """Measures recipes of one dense checkpoint on one corpus; loads both once."""
+    """Measures recipes of one dense checkpoint on one corpus; loads both once.
+
+    Bundles are written to `folder`, dense stages (models with fewer units) to a folder beside it.
+    """
 
     def __init__(self, corpus: Corpus, dense: Bundle, seed: int, folder: Path, device: str) -> None:
         self.corpus, self.dense, self.seed = corpus, dense, seed
-        self.folder, self.device = folder, device
+        self.folder, self.stages, self.device = folder, folder.parent / "stages", device
+        self.calibration = Calibration(dense.model, corpus.train)
 
     def key(self, recipe: Recipe) -> str:
         """Hash of all that decides the measurement of a resolved recipe."""
@@ -62,11 +72,20 @@ class Workbench:
         Raises DivergedError where the loss or the perplexity is no number.
         """
         key = self.key(recipe)
-        model = build(self.dense.model, recipe).to(self.device)
+        start = self.calibration
+        if recipe.layers.units:
+            start = start.of(self._stage(recipe.layers.units, observe))
+        model = build(start.model, recipe, start).to(self.device)
         record = TrainingRecord()
         if recipe.finetuning:
-            seed = int(key, 16) % 2**31
-            record = train(model, self.corpus.train, recipe.finetuning, seed, observe=observe)
+            record = train(
+                model,
+                self.corpus.train,
+                recipe.finetuning,
+                _seed(key),
+                observe=observe,
+                regularizer=schedule_of(recipe, model),
+            )
         path = self.path(key)
         save(path, model.eval(), self.dense.vocabulary)
         bundle = load(path)
@@ -84,6 +103,40 @@ class Workbench:
             sha256=bundle.sha256,
             provenance=provenance() | {"seed": self.seed, "dense": self.dense.sha256},
         )
+
+    def _stage(self, units: UnitsSettings, observe: Observer) -> LanguageModel:
+        """The dense model with fewer units, trained once for all recipes that start from it."""
+        key = content_key(units.plain(), self.dense.sha256, self.corpus.key, self.seed)
+        path = self.stages / f"{key}.lmb"
+        self.stages.mkdir(parents=True, exist_ok=True)
+        with _held(FileLock(path.with_suffix(".lock")), observe):
+            if not path.exists():
+                checkpoint = path.with_suffix(".safetensors")
+                model = with_fewer_units(
+                    self.dense.model, self.corpus.train, units, _seed(key), observe, checkpoint
+                )
+                save(path, model, self.dense.vocabulary)
+                checkpoint.unlink(missing_ok=True)
+        return load(path).model
+
+
+def _seed(key: str) -> int:
+    return int(key, 16) % 2**31
+
+
+@contextmanager
+def _held(lock: FileLock, observe: Observer) -> Iterator[None]:
+    """Hold the lock; while another process has it, `observe` may end the wait."""
+    while True:
+        try:
+            lock.acquire(timeout=1)
+            break
+        except Timeout:
+            observe(TrainingRecord(), 1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @cache

@@ -17,6 +17,24 @@ from lmcore.runtime import prepare
 prepare()
 torch.set_flush_denormal(False)  # hypothesis draws denormals
 
+
+class Statistics:
+    """What a text might tell of a matrix of this shape; a `lmcore.weight.SiteStatistics`."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._shape, self._generator = shape, torch.Generator().manual_seed(1)
+
+    def inputs(self) -> Tensor:
+        x = torch.randn(3 * self._shape[1], self._shape[1], generator=self._generator)
+        return x.T @ x / len(x)
+
+    def importance(self) -> Tensor:
+        return torch.rand(self._shape, generator=self._generator) ** 2
+
+    def counts(self) -> Tensor:
+        return torch.randint(0, 50, self._shape[:1], generator=self._generator)
+
+
 ROOT = Path(__file__).resolve().parents[1]
 MakeModel = Callable[..., LanguageModel]
 

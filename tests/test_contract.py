@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Statistics
 from torch import Tensor
 
 from lmcore import coding
@@ -28,11 +29,23 @@ Ladder = list[dict[str, Any]]  # settings of one kind, from the smallest file to
 SHAPES = [(40, 24), (24, 40), (64, 8)]
 SPARSITIES = [0.0, 0.6]
 
+FACTORS = {"rows": [4, 4, 4], "columns": [4, 2, 8]}  # 64 x 64: most matrices here are padded
+
 # The last step of a ladder is the full structure: it holds any matrix.
-STRUCTURES: dict[str, Callable[[tuple[int, int]], Ladder]] = {
-    "dense": lambda shape: [{}],
-    "svd": lambda shape: [{"rank": rank} for rank in range(1, min(shape) + 1)],
+STRUCTURES: dict[str, Callable[[tuple[int, int]], list[Ladder]]] = {
+    "dense": lambda shape: [[{}]],
+    "svd": lambda shape: [[{"rank": rank} for rank in range(1, min(shape) + 1)]],
+    "activation_svd": lambda shape: [
+        [{"rank": rank, "rows": rows} for rank in range(1, min(shape) + 1)]
+        for rows in ("none", "fisher", "counts")
+    ],
+    "semi_nmf": lambda shape: [[{"rank": rank} for rank in range(1, min(shape) + 1)]],
+    "tensor_train": lambda shape: [
+        [{"rank": rank, **settings} for rank in (1, 2, 3, 5, 8, 64)]
+        for settings in ({"cores": 2}, {"cores": 3, "factors": FACTORS})
+    ],
 }
+INEXACT = {"semi_nmf"}  # a factor without negative numbers does not hold any matrix
 CODECS: dict[str, list[Ladder]] = {
     "float32": [[{}]],
     "float16": [[{}]],
@@ -71,12 +84,12 @@ def codecs() -> Iterator[Any]:
 
 
 def structures(shape: tuple[int, int]) -> Iterator[Structure]:
-    for kind, ladder in STRUCTURES.items():
-        steps = ladder(shape)
-        for step in sorted({0, len(steps) // 2, len(steps) - 1}):
-            structure = Structure.pick({"kind": kind, **steps[step]})
-            assert isinstance(structure, Structure)
-            yield structure
+    for kind, ladders in STRUCTURES.items():
+        for ladder in ladders(shape):
+            for step in sorted({0, len(ladder) // 2, len(ladder) - 1}):
+                structure = Structure.pick({"kind": kind, **ladder[step]})
+                assert isinstance(structure, Structure)
+                yield structure
 
 
 every_codec = pytest.mark.parametrize("codec", list(codecs()))
@@ -103,8 +116,10 @@ def make_leaf(data: Tensor, codec: Codec, sparsity: float = 0.0) -> Leaf:
 def make_weight(
     structure: Structure, codec: Codec, sparsity: float, shape: tuple[int, int]
 ) -> Weight:
-    leaves = structure.factor(matrix_of(shape))
-    return structure.weight({n: make_leaf(leaf, codec, sparsity) for n, leaf in leaves.items()})
+    leaves = structure.factor(matrix_of(shape), Statistics(shape))
+    return structure.weight(
+        {n: make_leaf(leaf, codec, sparsity) for n, leaf in leaves.items()}, shape
+    )
 
 
 # --- Weights -------------------------------------------------------------------------------------
@@ -140,11 +155,13 @@ def test_gradient_reaches_every_leaf_and_no_zero(
     optimizer = torch.optim.AdamW(weight.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        torch.autograd.backward((weight.dense() * matrix_of(shape, seed=2)).sum())
+        dense = weight.dense()
+        torch.autograd.backward((dense * matrix_of(shape, seed=2)).sum())
         for leaf in weight.leaves.values():
             assert leaf.data.grad is not None
             assert leaf.data.grad.isfinite().all()
-            assert leaf.data.grad.any()
+            # a leaf whose codes are all zero leaves none to those it is multiplied with
+            assert leaf.data.grad.any() or not all(v.value().any() for v in weight.leaves.values())
             if leaf.mask is not None:
                 assert not leaf.data.grad[~leaf.mask].any()
         optimizer.step()
@@ -156,14 +173,14 @@ def test_gradient_reaches_every_leaf_and_no_zero(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", STRUCTURES)
+@pytest.mark.parametrize("kind", [kind for kind in STRUCTURES if kind not in INEXACT])
 def test_full_structure_is_the_dense_matrix(kind: str, shape: tuple[int, int]) -> None:
-    structure = Structure.pick({"kind": kind, **STRUCTURES[kind](shape)[-1]})
-    assert isinstance(structure, Structure)
-    weight = structure.weight(
-        {n: Leaf(leaf) for n, leaf in structure.factor(matrix_of(shape)).items()}
-    )
-    torch.testing.assert_close(weight.dense(), matrix_of(shape), rtol=0, atol=1e-6)
+    for ladder in STRUCTURES[kind](shape):
+        structure = Structure.pick({"kind": kind, **ladder[-1]})
+        assert isinstance(structure, Structure)
+        starts = structure.factor(matrix_of(shape), Statistics(shape))
+        weight = structure.weight({name: Leaf(leaf) for name, leaf in starts.items()}, shape)
+        torch.testing.assert_close(weight.dense(), matrix_of(shape), rtol=0, atol=1e-6)
 
 
 # --- Leaves and codecs ---------------------------------------------------------------------------
@@ -364,10 +381,10 @@ def sizes_of(settings: list[dict[str, Any]], site: str) -> tuple[list[int], list
 
 
 def assert_rising(sizes: tuple[list[int], list[int]]) -> None:
-    """The leaves strictly; the whole file but for its header, which is compressed, and lengths."""
+    """The leaves strictly; the whole file but for its header, which names each, and lengths."""
     leaves, files = sizes
     assert leaves == sorted(leaves)
-    assert all(a <= b + 64 for a, b in pairwise(files)), files
+    assert all(a <= b + 128 for a, b in pairwise(files)), files
 
 
 @pytest.mark.parametrize("site", ["embedding", "lstm.0.recurrent"])
@@ -375,12 +392,13 @@ def assert_rising(sizes: tuple[list[int], list[int]]) -> None:
 @every_codec
 def test_a_smaller_rank_is_never_larger(codec: Codec, sparsity: float, site: str) -> None:
     shape = MODEL.site_shapes(len(WORDS))[site]
-    for kind, ladder in STRUCTURES.items():
-        steps = [
-            {"structure": {"kind": kind, **s}, "bits": codec.plain(), "sparsity": sparsity}
-            for s in ladder(shape)
-        ]
-        assert_rising(sizes_of(steps, site))
+    for kind, ladders in STRUCTURES.items():
+        for ladder in ladders(shape):
+            steps = [
+                {"structure": {"kind": kind, **s}, "bits": codec.plain(), "sparsity": sparsity}
+                for s in ladder
+            ]
+            assert_rising(sizes_of(steps, site))
 
 
 @pytest.mark.parametrize("site", ["embedding", "*"])

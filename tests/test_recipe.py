@@ -142,7 +142,7 @@ def test_unknown_site_or_pattern_is_refused_with_the_list(name: str) -> None:
         ),
         ({"sites": {"*": {"bits": 4}}}, ["recipe.sites.*.bits", "4", "kmeans", "uniform"]),
         ({"sites": {"*": {"bits": {"kind": "huff"}}}}, ["recipe.sites.*.bits", "huff", "kmeans"]),
-        ({"sites": {"*": {"structure": {"kind": ["dense"]}}}}, ["structure", "dense, svd"]),
+        ({"sites": {"*": {"structure": {"kind": ["dense"]}}}}, ["structure", "dense", "svd"]),
         ({"biases": "int8"}, ["recipe.biases", "'int8'", "float16"]),
         ({"site": {}}, ["recipe.site", "no such setting"]),
         ({"sites": {"*": {"bits": {"kind": "uniform", "step": 1, "st": 2}}}}, ["*.bits.st"]),

@@ -14,9 +14,7 @@ def narrower(size: int, model: ModelSettings) -> int:
     return min(size, model.embedding)
 
 
-def reduce_embedding(
-    model: LanguageModel, size: int, calibration: Calibration
-) -> LanguageModel:
+def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) -> LanguageModel:
     """The dense model with an embedding (words, size) of its own best approximation.
 
     E ~ A B minimises |D (E - A B) C^(1/2)|, D the roots of the words' counts, C what the next

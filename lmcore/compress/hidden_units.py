@@ -9,6 +9,7 @@ the layer is then a smaller dense one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from lmcore.model import LanguageModel, ModelSettings, model_of
 from lmcore.settings import Settings
-from lmcore.training import TrainingSettings
+from lmcore.training import Observer, TrainingSettings, ignore, train
 from lmcore.weight import Dense, Leaf
 
 ROWS, COLUMNS = 0, 1
@@ -123,9 +124,10 @@ class GroupLasso:
         self._dead = [one.detach() == 0 for one in squares]
         if self.settings.method == "proximal":
             return None
-        return self.settings.strength * torch.stack(
-            [(one + EPSILON).sqrt().sum() for one in squares]
-        ).sum()
+        return (
+            self.settings.strength
+            * torch.stack([(one + EPSILON).sqrt().sum() for one in squares]).sum()
+        )
 
     def after_update(self, rate: float, progress: float) -> None:
         """The proximal step, or the threshold."""
@@ -140,6 +142,34 @@ class GroupLasso:
                 factors = [(1 - shrink / norm.clamp(min=1e-30)).clamp(min=0) for norm in norms]
             for units, factor, dead in zip(self.units, factors, self._dead, strict=True):
                 units.scale_(self.matrices, factor.masked_fill(dead, 0.0))
+
+
+def with_fewer_units(
+    dense: LanguageModel,
+    text: Tensor,
+    settings: UnitsSettings,
+    seed: int,
+    observe: Observer = ignore,
+    checkpoint: Path | None = None,
+) -> LanguageModel:
+    """What is left of the dense model, which stays as it is, after training with the penalty.
+
+    Arguments are those of `training.train`. Raises DivergedError.
+    """
+    matrices = {site: weight.dense().detach() for site, weight in dense.sites.items()}
+    biases = {name: Leaf(leaf.value().detach()) for name, leaf in dense.biases.items()}
+    model = model_of(dense.settings, matrices, biases)
+    lasso = GroupLasso(model, settings)
+    train(
+        model,
+        text,
+        settings.training,
+        seed,
+        observe=observe,
+        checkpoint=checkpoint,
+        regularizer=lasso,
+    )
+    return remove_units(model, settings.embedding)
 
 
 def remove_units(model: LanguageModel, embedding: bool) -> LanguageModel:

@@ -57,7 +57,7 @@ class LowRankStructure(Structure, ABC):
         left, right = self.factors(matrix, statistics, self._number)
         return {"left": left.contiguous(), "right": right.contiguous()}
 
-    def weight(self, leaves: dict[str, Leaf]) -> Weight:
+    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
         return LowRank(self, leaves)
 
     def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
@@ -108,7 +108,7 @@ class SVD(LowRankStructure):
         return truncated_svd(matrix, rank)
 
     def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
-        return torch.linalg.svdvals(matrix)
+        return singular_values(matrix)
 
 
 class ActivationSVD(LowRankStructure):
@@ -138,11 +138,9 @@ class ActivationSVD(LowRankStructure):
 
     def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
         rows, root, _ = self._weights(matrix, statistics)
-        return torch.linalg.svdvals(rows * (matrix.double() @ root))
+        return singular_values(rows * (matrix.double() @ root))
 
-    def _weights(
-        self, matrix: Tensor, statistics: SiteStatistics
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _weights(self, matrix: Tensor, statistics: SiteStatistics) -> tuple[Tensor, Tensor, Tensor]:
         """D (out, 1), C^(1/2) and its inverse (in, in), in double precision."""
         weights = None
         if self.rows == "fisher":
@@ -183,7 +181,7 @@ class SemiNMF(LowRankStructure):
         return _best_left(w, b).to(matrix.dtype), b.to(matrix.dtype)
 
     def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
-        return torch.linalg.svdvals(matrix)
+        return singular_values(matrix)
 
 
 def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -191,6 +189,12 @@ def truncated_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     root = values[:rank].sqrt()
     return left[:, :rank] * root, root.unsqueeze(1) * right[:rank]
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """(out, in) -> (min(out, in),), falling."""
+    values: Tensor = torch.linalg.svdvals(matrix)
+    return values
 
 
 def roots(moments: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,7 +207,8 @@ def roots(moments: Tensor) -> tuple[Tensor, Tensor]:
 
 def _best_left(w: Tensor, b: Tensor) -> Tensor:
     """A = W B^T pinv(B B^T)."""
-    return w @ b.T @ torch.linalg.pinv(b @ b.T, hermitian=True)
+    inverse: Tensor = torch.linalg.pinv(b @ b.T, hermitian=True)
+    return w @ b.T @ inverse
 
 
 def _positive(x: Tensor) -> Tensor:

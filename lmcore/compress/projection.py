@@ -25,7 +25,7 @@ def projected_widths(
 
 
 def _saves(model: ModelSettings, words: int, layer: int, width: int) -> bool:
-    if model.projection and model.projection[layer] or width >= model.units[layer]:
+    if (model.projection and model.projection[layer]) or width >= model.units[layer]:
         return False
     one = tuple(width if index == layer else 0 for index in range(model.layers))
     return model.model_copy(update={"projection": one}).weights(words) < model.weights(words)

@@ -74,7 +74,7 @@ def magnitude_masks(
     gone = torch.cat(list(values.values()))[order].double().cumsum(0).round() <= total
     kept = torch.ones_like(every, dtype=torch.bool)
     kept[order[gone]] = False
-    parts = kept.split([size.numel() for size in sizes.values()])
+    parts = torch.split(kept, [size.numel() for size in sizes.values()])
     return {
         name: _spread(part.view(sizes[name].shape), leaves[name][0], leaves[name][2])
         for name, part in zip(leaves, parts, strict=True)
@@ -124,7 +124,8 @@ def block_sizes(data: Tensor, pattern: Pattern) -> Tensor:
 def _block_sums(matrix: Tensor, height: int, width: int) -> Tensor:
     rows, columns = matrix.shape
     padded = torch.nn.functional.pad(matrix, (0, -columns % width, 0, -rows % height))
-    return padded.unflatten(0, (-1, height)).unflatten(2, (-1, width)).sum((1, 3))
+    blocks = padded.view(len(padded) // height, height, padded.shape[1] // width, width)
+    return blocks.sum((1, 3))
 
 
 def _spread(kept: Tensor, data: Tensor, pattern: Pattern) -> Tensor:
