@@ -39,7 +39,7 @@ class LeafSpec:
         rows = self.shape[0] if len(self.shape) > 1 else 1
         if self.kept is None:
             return self.codec.streams(self.shape, rows)
-        mask = Stream("mask", self.shape, 0, 1)
+        mask = Stream("mask", self.shape, 0, 1, is_codes=False)
         return [mask, *self.codec.streams((self.kept,), rows)]
 
     @property

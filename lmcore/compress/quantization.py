@@ -46,6 +46,7 @@ class Stream:
     shape: Shape
     low: int
     high: int
+    is_codes: bool = True  # not a mask, nor a table that codes are read with
 
 
 class Codec(Family, ABC):
@@ -326,7 +327,7 @@ def _means(values: Tensor, codes: Tensor, levels: Tensor) -> Tensor:
 
 def _table(name: str, count: int) -> Iterator[Stream]:
     """The streams of `count` half-precision numbers: their high bytes, their low bytes."""
-    return (Stream(f"{name}.byte{i}", (count,), 0, 255) for i in (1, 0))
+    return (Stream(f"{name}.byte{i}", (count,), 0, 255, is_codes=False) for i in (1, 0))
 
 
 def _to_bytes(values: Tensor) -> list[np.ndarray[Any, Any]]:
