@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator
 from itertools import cycle
 from typing import Any
@@ -15,10 +16,10 @@ from search.plane import MUTED
 from search.plots import FONT, GRID, INK, PALE, SOURCE_COLOURS
 from search.units import format_size
 
-HEIGHT = 870  # pixels of the picture
 LONGEST_NAME = 56  # letters that fit into the title
 LEFT_PANEL, RIGHT_PANEL = (0.0, 0.46), (0.55, 1.0)  # across the plot, from left to right
-UPPER_PANEL, LOWER_PANEL = (0.59, 1.0), (0.0, 0.45)  # from the bottom up
+TOP, ROW, GAP, CURVES, BOTTOM = 124, 29, 90, 290, 76  # pixels; a row is a part of the file
+KEY_ROW, KEYS = 28, 6  # pixels of a row of the legend, and how many sites stand in it
 DASHES = ("solid", "dash", "dot")  # one for each time that the colours begin again
 LEAST_SHOWN = 1e-5  # of a matrix's largest singular value: what is smaller is rounding
 KINDS = (  # what is marked, and with what symbol and size: equal values lie inside each other
@@ -149,6 +150,10 @@ def _hover(name: str, site: SiteInspection) -> str:
 def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
     short = name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
     title = f"{short}: why its matrices compress or do not"
+    rows = ROW * len(inspection.parts)
+    plot, keys = rows + GAP + CURVES, KEY_ROW * math.ceil(len(inspection.sites) / KEYS)
+    height = TOP + plot + BOTTOM + keys
+    upper, lower = ((GAP + CURVES) / plot, 1.0), (0.0, CURVES / plot)  # from the bottom up
     axis = {
         "gridcolor": GRID,
         "linecolor": PALE,
@@ -161,8 +166,9 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
         "categoryorder": "array",
         "categoryarray": [html.escape(part) for part in inspection.parts],
         "autorange": "reversed",
-        "domain": UPPER_PANEL,
+        "domain": upper,
         "showgrid": False,
+        "dtick": 1,
         "ticksuffix": "\N{NO-BREAK SPACE}",
     }
     ranks = {"title": {"text": "rank", "font": {"size": 13}}, "rangemode": "tozero"}
@@ -170,7 +176,7 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
     most_bits = max(site.bits for site in inspection.sites.values())
     return {
         "template": "none",
-        "meta": {"title": title, "height": HEIGHT},
+        "meta": {"title": title, "height": height},
         "title": {
             "text": f"<b>{html.escape(title)}</b>",
             "font": {"size": 19},
@@ -180,18 +186,18 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
                 "font": {"size": 13, "color": MUTED},
             },
             "x": 0.02,
-            "y": 0.965,
+            "y": 1 - 30 / height,
             "yanchor": "top",
         },
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "margin": {"l": 140, "r": 40, "t": 124, "b": 104},
+        "margin": {"l": 140, "r": 40, "t": TOP, "b": BOTTOM + keys},
         "annotations": [
-            _heading("where the bytes are", LEFT_PANEL, UPPER_PANEL),
-            _heading("bits a stored value", RIGHT_PANEL, UPPER_PANEL),
-            _heading("energy kept by the best matrix of a rank", LEFT_PANEL, LOWER_PANEL),
-            _heading("singular values", RIGHT_PANEL, LOWER_PANEL),
+            _heading("where the bytes are", LEFT_PANEL, upper),
+            _heading("bits a stored value", RIGHT_PANEL, upper),
+            _heading("energy kept by the best matrix of a rank", LEFT_PANEL, lower),
+            _heading("singular values", RIGHT_PANEL, lower),
         ],
         "xaxis": axis
         | {"domain": LEFT_PANEL, "anchor": "y", "range": [0, 1.35 * most_bytes]}
@@ -199,11 +205,10 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
         "yaxis": parts | {"anchor": "x"},
         "xaxis2": axis | {"domain": RIGHT_PANEL, "anchor": "y", "range": [0, 1.06 * most_bits]},
         "xaxis3": axis | ranks | {"domain": LEFT_PANEL, "anchor": "y3"},
-        "yaxis3": axis
-        | {"domain": LOWER_PANEL, "anchor": "x3", "range": [0, 1.02], "tickformat": ".0%"},
+        "yaxis3": axis | {"domain": lower, "anchor": "x3", "range": [0, 1.02], "tickformat": ".0%"},
         "xaxis4": axis | ranks | {"domain": RIGHT_PANEL, "anchor": "y4"},
         "yaxis4": axis
-        | {"domain": LOWER_PANEL, "anchor": "x4", "type": "log", "tickformat": "~g"}
+        | {"domain": lower, "anchor": "x4", "type": "log", "tickformat": "~g"}
         | {"dtick": "D2"},
         "legend": {
             "orientation": "h",
@@ -216,7 +221,7 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
         "legend2": {
             "orientation": "h",
             "x": RIGHT_PANEL[0] + 0.005,
-            "y": UPPER_PANEL[0] + 0.005,
+            "y": upper[0] + 0.005,
             "yanchor": "bottom",
             "font": {"size": 12},
             "itemclick": False,
