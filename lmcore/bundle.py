@@ -36,13 +36,23 @@ _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What each byte of a file is spent on; the length before a stream counts with it."""
+
+    header: int  # and the checksum
+    leaves: dict[str, tuple[int, ...]]  # SITE/LEAF or BIAS -> bytes of each of its streams
+    vocabulary: int
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """A model read from a file, and the words it speaks."""
+    """A model read from a file, and the words it speaks. `parts` sum to `size_bytes`."""
 
     model: LanguageModel
     vocabulary: Vocabulary
     size_bytes: int
     sha256: str
+    parts: Parts
 
 
 class _LeafHeader(Settings):
@@ -112,7 +122,7 @@ def load(path: Path) -> Bundle:
     if len(data) < _PREFIX.size + _DIGEST or digest != data[-_DIGEST:]:
         raise UserError(f"{path} is damaged: it was cut short or altered")
     try:
-        model, vocabulary = _unpack(data[:-_DIGEST])
+        model, vocabulary, parts = _unpack(data[:-_DIGEST])
     except (
         ValueError,
         KeyError,
@@ -123,13 +133,14 @@ def load(path: Path) -> Bundle:
         RuntimeError,
     ) as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    return Bundle(model, vocabulary, len(data), hashlib.sha256(data).hexdigest())
+    return Bundle(model, vocabulary, len(data), hashlib.sha256(data).hexdigest(), parts)
 
 
-def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary]:
+def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary, Parts]:
     _, _, length = _PREFIX.unpack_from(body)
     position = _PREFIX.size + length
     header = _Header.model_validate_json(zlib.decompress(body[_PREFIX.size : position]))
+    header_bytes, stream_bytes = position + _DIGEST, {}
 
     def stream() -> bytes:
         nonlocal position
@@ -139,21 +150,27 @@ def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary]:
             raise ValueError("a stream ends after the file")
         return body[position - size : position]
 
-    def leaf(head: _LeafHeader, shape: tuple[int, ...]) -> Leaf:
+    def leaf(name: str, head: _LeafHeader, shape: tuple[int, ...]) -> Leaf:
         spec = LeafSpec(shape, head.codec, head.kept)
-        return Leaf.read(spec, [decode(stream(), s.shape, s.low, s.high) for s in spec.streams])
+        coded = [(stream(), s) for s in spec.streams]
+        stream_bytes[name] = tuple(_LENGTH.size + len(data) for data, _ in coded)
+        return Leaf.read(spec, [decode(data, s.shape, s.low, s.high) for data, s in coded])
 
     weights = {}
     for site, shape in header.model.site_shapes(header.words).items():
         head = header.sites[site]
         shapes = head.structure.leaf_shapes(shape)
-        leaves = {name: leaf(head.leaves[name], shapes[name]) for name in shapes}
+        leaves = {name: leaf(f"{site}/{name}", head.leaves[name], shapes[name]) for name in shapes}
         weights[site] = head.structure.weight(leaves, shape)
     biases = {
-        name: leaf(header.biases[name], shape)
+        name: leaf(name, header.biases[name], shape)
         for name, shape in header.model.bias_shapes(header.words).items()
     }
-    return LanguageModel(header.model, weights, biases).eval(), _unpack_words(stream())
+    words = stream()
+    if position != len(body):
+        raise ValueError("something follows the last stream")
+    parts = Parts(header_bytes, stream_bytes, _LENGTH.size + len(words))
+    return LanguageModel(header.model, weights, biases).eval(), _unpack_words(words), parts
 
 
 def _header_of(model: LanguageModel) -> _Header:

@@ -38,7 +38,7 @@ class LeafSpec:
         """Where there is a mask: its bits, then the codes of the values it keeps."""
         if self.kept is None:
             return self.codec.streams(self.shape, self.shape)
-        mask = Stream("mask", self.shape, 0, 1)
+        mask = Stream("mask", self.shape, 0, 1, is_codes=False)
         return [mask, *self.codec.streams((self.kept,), self.shape)]
 
     @property

@@ -15,6 +15,7 @@ COMMANDS = {
     "plot": "the front as a page and pictures",
     "export": "the chosen model: bundle, recipe, measurements",
     "evaluate": "perplexity and speed of a bundle",
+    "inspect": "why a model's matrices compress or do not",
     "replay": "run a trial again and compare",
     "publish": "all that a study has to show, in one folder",
 }

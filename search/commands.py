@@ -21,18 +21,21 @@ from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import write_atomic
+from lmcore.inspection import inspect
 from lmcore.runtime import device, prepare
 from lmcore.settings import parse
+from search import inspection_plots
 from search.config import (
     EvaluateConfig,
     ExportConfig,
+    InspectConfig,
     PlotConfig,
     PublishConfig,
     ReplayConfig,
     StudyConfig,
     SweepConfig,
 )
-from search.dense import find_dense, train_dense
+from search.dense import find_dense, need_dense, train_dense
 from search.export import check_words, export, publish
 from search.front import choose
 from search.plane import record_of
@@ -42,7 +45,14 @@ from search.results import results_of
 from search.store import Store
 from search.study import find, progress
 from search.sweep import sweep
-from search.tables import front_document, front_table, progress_document, progress_text
+from search.tables import (
+    front_document,
+    front_table,
+    inspection_document,
+    inspection_table,
+    progress_document,
+    progress_text,
+)
 from search.terminal import quiet_optuna, training_bar
 from search.units import format_size
 
@@ -113,15 +123,21 @@ def _plot(config: PlotConfig) -> Answer:
     results = results_of(config, Store(config.storage))
     folder = Path(config.to) if config.to else config.folder / "plots" / config.study
     drawn = figure(record_of(results.front, config.corpus.kind, results.beside))
-    write_atomic(folder / "front.html", page(drawn).encode())
-    files = [str(path) for path in (folder / "front.html", *_pictures(drawn, folder))]
+    files = _page(drawn, folder, "front")
     return Answer({"study": config.study, "files": files}, "\n".join(files))
 
 
-def _pictures(drawn: Figure, folder: Path) -> list[Path]:
-    """front.png and front.svg where a browser is at hand; else what to install, said aside."""
+def _page(drawn: Figure, folder: Path, name: str) -> list[str]:
+    """Write NAME.html and the pictures beside it."""
+    path = folder / f"{name}.html"
+    write_atomic(path, page(drawn).encode())
+    return [str(one) for one in (path, *_pictures(drawn, folder, name))]
+
+
+def _pictures(drawn: Figure, folder: Path, name: str) -> list[Path]:
+    """NAME.png and NAME.svg where a browser is at hand; else what to install, said aside."""
     written = []
-    for path in (folder / "front.png", folder / "front.svg"):
+    for path in (folder / f"{name}.png", folder / f"{name}.svg"):
         try:
             image(drawn, path)
         except UserError as error:
@@ -156,7 +172,7 @@ def _publish(config: PublishConfig) -> Answer:
     results = results_of(config, Store(config.storage))
     folder = Path(config.to)
     publish(config, _corpus(config), results, folder)
-    _pictures(figure(record_of(results.front, config.corpus.kind, results.beside)), folder)
+    _pictures(figure(record_of(results.front, config.corpus.kind, results.beside)), folder, "front")
     files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     return Answer({"study": config.study, "files": files}, "\n".join(files))
 
@@ -184,6 +200,16 @@ def _evaluate(config: EvaluateConfig) -> Answer:
     )
 
 
+def _inspect(config: InspectConfig) -> Answer:
+    title = config.title
+    path = Path(config.bundle) if config.bundle else need_dense(config, _corpus(config)).path
+    folder = Path(config.to) if config.to else config.folder / "plots" / (config.name or path.stem)
+    inspection = inspect(load(path))
+    files = _page(inspection_plots.figure(inspection, title), folder, "inspect")
+    document = {"bundle": str(path), **inspection_document(inspection), "files": files}
+    return Answer(document, "\n".join([f"{path}:", inspection_table(inspection), "", *files]))
+
+
 def _replay(config: ReplayConfig) -> Answer:
     results = results_of(config, Store(config.storage))
     result = replay(config, _corpus(config), results)
@@ -204,6 +230,7 @@ _RUNS: dict[str, tuple[type[StudyConfig], Callable[[Any], Answer]]] = {
     "plot": (PlotConfig, _plot),
     "export": (ExportConfig, _export),
     "evaluate": (EvaluateConfig, _evaluate),
+    "inspect": (InspectConfig, _inspect),
     "replay": (ReplayConfig, _replay),
     "publish": (PublishConfig, _publish),
 }

@@ -113,6 +113,23 @@ class PlotConfig(StudyConfig):
     to: str | None
 
 
+class InspectConfig(StudyConfig):
+    bundle: str | None
+    to: str | None
+
+    @property
+    def title(self) -> str:
+        """What is inspected: the bundle, else the study; UserError unless it is one of them."""
+        if self.bundle is None and self.name is None:
+            raise UserError("name a study (study=quickstart, say) or give bundle=FILE")
+        if self.bundle is not None and self.name is not None:
+            raise UserError(
+                f"study {self.name} and bundle {self.bundle} exclude each other: "
+                f"a study is inspected at its dense model, a bundle from the file alone"
+            )
+        return self.bundle or f"the dense model of {self.study}"
+
+
 class ReplayConfig(StudyConfig):
     trial: int | str  # as for export
 

@@ -55,6 +55,17 @@ def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
     return None
 
 
+def need_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint:
+    """The checkpoint of a study; UserError where it was not trained yet."""
+    dense = find_dense(config, corpus)
+    if dense is None:
+        raise UserError(
+            f"the dense model of {config.study} is not at hand; "
+            f"lmpareto train study={config.study} trains it"
+        )
+    return dense
+
+
 def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore) -> DenseCheckpoint:
     """Train the dense model of the settings; goes on where an earlier process was stopped."""
     key = dense_key(config, corpus)

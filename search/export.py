@@ -16,7 +16,7 @@ from lmcore.files import write_atomic, write_json
 from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
-from search.dense import find_dense
+from search.dense import need_dense
 from search.results import PUBLISHED, RECORDS, Results, write_records
 from search.terminal import training_bar
 from search.trial import Measurement, Workbench
@@ -73,9 +73,7 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
     front, and results.csv: a row for each of the front and for each baseline, with the test
     perplexity of its file and the command that gives it. Returns the files.
     """
-    dense = find_dense(config, corpus)
-    if dense is None:
-        raise UserError(f"the dense model of {config.study} is not at hand")
+    dense = need_dense(config, corpus)
     write_atomic(folder / "dense.lmb", dense.path.read_bytes())
     write_json(folder / "dense.json", dense.record)
     write_records(results, folder / RECORDS)
@@ -110,14 +108,8 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
 
 def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:
     """The workbench of a study's dense checkpoint; UserError where that was not trained yet."""
-    dense = find_dense(config, corpus)
-    if dense is None:
-        raise UserError(
-            f"the dense model of {config.study} is not at hand; "
-            f"lmpareto train study={config.study} trains it"
-        )
-    bundles = config.folder / "bundles"
-    return Workbench(corpus, dense.load(), config.seed, bundles, config.device)
+    dense = need_dense(config, corpus).load()
+    return Workbench(corpus, dense, config.seed, config.folder / "bundles", config.device)
 
 
 def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:

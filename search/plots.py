@@ -69,7 +69,7 @@ PAGE = """<!DOCTYPE html>
 <link rel="icon" href="data:,">
 <style>
 body {{ margin: 0; background: #fff; overflow-x: auto; }}
-main {{ height: 100vh; min-width: 760px; min-height: 480px; }}
+main {{ height: 100vh; min-width: 760px; min-height: {least}px; }}
 </style>
 </head>
 <body>
@@ -83,7 +83,8 @@ def figure(record: PlotRecord) -> go.Figure:
     """The picture of `record`: log-log, file size to the right, perplexity upwards.
 
     Its own size is left open: `page` fills the window and `image` sets it. The title as plain text
-    is `layout.meta["title"]`. Texts from the record are escaped, so none acts as markup.
+    is `layout.meta["title"]`, the height of its picture `layout.meta["height"]`. Texts from the
+    record are escaped, so none acts as markup.
     """
     view = view_of(record)
     labels = Labels(record, view)
@@ -100,13 +101,15 @@ def page(figure: go.Figure) -> str:
         config=PAGE_CONFIG,
         full_html=False,
         include_plotlyjs=True,
-        div_id="front",
+        div_id="chart",
     )
-    return PAGE.format(title=html.escape(figure.layout.meta["title"]), chart=chart)
+    meta = figure.layout.meta
+    return PAGE.format(title=html.escape(meta["title"]), least=3 * meta["height"] // 4, chart=chart)
 
 
 def image(figure: go.Figure, path: Path) -> None:
-    """Write the picture to `path`, 1000 x 640: SVG, or PNG with twice the pixels.
+    """Write the picture to `path`, 1000 wide and as high as it asks: SVG, or PNG with twice the
+    pixels.
 
     Raises UserError for any other suffix, where Chrome or Chromium is not found or does not start,
     and where `path` cannot be written.
@@ -114,7 +117,8 @@ def image(figure: go.Figure, path: Path) -> None:
     form = path.suffix.lower().removeprefix(".")
     if form not in ("png", "svg"):
         raise UserError(f"cannot draw {path}: the name of a picture ends in .png or .svg")
-    options = {"format": form, "width": WIDTH, "height": HEIGHT, "scale": 2 if form == "png" else 1}
+    height, scale = figure.layout.meta["height"], 2 if form == "png" else 1
+    options = {"format": form, "width": WIDTH, "height": height, "scale": scale}
     try:
         data = kaleido.calc_fig_sync(figure, options, kopts={"mathjax": False})
     except (ChromeNotFoundError, BrowserFailedError) as error:
@@ -266,7 +270,7 @@ def _layout(record: PlotRecord, view: View) -> dict[str, Any]:
     }
     return {
         "template": "none",
-        "meta": {"title": title},
+        "meta": {"title": title, "height": HEIGHT},
         "title": {
             "text": f"<b>{html.escape(title)}</b>",
             "font": {"size": 19},

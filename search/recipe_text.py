@@ -32,7 +32,7 @@ def _lines(path: str, parts: Mapping[str, Any]) -> Iterator[str]:
         part = f"{path}.{name}".removeprefix(".").removeprefix("sites.")
         if isinstance(value, Mapping) and value and all(map(_is_part, value.values())):
             yield from _lines(part, value)
-        elif text := _settings(value) if _is_part(value) else _value(value):
+        elif text := _settings(value) if _is_part(value) else setting_text(value):
             yield f"{part}: {text}"
 
 
@@ -42,12 +42,12 @@ def _is_part(value: Any) -> bool:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    texts = {name: _value(value) for name, value in settings.items()}
+    texts = {name: setting_text(value) for name, value in settings.items()}
     return ", ".join(f"{name}={text}" for name, text in texts.items() if text)
 
 
-def _value(value: Any) -> str:
-    """A setting's value in short; empty for None and for what is empty."""
+def setting_text(value: Any) -> str:
+    """A setting's value in short, as "svd(rank=40)"; empty for None and for what is empty."""
     if isinstance(value, Mapping):
         inner = _settings({name: value for name, value in value.items() if name != "kind"})
         return f"{value.get('kind', '')}({inner})" if inner else str(value.get("kind", ""))

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT, MakeModel
 
 from lmcore import bundle
+from lmcore.coding import encode
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel
@@ -77,6 +78,28 @@ def test_load_returns_what_was_saved(
         assert torch.equal(loaded.model.sites[site].dense(), weight.dense())
     for name, leaf in model.biases.items():
         assert torch.equal(loaded.model.biases[name].value(), leaf.value())
+
+
+def test_every_byte_of_a_file_is_in_a_part(
+    model: LanguageModel, data: bytes, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.lmpb"
+    path.write_bytes(data)
+    parts = bundle.load(path).parts
+    assert parts.header + sum(map(sum, parts.leaves.values())) + parts.vocabulary == len(data)
+    leaves = {
+        f"{site}/{name}": x for site, w in model.sites.items() for name, x in w.leaves.items()
+    }
+    assert list(parts.leaves) == [*leaves, *model.biases]
+    for name, leaf in {**leaves, **model.biases}.items():
+        streams = zip(leaf.write(), leaf.spec.streams, strict=True)
+        coded = [encode(array, stream.low, stream.high) for array, stream in streams]
+        assert parts.leaves[name] == tuple(4 + len(one) for one in coded)
+
+
+def test_what_follows_the_last_stream_is_refused(data: bytes, tmp_path: Path) -> None:
+    body = data[:-32] + b"more"
+    assert "damaged" in refused(tmp_path / "more", body + hashlib.sha256(body).digest())
 
 
 def test_a_cut_file_is_refused(data: bytes, tmp_path: Path) -> None:

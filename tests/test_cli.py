@@ -17,9 +17,12 @@ import pytest
 
 from lmcore.bundle import load
 from search.cli import COMMANDS
+from search.units import format_size
 from studies import COMMAND, TRIALS, Run, Shell, environment, lmpareto, write_configs, write_text
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+
+BLIND = {"PATH": "/nonexistent", "BROWSER_PATH": "/nonexistent"}  # an environment without it
 
 
 @dataclass
@@ -214,9 +217,40 @@ def test_plot_writes_a_page_that_works_offline(studio: Studio, tmp_path: Path) -
 
 def test_plot_goes_to_the_cache_by_default(studio: Studio) -> None:
     """Without a browser on its path, it still writes the page."""
-    run = studio("plot", PATH="/nonexistent", BROWSER_PATH="/nonexistent").ok()
+    run = studio("plot", **BLIND).ok()
     assert str(studio.cache / "plots" / "mine" / "front.html") in run.out
     assert (studio.cache / "plots" / "mine" / "front.html").exists()
+
+
+# --- inspect -----------------------------------------------------------------------------------
+
+
+def test_inspect_tells_of_every_byte_of_the_dense_model(studio: Studio) -> None:
+    """Without a browser on its path, it still writes the page."""
+    page = studio.cache / "plots" / "mine" / "inspect.html"
+    run = studio("inspect", "format=json", **BLIND).ok()
+    document = run.document
+    trained = studio.trained.document
+    assert (document["bundle"], document["files"]) == (trained["bundle"], [str(page)])
+    assert document["size_bytes"] == sum(document["parts"].values()) == trained["size_bytes"]
+    assert set(document["sites"]) | {"biases", "vocabulary", "header"} == set(document["parts"])
+    assert all(site["bits"] == 16 for site in document["sites"].values())
+    assert "the dense model of mine: why" in page.read_text()
+
+
+@pytest.mark.slow
+def test_inspect_of_a_bundle_takes_the_file_alone(
+    studio: Studio, exported: Run, tmp_path: Path
+) -> None:
+    """In a process of its own: it starts a browser."""
+    path = exported.document["bundle"]
+    run = lmpareto("inspect", f"bundle={path}", f"to={tmp_path}/to", cache=tmp_path / "cache").ok()
+    size = format_size(exported.document["size_bytes"])
+    assert re.search(rf"^file +{size} +100.0%$", run.out, re.MULTILINE)
+    written = {one.name for one in (tmp_path / "to").iterdir()}
+    assert written == {"inspect.html", *({"inspect.png", "inspect.svg"} if BROWSER else ())}
+    assert all(f"{tmp_path}/to/{name}" in run.out for name in written)
+    assert not (tmp_path / "cache").exists()
 
 
 # --- export, evaluate, replay ------------------------------------------------------------------
@@ -320,6 +354,7 @@ def test_json_is_one_line_of_one_document_and_nothing_else(studio: Studio, tmp_p
         "front": studio("front", "format=json"),
         "export": studio("export", f"to={tmp_path}", "format=json"),
         "evaluate": studio("evaluate", f"bundle={tmp_path}/model.lmb", "format=json"),
+        "inspect": studio("inspect", f"to={tmp_path}/plots", "format=json", **BLIND),
         "replay": studio("replay", "trial=1", "format=json"),
     }
     fields = {
@@ -419,6 +454,13 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["export", "study=mine", "to=x", "trial=bits8"],
         ["trial: got bits8", "dense"],
     ),
+    "inspect of nothing": (["inspect"], ["study=quickstart", "bundle=FILE"]),
+    "inspect of two": (["inspect", "study=mine", "bundle=x.lmb"], ["mine", "x.lmb", "exclude"]),
+    "inspect of no file": (["inspect", "bundle=no.lmb"], ["no.lmb", "No such file"]),
+    "inspect of what is not trained": (
+        ["inspect", "study=mine", "seed=9"],
+        ["the dense model of mine is not at hand", "lmpareto train study=mine"],
+    ),
     "replay of no trial": (["replay", "study=mine", "trial=99"], ["no measured trial 99"]),
     "a bundle that is not there": (["evaluate", "bundle=no.lmb"], ["no.lmb", "No such file"]),
     "a bundle that is a folder": (["evaluate", "bundle=/"], ["cannot read /"]),
@@ -485,7 +527,7 @@ def test_a_damaged_bundle(studio: Studio, exported: Run, tmp_path: Path) -> None
     studio("evaluate", f"bundle={newer}").refused("version 99", "a newer lmpareto")
 
 
-@pytest.mark.parametrize("command", ["export", "plot", "publish"])
+@pytest.mark.parametrize("command", ["export", "inspect", "plot", "publish"])
 def test_a_folder_that_is_a_file(command: str, studio: Studio, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     studio(command, f"to={tmp_path}/file").refused(f"{tmp_path}/file")

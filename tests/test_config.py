@@ -21,6 +21,7 @@ from search.cli import COMMANDS
 from search.config import (
     EvaluateConfig,
     ExportConfig,
+    InspectConfig,
     PlotConfig,
     PublishConfig,
     ReplayConfig,
@@ -43,6 +44,7 @@ OPTIONS = [(group, option) for group in GROUPS if group != "study" for option in
 SETTINGS: dict[str, type[StudyConfig]] = {
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
+    "inspect": InspectConfig,
     "plot": PlotConfig,
     "publish": PublishConfig,
     "replay": ReplayConfig,

@@ -54,6 +54,7 @@ class Stream:
     shape: Shape
     low: int
     high: int
+    is_codes: bool = True  # not a mask, nor a table that codes are read with
 
 
 @dataclass(frozen=True)
@@ -463,7 +464,7 @@ def _counts(symbols: Tensor, limit: int) -> Tensor:
 
 def table_streams(name: str, count: int) -> Iterator[Stream]:
     """The streams of `count` half-precision numbers: their high bytes, their low bytes."""
-    return (Stream(f"{name}.byte{i}", (count,), 0, 255) for i in (1, 0))
+    return (Stream(f"{name}.byte{i}", (count,), 0, 255, is_codes=False) for i in (1, 0))
 
 
 def to_bytes(values: Tensor) -> list[np.ndarray[Any, Any]]:
