@@ -12,7 +12,7 @@ from lmcore.model import LanguageModel, parameters
 
 STREAMS = 20  # parallel parts, spread over the text
 MOMENT_TOKENS = 1_000  # of each part, for the second moments
-GRADIENT_WINDOWS, WINDOW = 200, 20  # each part gives so many windows of so many tokens
+GRADIENT_WINDOWS, WINDOW = 60, 20  # each part gives so many windows of so many tokens
 
 
 class Calibration:
@@ -61,6 +61,7 @@ class Calibration:
         """Parameter -> mean squared gradient of the loss over windows of the text."""
         return self.squared_gradients(self.model)
 
+    @torch.enable_grad()
     def squared_gradients(self, model: LanguageModel) -> dict[str, Tensor]:
         """The same of any model with trainable parameters."""
         ids = self._streams(GRADIENT_WINDOWS * WINDOW + 1)
