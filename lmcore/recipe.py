@@ -19,7 +19,7 @@ from lmcore.errors import UserError
 from lmcore.files import content_key
 from lmcore.model import LanguageModel, ModelSettings
 from lmcore.settings import Settings
-from lmcore.training import TrainingSettings
+from lmcore.training import FineTuningSettings
 from lmcore.weight import AnyStructure, DenseStructure, Leaf, LeafSpec, Structure, Weight, leaf_spec
 
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
@@ -44,7 +44,7 @@ class Recipe(Settings):
 
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     biases: AnyCodec = Float16()
-    finetuning: TrainingSettings | None = None
+    finetuning: FineTuningSettings | None = None
 
     @property
     def key(self) -> str:

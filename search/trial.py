@@ -66,7 +66,15 @@ class Workbench:
         record = TrainingRecord()
         if recipe.finetuning:
             seed = int(key, 16) % 2**31
-            record = train(model, self.corpus.train, recipe.finetuning, seed, observe=observe)
+            teacher = self.dense.model if recipe.finetuning.distillation else None
+            record = train(
+                model,
+                self.corpus.train,
+                recipe.finetuning,
+                seed,
+                observe=observe,
+                teacher=teacher,
+            )
         path = self.path(key)
         save(path, model.eval(), self.dense.vocabulary)
         bundle = load(path)

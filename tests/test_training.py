@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import MakeModel
 from safetensors.torch import save
+from test_loss import plain_distillation
 from torch import Tensor
 
 from lmcore import training
@@ -21,6 +22,7 @@ from lmcore.model import LanguageModel, ModelSettings, parameters, random_model
 from lmcore.recipe import Recipe, build, resolve
 from lmcore.training import (
     DivergedError,
+    FineTuningSettings,
     Linear,
     Stepped,
     TrainingRecord,
@@ -31,10 +33,10 @@ from lmcore.training import (
 UPDATES = 19  # windows of 15 tokens in 1500 tokens cut into 5 streams
 
 
-def make_settings(**given: Any) -> TrainingSettings:
+def make_settings(**given: Any) -> FineTuningSettings:
     default = {"epochs": 2, "batch": 5, "window": 15, "rate": 1.0, "clip": 1.0}
     dropout = {"dropout": {"kind": "element", "rate": 0.2, "rows": 0.1}}
-    return TrainingSettings.model_validate({**default, **dropout, **given})
+    return FineTuningSettings.model_validate({**default, **dropout, **given})
 
 
 PLAIN: dict[str, Any] = {"dropout": {"kind": "element", "rate": 0.0}}
@@ -236,6 +238,78 @@ def test_codes_are_refreshed_every_sixteen_updates(
     assert changes == [16, 32, 48]
 
 
+# --- Distillation --------------------------------------------------------------------------------
+
+TAUGHT: dict[str, Any] = {"distillation": {"temperature": 3.0, "mix": 0.6}}
+
+
+def make_teacher(make_model: MakeModel, hidden: int = 16) -> LanguageModel:
+    """Of another size than the student, and sure of what it says."""
+    return make_model(layers=1, hidden=hidden, init=0.8)
+
+
+def test_distillation_equals_a_loop_by_hand(make_model: MakeModel, corpus: Corpus) -> None:
+    """The teacher reads the same windows without dropout, its state carried as the model's is."""
+    model, other, teacher = make_model(), make_model(), make_teacher(make_model)
+    teacher.dropout.rate = 0.5
+    settings = make_settings(
+        rate=5.0, clip=1e6, schedule={"kind": "linear", "final": 1.0}, **PLAIN, **TAUGHT
+    )
+    train(model, corpus.train[:230], settings, seed=0, teacher=teacher)
+    teacher.eval()
+    text = corpus.train[:230].view(5, 46).T
+    for update in range(6):
+        if update % 3 == 0:
+            state, their_state = other.zero_state(5), teacher.zero_state(5)
+        window = text[update % 3 * 15 :][:16]
+        with torch.no_grad():
+            hidden, their_state = teacher(window[:-1], their_state)
+            theirs = logits_of(teacher, hidden)
+        hidden, state = other(window[:-1], state)
+        state = [(h.detach(), c.detach()) for h, c in state]
+        loss = plain_distillation(
+            logits_of(other, hidden), window[1:].flatten(), theirs, temperature=3.0, mix=0.6
+        )
+        values = list(parameters(other).values())
+        with torch.no_grad():
+            for value, gradient in zip(values, torch.autograd.grad(loss, values), strict=True):
+                value.sub_(5.0 * gradient)
+    for name, value in parameters(other).items():
+        torch.testing.assert_close(parameters(model)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def logits_of(model: LanguageModel, hidden: Tensor) -> Tensor:
+    z, matrix, bias = model.head(hidden)
+    return z @ matrix.T + bias
+
+
+@pytest.mark.parametrize("mode", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("rate", [1.0, 1e37], ids=["finished", "diverged"])
+def test_the_teacher_stays_as_it_is(
+    mode: bool, rate: float, make_model: MakeModel, corpus: Corpus
+) -> None:
+    teacher = make_compressed(make_model).train(mode)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    flags = [(module.training, parameter_flags(module)) for module in teacher.modules()]
+    try:
+        settings = make_settings(rate=rate, **TAUGHT)
+        train(make_model(), corpus.train, settings, seed=0, teacher=teacher)
+    except DivergedError:
+        assert rate == 1e37
+    assert_equal(teacher.state_dict(), before)
+    assert [(module.training, parameter_flags(module)) for module in teacher.modules()] == flags
+
+
+def parameter_flags(module: torch.nn.Module) -> list[tuple[bool, bool]]:
+    return [(value.requires_grad, value.grad is None) for value in module.parameters()]
+
+
+def test_distillation_and_a_teacher_go_together(make_model: MakeModel, corpus: Corpus) -> None:
+    for given, teacher in ((TAUGHT, None), ({}, make_model())):
+        with pytest.raises(ValueError, match="teacher"):
+            train(make_model(), corpus.train, make_settings(**given), 0, teacher=teacher)
+
+
 # --- Interruptions -------------------------------------------------------------------------------
 
 
@@ -252,11 +326,20 @@ def stop_at(update: int) -> training.Observer:
 
 
 @pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
-@pytest.mark.parametrize("compressed", [False, True], ids=["dense", "compressed"])
+@pytest.mark.parametrize(
+    ("compressed", "taught"),
+    [
+        (False, False),
+        (True, False),
+        (True, True),
+    ],
+    ids=["dense", "compressed", "taught"],
+)
 @pytest.mark.parametrize("stops", [[1], [25], [UPDATES, 33]])
 def test_resumed_equals_uninterrupted(
     given: dict[str, Any],
     compressed: bool,
+    taught: bool,
     stops: list[int],
     make_model: MakeModel,
     corpus: Corpus,
@@ -264,17 +347,21 @@ def test_resumed_equals_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
-    settings = make_settings(average=0.5, weight_decay=0.001, **given)
+    more = TAUGHT if taught else {}
+    settings = make_settings(average=0.5, weight_decay=0.001, **given, **more)
 
     def run(checkpoint: Path | None, stop: int = 0) -> tuple[LanguageModel, TrainingRecord]:
         torch.manual_seed(12345)  # a new process, whose random state is another
         model = make_compressed(make_model) if compressed else make_model()
+        teacher = make_teacher(make_model) if taught else None
 
         def validate(model: LanguageModel) -> float:
             return score(model, corpus.valid, corpus.vocabulary.eos).perplexity
 
         observe = stop_at(stop)
-        return model, train(model, corpus.train, settings, 7, validate, observe, checkpoint)
+        return model, train(
+            model, corpus.train, settings, 7, validate, observe, checkpoint, teacher
+        )
 
     whole, whole_record = run(None)
     for stop in stops:
