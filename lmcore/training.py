@@ -120,6 +120,23 @@ class Observer(Protocol):
     def __call__(self, record: TrainingRecord, updates: int) -> None: ...
 
 
+class Regularizer(Protocol):
+    """What acts on the weights of a training beside its loss: penalties, proximal steps, masks.
+
+    It is a function of the parameters, the leaves' masks and `progress` alone: of an interrupted
+    training those are kept and nothing else of it. Leaves are changed by their `data` and `mask`;
+    what a mask leaves out is made zero after `after_update`, and codes are assigned anew where a
+    mask changed.
+    """
+
+    def penalty(self) -> Tensor:
+        """A differentiable scalar that is added to the loss, before gradients are clipped."""
+
+    def after_update(self, rate: float, progress: float) -> None:
+        """Called, without gradients, after each update with its rate and the fraction of all
+        updates that is done, in (0, 1]."""
+
+
 @dataclass
 class TrainingRecord:
     """What a training did."""
@@ -153,6 +170,7 @@ def train(
     observe: Observer = ignore,
     checkpoint: Path | None = None,
     teacher: LanguageModel | None = None,
+    regularizer: Regularizer | None = None,
 ) -> TrainingRecord:
     """Train `model` in place on the token ids (tokens,).
 
@@ -164,7 +182,7 @@ def train(
     Raises DivergedError, and UserError where the text is shorter than one window.
     """
     with _teaching(teacher, settings, model) as lesson:
-        run = _Run(model, ids, settings, seed, validate, checkpoint, lesson)
+        run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer)
         run.resume()
         while run.record.updates < run.updates:
             run.update()
@@ -227,10 +245,11 @@ class _Run:
         validate: Callable[[LanguageModel], float] | None,
         checkpoint: Path | None,
         lesson: _Lesson | None,
+        regularizer: Regularizer | None,
     ) -> None:
         self.model, self.settings = model, settings
         self.validate, self.checkpoint = validate, checkpoint
-        self.lesson = lesson
+        self.lesson, self.regularizer = lesson, regularizer
         taught = [_shapes(lesson.teacher)] if lesson else []
         self.key = content_key(settings.plain(), seed, _shapes(model), *taught)
         device = model.decoder_bias.data.device
@@ -267,6 +286,8 @@ class _Run:
         loss, state = self._loss(text[:-1], text[1:])
         if not math.isfinite(nats := float(loss.detach())):
             raise DivergedError(f"the loss became {nats} at update {record.updates}")
+        if self.regularizer:
+            loss = loss + self.regularizer.penalty()
         gradients = torch.autograd.grad(loss, list(self.parameters.values()))
         epoch = record.updates / self.windows
         rate = settings.rate * settings.schedule.scale(epoch, settings.epochs)
@@ -274,6 +295,8 @@ class _Run:
             self.updater.step(gradients, rate)
             for leaf in self.leaves.values():
                 leaf.updated()
+            if self.regularizer:
+                self._regularize(self.regularizer, rate)
             self.state = [(h.detach(), c.detach()) for h, c in state]
             record.updates += 1
             record.tokens += settings.window * settings.batch
@@ -294,6 +317,26 @@ class _Run:
         hidden, state = self.model(ids, self.state)
         return self.lesson.loss(*self.model.head(hidden), ids, targets), state
 
+    def _regularize(self, regularizer: Regularizer, rate: float) -> None:
+        before = {name: mask.clone() for name, mask in self._masks().items()}
+        regularizer.after_update(rate, (self.record.updates + 1) / self.updates)
+        self._keep_zeros()
+        for name, mask in self._masks().items():
+            leaf = self.leaves[name]
+            same = name in before and torch.equal(mask, before[name])
+            if not same and not leaf.codec.exact_in_training:
+                leaf.eval().codes()  # else they stay those of the mask before for some updates
+                leaf.train()
+
+    def _masks(self) -> dict[str, Tensor]:
+        return {name: leaf.mask for name, leaf in self.leaves.items() if leaf.mask is not None}
+
+    @torch.no_grad()
+    def _keep_zeros(self) -> None:
+        """Where a mask changed, neither momentum nor the average are zero by themselves."""
+        for name, mask in self._masks().items():
+            self.leaves[name].data.mul_(mask)
+
     def finish(self) -> None:
         """Take the average of the last weights where it validates better, and clean up."""
         record = self.record
@@ -301,6 +344,8 @@ class _Run:
             last = {name: value.detach().clone() for name, value in self.parameters.items()}
             before = self.validate(self.model)
             self._set(self.mean)
+            if self.regularizer:
+                self._keep_zeros()
             record.averaged = self.validate(self.model) < before
             if not record.averaged:
                 self._set(last)
@@ -318,6 +363,7 @@ class _Run:
         tensors |= _named("state", self.state)
         if self.lesson:
             tensors |= _named("teacher", self.lesson.state)
+        tensors |= {f"mask.{name}": mask for name, mask in self._masks().items()}
         for name, leaf in self.leaves.items():
             tensors |= {f"codes.{name}/{key}": value for key, value in leaf.codes_state().items()}
         tensors["random"] = torch.get_rng_state()
@@ -342,6 +388,8 @@ class _Run:
         self._set({name: tensors[f"weight.{name}"] for name in self.parameters})
         device = self.streams.device
         for name, leaf in self.leaves.items():
+            if f"mask.{name}" in tensors:
+                leaf.mask = tensors[f"mask.{name}"].to(device)
             leaf.restore_codes(_below(f"codes.{name}/", tensors))
         self.mean = {
             name: tensors[f"mean.{name}"].to(value.device)

@@ -15,6 +15,7 @@ from test_loss import plain_distillation
 from torch import Tensor
 
 from lmcore import training
+from lmcore.compress.sparsity import magnitude_mask
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
@@ -24,6 +25,7 @@ from lmcore.training import (
     DivergedError,
     FineTuningSettings,
     Linear,
+    Regularizer,
     Stepped,
     TrainingRecord,
     TrainingSettings,
@@ -310,6 +312,145 @@ def test_distillation_and_a_teacher_go_together(make_model: MakeModel, corpus: C
             train(make_model(), corpus.train, make_settings(**given), 0, teacher=teacher)
 
 
+# --- Regularizers --------------------------------------------------------------------------------
+
+
+class Calls:
+    """A regularizer that notes how it is called and does nothing."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.progress: list[float] = []
+
+    def penalty(self) -> Tensor:
+        assert torch.is_grad_enabled()
+        return torch.zeros(())
+
+    def after_update(self, rate: float, progress: float) -> None:
+        assert not torch.is_grad_enabled()
+        self.rates.append(rate)
+        self.progress.append(progress)
+
+
+class Pull(Calls):
+    """strength |w|^2 over all weights, and the small ones zero."""
+
+    def __init__(self, model: LanguageModel, strength: float, threshold: float = 0.0) -> None:
+        super().__init__()
+        self.values = list(parameters(model).values())
+        self.strength, self.threshold = strength, threshold
+
+    def penalty(self) -> Tensor:
+        return self.strength * torch.stack([value.square().sum() for value in self.values]).sum()
+
+    def after_update(self, rate: float, progress: float) -> None:
+        for value in self.values:
+            value.mul_(value.abs() >= self.threshold)
+
+
+class Prune(Calls):
+    """Magnitude masks that leave out more and more, in eight steps, whatever the leaf had."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        weights = model.sites.values()
+        self.leaves = [leaf for weight in weights for leaf in weight.leaves.values()]
+
+    def after_update(self, rate: float, progress: float) -> None:
+        sparsity = 0.7 * int(8 * progress) / 8
+        for leaf in self.leaves if sparsity else []:
+            leaf.mask = magnitude_mask(leaf.data, sparsity)
+
+
+def test_a_regularizer_is_told_rate_and_progress(make_model: MakeModel, corpus: Corpus) -> None:
+    regularizer = Calls()
+    model, other = make_model(), make_model()
+    train(model, corpus.train, make_settings(), 0, regularizer=regularizer)
+    updates = 2 * UPDATES
+    assert regularizer.rates == pytest.approx([1 - n / updates for n in range(updates)])
+    assert regularizer.progress == pytest.approx([(n + 1) / updates for n in range(updates)])
+    assert regularizer.progress[-1] == 1
+    train(other, corpus.train, make_settings(), 0)
+    assert_equal(weights_of(model), weights_of(other))
+
+
+def test_a_pull_is_weight_decay(make_model: MakeModel, corpus: Corpus) -> None:
+    pulled, decayed = make_model(), make_model()
+    settings = make_settings(clip=1e6)
+    train(pulled, corpus.train, settings, 0, regularizer=Pull(pulled, 0.005))
+    settings = settings.model_copy(update={"weight_decay": 0.01})
+    train(decayed, corpus.train, settings, 0)
+    for name, value in weights_of(decayed).items():
+        torch.testing.assert_close(weights_of(pulled)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_penalty_is_no_part_of_the_loss_that_is_looked_at(
+    make_model: MakeModel, corpus: Corpus
+) -> None:
+    class Infinite(Calls):
+        def penalty(self) -> Tensor:
+            return torch.tensor(float("inf"))
+
+    model, other = make_model(), make_model()
+    train(model, corpus.train, make_settings(), 0, regularizer=Infinite())
+    train(other, corpus.train, make_settings(), 0)
+    assert_equal(weights_of(model), weights_of(other))
+
+
+@pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
+def test_a_threshold_is_seen_by_the_next_step(
+    given: dict[str, Any], make_model: MakeModel, corpus: Corpus
+) -> None:
+    model = make_model()
+    zeros = []
+
+    def observe(record: TrainingRecord, updates: int) -> None:
+        values = torch.cat([value.flatten() for value in weights_of(model).values()])
+        assert not ((values != 0) & (values.abs() < 0.05)).any()
+        zeros.append(float((values == 0).float().mean()))
+
+    train(
+        model,
+        corpus.train,
+        make_settings(**given),
+        seed=0,
+        observe=observe,
+        regularizer=Pull(model, 0.001, threshold=0.05),
+    )
+    assert zeros[0] > 0.1
+
+
+@pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("better", [0.5, 2.0], ids=["average", "last"])
+@pytest.mark.parametrize("compressed", [False, True], ids=["dense", "compressed"])
+def test_masks_that_change_keep_their_zeros(
+    given: dict[str, Any], better: float, compressed: bool, make_model: MakeModel, corpus: Corpus
+) -> None:
+    """Even where the leaf had no mask, under momentum, and in the average."""
+    model = make_compressed(make_model) if compressed else make_model()
+
+    def look(record: TrainingRecord, updates: int) -> None:
+        for leaf in masked(model).values():
+            assert not leaf.data[~leaf.mask].any()
+            assert not leaf.value()[~leaf.mask].any()
+
+    answers = iter([1.0, 1.0, 1.0, better])
+    record = train(
+        model,
+        corpus.train,
+        make_settings(average=0.5, **given),
+        0,
+        validate=lambda _: next(answers),
+        observe=look,
+        regularizer=Prune(model),
+    )
+    assert record.averaged == (better < 1)
+    look(record, 0)
+    assert len(masked(model)) == sum(len(weight.leaves) for weight in model.sites.values())
+    for leaf in masked(model).values():
+        assert int((~leaf.mask).sum()) == round(0.7 * leaf.data.numel())
+
+
 # --- Interruptions -------------------------------------------------------------------------------
 
 
@@ -327,19 +468,22 @@ def stop_at(update: int) -> training.Observer:
 
 @pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
 @pytest.mark.parametrize(
-    ("compressed", "taught"),
+    ("compressed", "taught", "pruned"),
     [
-        (False, False),
-        (True, False),
-        (True, True),
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (False, False, True),
+        (True, True, True),
     ],
-    ids=["dense", "compressed", "taught"],
+    ids=["dense", "compressed", "taught", "pruned", "taught and pruned"],
 )
 @pytest.mark.parametrize("stops", [[1], [25], [UPDATES, 33]])
 def test_resumed_equals_uninterrupted(
     given: dict[str, Any],
     compressed: bool,
     taught: bool,
+    pruned: bool,
     stops: list[int],
     make_model: MakeModel,
     corpus: Corpus,
@@ -354,13 +498,14 @@ def test_resumed_equals_uninterrupted(
         torch.manual_seed(12345)  # a new process, whose random state is another
         model = make_compressed(make_model) if compressed else make_model()
         teacher = make_teacher(make_model) if taught else None
+        regularizer: Regularizer | None = Prune(model) if pruned else None
 
         def validate(model: LanguageModel) -> float:
             return score(model, corpus.valid, corpus.vocabulary.eos).perplexity
 
         observe = stop_at(stop)
         return model, train(
-            model, corpus.train, settings, 7, validate, observe, checkpoint, teacher
+            model, corpus.train, settings, 7, validate, observe, checkpoint, teacher, regularizer
         )
 
     whole, whole_record = run(None)
@@ -369,6 +514,7 @@ def test_resumed_equals_uninterrupted(
             run(tmp_path / "checkpoint", stop)
     resumed, record = run(tmp_path / "checkpoint")
     assert_equal(weights_of(resumed), weights_of(whole))
+    assert_equal(resumed.state_dict(), whole.state_dict())  # with the masks
     for site, weight in whole.sites.items():
         assert torch.equal(resumed.sites[site].dense(), weight.dense()), site
     assert record.valid_perplexities == whole_record.valid_perplexities
