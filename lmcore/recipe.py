@@ -33,7 +33,7 @@ from lmcore.errors import UserError
 from lmcore.files import content_key
 from lmcore.model import LanguageModel, ModelSettings, parameters
 from lmcore.settings import Settings
-from lmcore.training import TrainingSettings
+from lmcore.training import FineTuningSettings
 from lmcore.weight import (
     AnyStructure,
     DenseStructure,
@@ -130,7 +130,7 @@ class Recipe(Settings):
     ] = PruningSettings()
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     biases: AnyCodec = Float16()
-    finetuning: TrainingSettings | None = None
+    finetuning: FineTuningSettings | None = None
 
     @property
     def key(self) -> str:

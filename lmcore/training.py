@@ -6,7 +6,8 @@ import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -17,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lmcore.cells import State
 from lmcore.errors import UserError
 from lmcore.files import content_key, write_atomic
+from lmcore.loss import distillation
 from lmcore.model import Dropout, LanguageModel, parameters
 from lmcore.settings import Family, Settings
 from lmcore.weight import Leaf
@@ -85,6 +88,22 @@ class TrainingSettings(Settings):
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+class DistillationSettings(Settings):
+    """See `lmcore.loss.distillation`."""
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    mix: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class FineTuningSettings(TrainingSettings):
+    """How a compressed model is trained on; with `distillation`, after the dense model too."""
+
+    # came later: left out where there is none, so that the keys of earlier recipes stay
+    distillation: Annotated[
+        DistillationSettings | None, Field(exclude_if=lambda given: given is None)
+    ] = None
+
+
 class DenseTrainingSettings(TrainingSettings):
     """Training from a random start, uniform in [-init, init]."""
 
@@ -99,6 +118,24 @@ class Observer(Protocol):
     """Told after every update of how many; may raise to stop."""
 
     def __call__(self, record: TrainingRecord, updates: int) -> None: ...
+
+
+class Regularizer(Protocol):
+    """What acts on the weights of a training beside its loss: penalties, proximal steps, masks.
+
+    It is a function of the parameters, the leaves' masks and `progress` alone: of an interrupted
+    training those are kept and nothing else of it. Leaves are changed by their `data` and `mask`;
+    what a mask leaves out is made zero after `after_update`, and codes are assigned anew where a
+    mask changed.
+    """
+
+    def penalty(self) -> Tensor | None:
+        """Called before each update; a differentiable scalar that is added to the loss before
+        gradients are clipped, or None."""
+
+    def after_update(self, rate: float, progress: float) -> None:
+        """Called, without gradients, after each update with its rate and the fraction of all
+        updates that is done, in (0, 1]."""
 
 
 @dataclass
@@ -133,22 +170,68 @@ def train(
     validate: Callable[[LanguageModel], float] | None = None,
     observe: Observer = ignore,
     checkpoint: Path | None = None,
+    teacher: LanguageModel | None = None,
+    regularizer: Regularizer | None = None,
 ) -> TrainingRecord:
     """Train `model` in place on the token ids (tokens,).
 
     The text is cut into `batch` parallel streams, the state is carried across windows. `validate`
     gives the validation perplexity after each whole epoch, and decides at the end whether the
     average of the last weights is taken. With a `checkpoint` file the training goes on where an
-    earlier process with the same settings stopped, with the same result to the bit.
+    earlier process with the same settings stopped, with the same result to the bit. The `teacher`
+    is the model that distillation learns from; afterwards it is as it was before.
     Raises DivergedError, and UserError where the text is shorter than one window.
     """
-    run = _Run(model, ids, settings, seed, validate, checkpoint)
-    run.resume()
-    while run.record.updates < run.updates:
-        run.update()
-        observe(run.record, run.updates)
-    run.finish()
+    with _teaching(teacher, settings, model) as lesson:
+        run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer)
+        run.resume()
+        while run.record.updates < run.updates:
+            run.update()
+            observe(run.record, run.updates)
+        run.finish()
     return run.record
+
+
+class _Lesson:
+    """The teacher of a distillation, and its state, carried over the same windows."""
+
+    def __init__(self, teacher: LanguageModel, settings: DistillationSettings, batch: int) -> None:
+        self.teacher, self.settings, self.batch = teacher, settings, batch
+        self.restart()
+
+    def restart(self) -> None:
+        """A zero state."""
+        self.state = self.teacher.zero_state(self.batch)
+
+    def loss(self, z: Tensor, matrix: Tensor, bias: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
+        """The student's loss, of its `head` on ids (time, batch) with targets alike."""
+        with torch.no_grad():
+            hidden, self.state = self.teacher(ids, self.state)
+            theirs, their_matrix, their_bias = self.teacher.head(hidden)
+            logits = torch.addmm(their_bias, theirs, their_matrix.T)  # (time x batch, words)
+        temperature, mix = self.settings.temperature, self.settings.mix
+        return distillation(z, matrix, bias, targets.flatten(), logits, temperature, mix)
+
+
+@contextmanager
+def _teaching(
+    teacher: LanguageModel | None, settings: TrainingSettings, model: LanguageModel
+) -> Iterator[_Lesson | None]:
+    """The lesson that the settings ask for; meanwhile the teacher is in eval mode, on the model's
+    device."""
+    wanted = settings.distillation if isinstance(settings, FineTuningSettings) else None
+    if (teacher is None) != (wanted is None):
+        given = "no teacher" if teacher is None else "a teacher"
+        raise ValueError(f"finetuning.distillation is {wanted}, and train got {given}")
+    if teacher is None or wanted is None:
+        yield None
+        return
+    mode, home = teacher.training, teacher.decoder_bias.data.device
+    try:
+        teacher.eval().to(model.decoder_bias.data.device)
+        yield _Lesson(teacher, wanted, settings.batch)
+    finally:
+        teacher.to(home).train(mode)
 
 
 class _Run:
@@ -162,11 +245,14 @@ class _Run:
         seed: int,
         validate: Callable[[LanguageModel], float] | None,
         checkpoint: Path | None,
+        lesson: _Lesson | None,
+        regularizer: Regularizer | None,
     ) -> None:
         self.model, self.settings = model, settings
         self.validate, self.checkpoint = validate, checkpoint
-        shapes = {name: list(value.shape) for name, value in parameters(model).items()}
-        self.key = content_key(settings.plain(), seed, shapes)
+        self.lesson, self.regularizer = lesson, regularizer
+        taught = [_shapes(lesson.teacher)] if lesson else []
+        self.key = content_key(settings.plain(), seed, _shapes(model), *taught)
         device = model.decoder_bias.data.device
         check_text(settings, len(ids), "training")
         length = len(ids) // settings.batch
@@ -194,11 +280,15 @@ class _Run:
         window = record.updates % self.windows
         if window == 0:
             self.state = model.zero_state(settings.batch)
+            if self.lesson:
+                self.lesson.restart()
         first = window * settings.window
         text = self.streams[first : first + settings.window + 1]
-        loss, state = model.loss(text[:-1], text[1:], self.state)
+        loss, state = self._loss(text[:-1], text[1:])
         if not math.isfinite(nats := float(loss.detach())):
             raise DivergedError(f"the loss became {nats} at update {record.updates}")
+        if self.regularizer and (penalty := self.regularizer.penalty()) is not None:
+            loss = loss + penalty
         gradients = torch.autograd.grad(loss, list(self.parameters.values()))
         epoch = record.updates / self.windows
         rate = settings.rate * settings.schedule.scale(epoch, settings.epochs)
@@ -206,6 +296,8 @@ class _Run:
             self.updater.step(gradients, rate)
             for leaf in self.leaves.values():
                 leaf.updated()
+            if self.regularizer:
+                self._regularize(self.regularizer, rate)
             self.state = [tuple(value.detach() for value in layer) for layer in state]
             record.updates += 1
             record.tokens += settings.window * settings.batch
@@ -219,6 +311,33 @@ class _Run:
         if self.checkpoint and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             self.save(self.checkpoint)
 
+    def _loss(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, list[State]]:
+        """The loss of the text itself, ids and targets (time, batch), and the state after it."""
+        if self.lesson is None:
+            return self.model.loss(ids, targets, self.state)
+        hidden, state = self.model(ids, self.state)
+        return self.lesson.loss(*self.model.head(hidden), ids, targets), state
+
+    def _regularize(self, regularizer: Regularizer, rate: float) -> None:
+        before = {name: mask.clone() for name, mask in self._masks().items()}
+        regularizer.after_update(rate, (self.record.updates + 1) / self.updates)
+        self._keep_zeros()
+        for name, mask in self._masks().items():
+            leaf = self.leaves[name]
+            same = name in before and torch.equal(mask, before[name])
+            if not same and not leaf.codec.exact_in_training:
+                leaf.eval().codes()  # else they stay those of the mask before for some updates
+                leaf.train()
+
+    def _masks(self) -> dict[str, Tensor]:
+        return {name: leaf.mask for name, leaf in self.leaves.items() if leaf.mask is not None}
+
+    @torch.no_grad()
+    def _keep_zeros(self) -> None:
+        """Where a mask changed, neither momentum nor the average are zero by themselves."""
+        for name, mask in self._masks().items():
+            self.leaves[name].data.mul_(mask)
+
     def finish(self) -> None:
         """Take the average of the last weights where it validates better, and clean up."""
         record = self.record
@@ -226,6 +345,8 @@ class _Run:
             last = {name: value.detach().clone() for name, value in self.parameters.items()}
             before = self.validate(self.model)
             self._set(self.mean)
+            if self.regularizer:
+                self._keep_zeros()
             record.averaged = self.validate(self.model) < before
             if not record.averaged:
                 self._set(last)
@@ -240,8 +361,10 @@ class _Run:
         tensors = {f"weight.{name}": value for name, value in self.parameters.items()}
         tensors |= {f"mean.{name}": value for name, value in self.mean.items()}
         tensors |= {f"updater.{name}": value for name, value in self.updater.state().items()}
-        for layer, values in enumerate(self.state):
-            tensors |= {f"state.{layer}.{index}": value for index, value in enumerate(values)}
+        tensors |= _named("state", self.state)
+        if self.lesson:
+            tensors |= _named("teacher", self.lesson.state)
+        tensors |= {f"mask.{name}": mask for name, mask in self._masks().items()}
         for name, leaf in self.leaves.items():
             tensors |= {f"codes.{name}/{key}": value for key, value in leaf.codes_state().items()}
         tensors["random"] = torch.get_rng_state()
@@ -264,19 +387,42 @@ class _Run:
             return
         self.record = TrainingRecord(**json.loads(metadata["record"]))
         self._set({name: tensors[f"weight.{name}"] for name in self.parameters})
+        device = self.streams.device
         for name, leaf in self.leaves.items():
+            if f"mask.{name}" in tensors:
+                leaf.mask = tensors[f"mask.{name}"].to(device)
             leaf.restore_codes(_below(f"codes.{name}/", tensors))
         self.mean = {
             name: tensors[f"mean.{name}"].to(value.device)
             for name, value in self.parameters.items()
         }
         self.updater.restore(_below("updater.", tensors))
-        device = self.streams.device
-        self.state = [
-            tuple(tensors[f"state.{layer}.{index}"].to(device) for index in range(len(values)))
-            for layer, values in enumerate(self.state)
-        ]
+        self.state = _states("state", tensors, self.state, device)
+        if self.lesson:
+            self.lesson.state = _states("teacher", tensors, self.lesson.state, device)
         torch.set_rng_state(tensors["random"])
+
+
+def _shapes(model: LanguageModel) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in parameters(model).items()}
+
+
+def _named(name: str, states: list[State]) -> dict[str, Tensor]:
+    """The states of the layers, each tensor by a name; `_states` makes them again."""
+    return {
+        f"{name}.{layer}.{part}": value
+        for layer, state in enumerate(states)
+        for part, value in enumerate(state)
+    }
+
+
+def _states(
+    name: str, tensors: dict[str, Tensor], like: list[State], device: torch.device
+) -> list[State]:
+    return [
+        tuple(tensors[f"{name}.{layer}.{part}"].to(device) for part in range(len(state)))
+        for layer, state in enumerate(like)
+    ]
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -78,12 +78,14 @@ class Workbench:
         model = build(start.model, recipe, start).to(self.device)
         record = TrainingRecord()
         if recipe.finetuning:
+            teacher = self.dense.model if recipe.finetuning.distillation else None
             record = train(
                 model,
                 self.corpus.train,
                 recipe.finetuning,
                 _seed(key),
                 observe=observe,
+                teacher=teacher,
                 regularizer=schedule_of(recipe, model),
             )
         path = self.path(key)

@@ -116,6 +116,25 @@ def test_equal_models_have_equal_keys_and_unequal_ones_do_not() -> None:
     assert without.finetuning is None
 
 
+def test_keys_of_recipes_without_distillation_stay_what_they_were() -> None:
+    """Published measurements are found by them."""
+    assert Recipe().key == "ed343fcaaa517fc1"
+    assert resolved().key == "4eddf33c9c2d05ea"
+    assert resolved(finetuning=FINETUNING).key == "1033d2178d145ecc"
+    sites = {"*": {"bits": {"kind": "kmeans", "bits": 4}, "sparsity": 0.5}}
+    assert resolved(sites=sites, finetuning=FINETUNING).key == "ddc7010042adc082"
+
+
+def test_distillation_is_part_of_the_recipe() -> None:
+    given = {**FINETUNING, "distillation": {"mix": 0.3}}
+    recipe = resolved(finetuning=given)
+    assert recipe.plain()["finetuning"]["distillation"] == {"temperature": 2.0, "mix": 0.3}
+    assert parse(Recipe, recipe.plain()) == recipe
+    assert recipe.key != resolved(finetuning=FINETUNING).key
+    assert "distillation" not in resolved(finetuning=FINETUNING).plain()["finetuning"]
+    assert resolved(finetuning={**given, "distillation": None}) == resolved(finetuning=FINETUNING)
+
+
 @pytest.mark.parametrize("name", ["lstm.2.input", "lsmt.*", "Decoder", "*.bias"])
 def test_unknown_site_or_pattern_is_refused_with_the_list(name: str) -> None:
     with pytest.raises(UserError) as error:
@@ -150,6 +169,14 @@ def test_unknown_site_or_pattern_is_refused_with_the_list(name: str) -> None:
         (
             {"finetuning": {**FINETUNING, "rate": -1}},
             ["recipe.finetuning.rate", "-1", "greater than 0"],
+        ),
+        (
+            {"finetuning": {**FINETUNING, "distillation": {"mix": 0}}},
+            ["recipe.finetuning.distillation.mix", "0", "greater than 0"],
+        ),
+        (
+            {"finetuning": {**FINETUNING, "distillation": {"temperature": float("inf")}}},
+            ["recipe.finetuning.distillation.temperature", "inf", "finite"],
         ),
     ],
 )

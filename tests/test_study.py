@@ -8,12 +8,16 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
-from lmcore.bundle import load
-from lmcore.corpus import load_corpus
+from lmcore.bundle import load, save
+from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
+from lmcore.model import LanguageModel
+from lmcore.recipe import Recipe, resolve
+from lmcore.settings import parse
 from search.config import SweepConfig
 from search.front import Point
 from search.results import results_of
@@ -424,3 +428,32 @@ def test_the_same_study_gives_the_same_trials(tmp_path: Path) -> None:
     one, two = (sweep_here(settings(tmp_path / name, trials=2)) for name in ("a", "b"))
     assert [row.params for row in one.study.trials] == [row.params for row in two.study.trials]
     assert [row.values for row in one.study.trials] == [row.values for row in two.study.trials]
+
+
+# --- distillation ------------------------------------------------------------------------------
+
+
+def test_a_recipe_with_distillation_learns_from_the_dense_model(
+    dense: LanguageModel, corpus: Corpus, tmp_path: Path
+) -> None:
+    """It differs from the recipe without, says so in its key, and leaves the dense model alone."""
+    save(tmp_path / "dense.lmb", dense, corpus.vocabulary)
+    bench = Workbench(corpus, load(tmp_path / "dense.lmb"), 1, tmp_path, "cpu")
+    teacher = bench.dense.model
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    finetuning = {
+        "epochs": 1,
+        "batch": 5,
+        "rate": 0.5,
+        "dropout": {"kind": "element", "rate": 0.1},
+    }
+    taught = {**finetuning, "distillation": {"temperature": 2.0, "mix": 0.7}}
+    measured = [
+        bench.measure(resolve(parse(Recipe, {"finetuning": given}), dense.settings, dense.words))
+        for given in (finetuning, taught, taught)
+    ]
+    assert len({row.key for row in measured}) == len({row.sha256 for row in measured}) == 2
+    assert measured[1].sha256 == measured[2].sha256
+    assert not any(module.training for module in teacher.modules())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name])

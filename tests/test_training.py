@@ -11,9 +11,11 @@ import pytest
 import torch
 from conftest import MakeModel
 from safetensors.torch import save
+from test_loss import plain_distillation
 from torch import Tensor
 
 from lmcore import training
+from lmcore.compress.sparsity import magnitude_mask
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
@@ -21,7 +23,9 @@ from lmcore.model import LanguageModel, ModelSettings, parameters, random_model
 from lmcore.recipe import Recipe, build, resolve
 from lmcore.training import (
     DivergedError,
+    FineTuningSettings,
     Linear,
+    Regularizer,
     Stepped,
     TrainingRecord,
     TrainingSettings,
@@ -31,10 +35,10 @@ from lmcore.training import (
 UPDATES = 19  # windows of 15 tokens in 1500 tokens cut into 5 streams
 
 
-def make_settings(**given: Any) -> TrainingSettings:
+def make_settings(**given: Any) -> FineTuningSettings:
     default = {"epochs": 2, "batch": 5, "window": 15, "rate": 1.0, "clip": 1.0}
     dropout = {"dropout": {"kind": "element", "rate": 0.2, "rows": 0.1}}
-    return TrainingSettings.model_validate({**default, **dropout, **given})
+    return FineTuningSettings.model_validate({**default, **dropout, **given})
 
 
 PLAIN: dict[str, Any] = {"dropout": {"kind": "element", "rate": 0.0}}
@@ -236,6 +240,217 @@ def test_codes_are_refreshed_every_sixteen_updates(
     assert changes == [16, 32, 48]
 
 
+# --- Distillation --------------------------------------------------------------------------------
+
+TAUGHT: dict[str, Any] = {"distillation": {"temperature": 3.0, "mix": 0.6}}
+
+
+def make_teacher(make_model: MakeModel, hidden: int = 16) -> LanguageModel:
+    """Of another size than the student, and sure of what it says."""
+    return make_model(layers=1, hidden=hidden, init=0.8)
+
+
+def test_distillation_equals_a_loop_by_hand(make_model: MakeModel, corpus: Corpus) -> None:
+    """The teacher reads the same windows without dropout, its state carried as the model's is."""
+    model, other, teacher = make_model(), make_model(), make_teacher(make_model)
+    teacher.dropout.rate = 0.5
+    settings = make_settings(
+        rate=5.0, clip=1e6, schedule={"kind": "linear", "final": 1.0}, **PLAIN, **TAUGHT
+    )
+    train(model, corpus.train[:230], settings, seed=0, teacher=teacher)
+    teacher.eval()
+    text = corpus.train[:230].view(5, 46).T
+    for update in range(6):
+        if update % 3 == 0:
+            state, their_state = other.zero_state(5), teacher.zero_state(5)
+        window = text[update % 3 * 15 :][:16]
+        with torch.no_grad():
+            hidden, their_state = teacher(window[:-1], their_state)
+            theirs = logits_of(teacher, hidden)
+        hidden, state = other(window[:-1], state)
+        state = [(h.detach(), c.detach()) for h, c in state]
+        loss = plain_distillation(
+            logits_of(other, hidden), window[1:].flatten(), theirs, temperature=3.0, mix=0.6
+        )
+        values = list(parameters(other).values())
+        with torch.no_grad():
+            for value, gradient in zip(values, torch.autograd.grad(loss, values), strict=True):
+                value.sub_(5.0 * gradient)
+    for name, value in parameters(other).items():
+        torch.testing.assert_close(parameters(model)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def logits_of(model: LanguageModel, hidden: Tensor) -> Tensor:
+    z, matrix, bias = model.head(hidden)
+    return z @ matrix.T + bias
+
+
+@pytest.mark.parametrize("mode", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("rate", [1.0, 1e37], ids=["finished", "diverged"])
+def test_the_teacher_stays_as_it_is(
+    mode: bool, rate: float, make_model: MakeModel, corpus: Corpus
+) -> None:
+    teacher = make_compressed(make_model).train(mode)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    flags = [(module.training, parameter_flags(module)) for module in teacher.modules()]
+    try:
+        settings = make_settings(rate=rate, **TAUGHT)
+        train(make_model(), corpus.train, settings, seed=0, teacher=teacher)
+    except DivergedError:
+        assert rate == 1e37
+    assert_equal(teacher.state_dict(), before)
+    assert [(module.training, parameter_flags(module)) for module in teacher.modules()] == flags
+
+
+def parameter_flags(module: torch.nn.Module) -> list[tuple[bool, bool]]:
+    return [(value.requires_grad, value.grad is None) for value in module.parameters()]
+
+
+def test_distillation_and_a_teacher_go_together(make_model: MakeModel, corpus: Corpus) -> None:
+    for given, teacher in ((TAUGHT, None), ({}, make_model())):
+        with pytest.raises(ValueError, match="teacher"):
+            train(make_model(), corpus.train, make_settings(**given), 0, teacher=teacher)
+
+
+# --- Regularizers --------------------------------------------------------------------------------
+
+
+class Calls:
+    """A regularizer that notes how it is called and does nothing."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.progress: list[float] = []
+
+    def penalty(self) -> Tensor:
+        assert torch.is_grad_enabled()
+        return torch.zeros(())
+
+    def after_update(self, rate: float, progress: float) -> None:
+        assert not torch.is_grad_enabled()
+        self.rates.append(rate)
+        self.progress.append(progress)
+
+
+class Pull(Calls):
+    """strength |w|^2 over all weights, and the small ones zero."""
+
+    def __init__(self, model: LanguageModel, strength: float, threshold: float = 0.0) -> None:
+        super().__init__()
+        self.values = list(parameters(model).values())
+        self.strength, self.threshold = strength, threshold
+
+    def penalty(self) -> Tensor:
+        return self.strength * torch.stack([value.square().sum() for value in self.values]).sum()
+
+    def after_update(self, rate: float, progress: float) -> None:
+        for value in self.values:
+            value.mul_(value.abs() >= self.threshold)
+
+
+class Prune(Calls):
+    """Magnitude masks that leave out more and more, in eight steps, whatever the leaf had."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        weights = model.sites.values()
+        self.leaves = [leaf for weight in weights for leaf in weight.leaves.values()]
+
+    def after_update(self, rate: float, progress: float) -> None:
+        sparsity = 0.7 * int(8 * progress) / 8
+        for leaf in self.leaves if sparsity else []:
+            leaf.mask = magnitude_mask(leaf.data, sparsity)
+
+
+def test_a_regularizer_is_told_rate_and_progress(make_model: MakeModel, corpus: Corpus) -> None:
+    regularizer = Calls()
+    model, other = make_model(), make_model()
+    train(model, corpus.train, make_settings(), 0, regularizer=regularizer)
+    updates = 2 * UPDATES
+    assert regularizer.rates == pytest.approx([1 - n / updates for n in range(updates)])
+    assert regularizer.progress == pytest.approx([(n + 1) / updates for n in range(updates)])
+    assert regularizer.progress[-1] == 1
+    train(other, corpus.train, make_settings(), 0)
+    assert_equal(weights_of(model), weights_of(other))
+
+
+def test_a_pull_is_weight_decay(make_model: MakeModel, corpus: Corpus) -> None:
+    pulled, decayed = make_model(), make_model()
+    settings = make_settings(clip=1e6)
+    train(pulled, corpus.train, settings, 0, regularizer=Pull(pulled, 0.005))
+    settings = settings.model_copy(update={"weight_decay": 0.01})
+    train(decayed, corpus.train, settings, 0)
+    for name, value in weights_of(decayed).items():
+        torch.testing.assert_close(weights_of(pulled)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_penalty_is_no_part_of_the_loss_that_is_looked_at(
+    make_model: MakeModel, corpus: Corpus
+) -> None:
+    class Infinite(Calls):
+        def penalty(self) -> Tensor:
+            return torch.tensor(float("inf"))
+
+    model, other = make_model(), make_model()
+    train(model, corpus.train, make_settings(), 0, regularizer=Infinite())
+    train(other, corpus.train, make_settings(), 0)
+    assert_equal(weights_of(model), weights_of(other))
+
+
+@pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
+def test_a_threshold_is_seen_by_the_next_step(
+    given: dict[str, Any], make_model: MakeModel, corpus: Corpus
+) -> None:
+    model = make_model()
+    zeros = []
+
+    def observe(record: TrainingRecord, updates: int) -> None:
+        values = torch.cat([value.flatten() for value in weights_of(model).values()])
+        assert not ((values != 0) & (values.abs() < 0.05)).any()
+        zeros.append(float((values == 0).float().mean()))
+
+    train(
+        model,
+        corpus.train,
+        make_settings(**given),
+        seed=0,
+        observe=observe,
+        regularizer=Pull(model, 0.001, threshold=0.05),
+    )
+    assert zeros[0] > 0.1
+
+
+@pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("better", [0.5, 2.0], ids=["average", "last"])
+@pytest.mark.parametrize("compressed", [False, True], ids=["dense", "compressed"])
+def test_masks_that_change_keep_their_zeros(
+    given: dict[str, Any], better: float, compressed: bool, make_model: MakeModel, corpus: Corpus
+) -> None:
+    """Even where the leaf had no mask, under momentum, and in the average."""
+    model = make_compressed(make_model) if compressed else make_model()
+
+    def look(record: TrainingRecord, updates: int) -> None:
+        for leaf in masked(model).values():
+            assert not leaf.data[~leaf.mask].any()
+            assert not leaf.value()[~leaf.mask].any()
+
+    answers = iter([1.0, 1.0, 1.0, better])
+    record = train(
+        model,
+        corpus.train,
+        make_settings(average=0.5, **given),
+        0,
+        validate=lambda _: next(answers),
+        observe=look,
+        regularizer=Prune(model),
+    )
+    assert record.averaged == (better < 1)
+    look(record, 0)
+    assert len(masked(model)) == sum(len(weight.leaves) for weight in model.sites.values())
+    for leaf in masked(model).values():
+        assert int((~leaf.mask).sum()) == round(0.7 * leaf.data.numel())
+
+
 # --- Interruptions -------------------------------------------------------------------------------
 
 
@@ -252,11 +467,23 @@ def stop_at(update: int) -> training.Observer:
 
 
 @pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
-@pytest.mark.parametrize("compressed", [False, True], ids=["dense", "compressed"])
+@pytest.mark.parametrize(
+    ("compressed", "taught", "pruned"),
+    [
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (False, False, True),
+        (True, True, True),
+    ],
+    ids=["dense", "compressed", "taught", "pruned", "taught and pruned"],
+)
 @pytest.mark.parametrize("stops", [[1], [25], [UPDATES, 33]])
 def test_resumed_equals_uninterrupted(
     given: dict[str, Any],
     compressed: bool,
+    taught: bool,
+    pruned: bool,
     stops: list[int],
     make_model: MakeModel,
     corpus: Corpus,
@@ -264,17 +491,22 @@ def test_resumed_equals_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
-    settings = make_settings(average=0.5, weight_decay=0.001, **given)
+    more = TAUGHT if taught else {}
+    settings = make_settings(average=0.5, weight_decay=0.001, **given, **more)
 
     def run(checkpoint: Path | None, stop: int = 0) -> tuple[LanguageModel, TrainingRecord]:
         torch.manual_seed(12345)  # a new process, whose random state is another
         model = make_compressed(make_model) if compressed else make_model()
+        teacher = make_teacher(make_model) if taught else None
+        regularizer: Regularizer | None = Prune(model) if pruned else None
 
         def validate(model: LanguageModel) -> float:
             return score(model, corpus.valid, corpus.vocabulary.eos).perplexity
 
         observe = stop_at(stop)
-        return model, train(model, corpus.train, settings, 7, validate, observe, checkpoint)
+        return model, train(
+            model, corpus.train, settings, 7, validate, observe, checkpoint, teacher, regularizer
+        )
 
     whole, whole_record = run(None)
     for stop in stops:
@@ -282,6 +514,7 @@ def test_resumed_equals_uninterrupted(
             run(tmp_path / "checkpoint", stop)
     resumed, record = run(tmp_path / "checkpoint")
     assert_equal(weights_of(resumed), weights_of(whole))
+    assert_equal(resumed.state_dict(), whole.state_dict())  # with the masks
     for site, weight in whole.sites.items():
         assert torch.equal(resumed.sites[site].dense(), weight.dense()), site
     assert record.valid_perplexities == whole_record.valid_perplexities
