@@ -96,6 +96,10 @@ class RHN(Cell):
     Each step goes through `depth` layers, s_0 = h, h' = s_depth, x at the first alone:
     s_l = t s + (1 - t) s_{l-1}, s = tanh(W x + R_l s_{l-1} + b_l), t = sigma(the same of its own).
     W (2H, in), every R (2H, width), every b (2H,), s and t stacked.
+
+    Theirs starts the bias of t at -2. At depth 5 it is not needed (1 x 200, Python's documentation,
+    6 epochs: valid 56.3 against 43.7 without by Adam 0.005, 54.0 against 55.7 by Adam 0.002, 63.6
+    against 67.6 by SGD); at depth 10 it helps (1 x 96, Adam 0.005: 87.4 against 118.3).
     """
 
     kind: Literal["rhn"] = "rhn"
