@@ -45,8 +45,9 @@ class Calibration:
             for window in torch.split(ids, WINDOW):
                 x = model.embedding.rows(window)
                 for index, layer in enumerate(model.layers):
-                    h, state[index] = layer.run(x, state[index], lambda matrix: matrix)
-                    for name, values in layer.site_inputs(x, h).items():
+                    before = state[index]
+                    h, state[index] = layer.run(x, before, lambda matrix: matrix)
+                    for name, values in layer.site_inputs(x, before, h).items():
                         add(f"{prefix}.{index}.{name}", values)
                     add(f"{prefix}.{index}.projection", h)
                     x = layer.project(h)

@@ -22,7 +22,14 @@ Drop = Callable[[Tensor], Tensor]
 
 
 class Cell(Family, ABC):
-    """The equations of a recurrent layer. `gates` matrices are stacked in each of its sites."""
+    """The equations of a recurrent layer. `gates` matrices are stacked in each of its sites.
+
+    What hidden unit k touches in a layer, in every cell: rows k, H + k, 2 H + k, ... of every site
+    but `projection`, the same entries of every vector, and column k of every site that acts on h.
+    That is `projection` where there is one, else every site but `input`, and whatever reads the
+    layer's output. So a layer without unit k is the same layer with one unit less: the intrinsic
+    sparse structures of Wen et al. (2018), in the highway network row and column k at all depths.
+    """
 
     prefix: ClassVar[str]  # of its sites' names
     gates: ClassVar[int]
@@ -46,6 +53,9 @@ AnyCell = Annotated[SerializeAsAny[Cell], BeforeValidator(Cell.pick)]
 class Layer(nn.Module, ABC):
     """One recurrent layer (time, batch, in) -> (time, batch, width)."""
 
+    gates: ClassVar[int]
+    states: ClassVar[int] = 1  # how many tensors its state is of; the first is h
+
     def __init__(self, weights: dict[str, Weight], vectors: dict[str, Leaf]) -> None:
         super().__init__()
         self._weights = nn.ModuleDict(weights)
@@ -62,13 +72,14 @@ class Layer(nn.Module, ABC):
         return {name: cast(Leaf, leaf) for name, leaf in self._vectors.items()}
 
     @property
-    @abstractmethod
     def hidden(self) -> int:
         """How many units it has."""
+        return self.weights["input"].shape[0] // self.gates
 
-    @abstractmethod
     def zero_state(self, batch: int) -> State:
         """The state before the first token."""
+        vector = next(iter(self.vectors.values())).data
+        return (vector.new_zeros(batch, self.hidden),) * self.states
 
     @abstractmethod
     def run(self, x: Tensor, state: State, drop: Drop) -> tuple[Tensor, State]:
@@ -82,10 +93,6 @@ class Layer(nn.Module, ABC):
         h, state = self.run(x, state, drop)
         return self.project(h), state
 
-    def project(self, h: Tensor) -> Tensor:
-        """(..., hidden) -> (..., width): m = P h, or h itself."""
-        return self.weights["projection"].matmul(h) if "projection" in self.weights else h
-
     def recurrent(self, name: str) -> Tensor:
         """A recurrent matrix as it acts on h: (gates x hidden, hidden)."""
         matrix = self.weights[name].dense()
@@ -93,10 +100,18 @@ class Layer(nn.Module, ABC):
             return matrix @ self.weights["projection"].dense()
         return matrix
 
-    def site_inputs(self, x: Tensor, h: Tensor) -> dict[str, Tensor]:
-        """Site -> what its matrix is multiplied with, (time, batch, in), given x and h of `run`."""
+    def site_inputs(self, x: Tensor, state: State, h: Tensor) -> dict[str, Tensor]:
+        """Site -> what its matrix is multiplied with, (time, batch, in).
+
+        x and the state before the first step are what `run` got, h is what it gave.
+        """
+        before = torch.cat([state[0].unsqueeze(0), h[:-1]])
         inputs = {"input": x, "projection": h}
-        return {name: inputs.get(name, self.project(h)) for name in self.weights}
+        return {name: inputs.get(name, self.project(before)) for name in self.weights}
+
+    def project(self, h: Tensor) -> Tensor:
+        """P h, or h where there is no projection: (..., hidden) -> (..., width)."""
+        return self.weights["projection"].matmul(h) if "projection" in self.weights else h
 
 
 def projected(
@@ -128,16 +143,10 @@ class LSTM(Cell):
 
 
 class LSTMLayer(Layer):
-    """The LSTM by torch's fused kernel, whatever form the weights have."""
+    """The LSTM by torch's fused kernel, whatever form the weights have. Its state is h and c."""
 
-    @property
-    def hidden(self) -> int:
-        return self.vectors["bias"].shape[0] // 4
-
-    def zero_state(self, batch: int) -> State:
-        """h and c."""
-        zeros = self.vectors["bias"].data.new_zeros(batch, self.hidden)
-        return zeros, zeros
+    gates = LSTM.gates
+    states = 2
 
     def run(self, x: Tensor, state: State, drop: Drop) -> tuple[Tensor, State]:
         bias = self.vectors["bias"].value()

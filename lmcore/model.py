@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+import lmcore.looped_cells  # noqa: F401, makes its cells known
 from lmcore.cells import LSTM, AnyCell, Layer, State
 from lmcore.loss import cross_entropy
 from lmcore.settings import Settings
@@ -120,7 +121,7 @@ class Dropout(nn.Module):
         return x * keep[ids].unsqueeze(2)
 
     def weights(self, matrix: Tensor) -> Tensor:
-        """A recurrent matrix (4H, H) with dropped weights zero."""
+        """A recurrent matrix (gates x H, H) with dropped weights zero."""
         return dropout(matrix, self.recurrent_rate, self.training)
 
 
@@ -220,7 +221,7 @@ def random_model(
     return LanguageModel(settings, weights, biases)
 
 
-def model_of(
+def dense_model(
     settings: ModelSettings, matrices: dict[str, Tensor], biases: dict[str, Leaf]
 ) -> LanguageModel:
     """A dense model of these matrices, site by site, for inference until it is trained."""

@@ -177,7 +177,7 @@ def _canonical(
     settings: SiteSettings, site: str, shape: tuple[int, int], one_threshold: bool
 ) -> SiteSettings:
     structure = settings.structure.canonical(site, shape)
-    if _packed(structure, settings, shape) >= _packed(DenseStructure(), settings, shape):
+    if _packed(structure, settings, shape) > _packed(DenseStructure(), settings, shape):
         structure = DenseStructure()
     sparsity = settings.sparsity if one_threshold else 0.0
     for name, leaf in structure.leaf_shapes(shape).items():

@@ -129,7 +129,7 @@ def nearest_level(values: Tensor, levels: Tensor) -> Tensor:
     """(rows, n), levels (1 or rows, count) in order -> the index of the nearest, int16."""
     between = (levels[:, 1:] + levels[:, :-1]) / 2
     if len(levels) == 1:
-        return torch.bucketize(values, between[0]).short()
+        return torch.bucketize(values.contiguous(), between[0]).short()
     return torch.searchsorted(between.contiguous(), values.contiguous()).short()
 
 

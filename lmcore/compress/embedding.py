@@ -6,7 +6,7 @@ import torch
 
 from lmcore.calibration import Calibration
 from lmcore.compress.low_rank import DAMPING, roots, truncated_svd
-from lmcore.model import LanguageModel, ModelSettings, model_of
+from lmcore.model import LanguageModel, ModelSettings, dense_model
 
 
 def narrower(size: int, model: ModelSettings) -> int:
@@ -45,7 +45,7 @@ def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) 
             matrices["decoder.projection"] = to_decoder
         else:  # as wide as the last layer's output: its projection takes the map in
             _absorb(matrices, f"{settings.cell.prefix}.{settings.layers - 1}.", to_decoder)
-    return model_of(shaped, matrices, model.biases)
+    return dense_model(shaped, matrices, model.biases)
 
 
 def _absorb(matrices: dict[str, torch.Tensor], layer: str, square: torch.Tensor) -> None:

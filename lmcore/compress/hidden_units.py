@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lmcore.model import LanguageModel, ModelSettings, model_of
+from lmcore.model import LanguageModel, ModelSettings, dense_model
 from lmcore.settings import Settings
 from lmcore.training import Observer, TrainingSettings, ignore, train
 from lmcore.weight import Dense, Leaf
@@ -158,7 +158,7 @@ def with_fewer_units(
     """
     matrices = {site: weight.dense().detach() for site, weight in dense.sites.items()}
     biases = {name: Leaf(leaf.value().detach()) for name, leaf in dense.biases.items()}
-    model = model_of(dense.settings, matrices, biases)
+    model = dense_model(dense.settings, matrices, biases)
     lasso = GroupLasso(model, settings)
     train(
         model,
@@ -200,7 +200,7 @@ def remove_units(model: LanguageModel, embedding: bool) -> LanguageModel:
         {**settings.model_dump(), "hidden": tuple(hidden), "embedding": size}
     )
     biases = {name: Leaf(value) for name, value in vectors.items()}
-    return model_of(shaped, matrices, biases)
+    return dense_model(shaped, matrices, biases)
 
 
 def _take(tensor: Tensor, axis: int, kept: Tensor, count: int) -> Tensor:

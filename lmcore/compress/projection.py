@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmcore.calibration import Calibration
 from lmcore.compress.low_rank import roots
-from lmcore.model import LanguageModel, ModelSettings, model_of
+from lmcore.model import LanguageModel, ModelSettings, dense_model
 
 
 def projected_widths(
@@ -62,7 +62,7 @@ def project(
         if tied and width != settings.embedding:
             # the tied embedding is as wide as h was: its decoder is reached from m
             matrices["decoder.projection"] = to_wide
-    return model_of(shaped, matrices, model.biases)
+    return dense_model(shaped, matrices, model.biases)
 
 
 def _best_map(matrices: list[Tensor], moments: Tensor, width: int) -> tuple[Tensor, Tensor]:
