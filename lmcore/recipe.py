@@ -158,6 +158,8 @@ def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
     if recipe.biases.needs_inputs:
         raise UserError("recipe.biases.feedback: got true; nothing multiplies a bias")
     finetuning = recipe.finetuning if recipe.finetuning and recipe.finetuning.epochs else None
+    if finetuning and finetuning.distillation and not finetuning.distillation.mix:
+        finetuning = finetuning.model_copy(update={"distillation": None})
     pruned = any(site.sparsity for site in sites.values())
     pruning = recipe.pruning if pruned else PruningSettings()
     if finetuning is None and pruning.schedule == "cubic":

@@ -74,9 +74,10 @@ def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
 def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path) -> list[Path]:
     """Write what a stranger needs to look at a study, take its models and replay its numbers.
 
-    dense.lmb and dense.json (unless a study beside this one has the same), trials.jsonl (every recipe and measurement), bundles/N.lmb of the
-    front, and results.csv: a row for each of the front and for each baseline, with the test
-    perplexity of its file and the command that gives it. Returns the files.
+    dense.lmb and dense.json (unless a study beside this one has the same), trials.jsonl (every
+    recipe and measurement), bundles/N.lmb of the front, and results.csv: a row for each of the
+    front and for each baseline, with the test perplexity of its file and the command that gives
+    it. Returns the files.
     """
     dense = need_dense(config, corpus)
     kept_dense = _published_dense(dense, folder)

@@ -171,8 +171,8 @@ def test_unknown_site_or_pattern_is_refused_with_the_list(name: str) -> None:
             ["recipe.finetuning.rate", "-1", "greater than 0"],
         ),
         (
-            {"finetuning": {**FINETUNING, "distillation": {"mix": 0}}},
-            ["recipe.finetuning.distillation.mix", "0", "greater than 0"],
+            {"finetuning": {**FINETUNING, "distillation": {"mix": -1}}},
+            ["recipe.finetuning.distillation.mix", "-1", "greater than or equal to 0"],
         ),
         (
             {"finetuning": {**FINETUNING, "distillation": {"temperature": float("inf")}}},
