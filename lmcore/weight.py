@@ -23,6 +23,7 @@ from lmcore.compress.quantization import Codec, Codes, Evidence, Float32, Stream
 from lmcore.settings import Family
 
 Shape = tuple[int, ...]
+_OLDER = -1  # than any version of the data
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class Leaf(nn.Module):
         tables = {name: value for name, value in state.items() if name not in ("age", "symbols")}
         self._adopt(Codes(state["symbols"], tables).to(self.data.device))
         self._age = int(state["age"])
+        if self._age:
+            self._assigned_at = _OLDER
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Leaf:
         """Moving to another device takes the codes along."""

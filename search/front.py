@@ -26,6 +26,7 @@ class Point:
     valid_perplexity: float
     tokens_per_second: float | None
     recipe: dict[str, Any] | None
+    method: str = ""  # what the recipe does: "svd+bits"
 
     @property
     def label(self) -> str:

@@ -10,6 +10,7 @@ from lmcore.recipe import Recipe, SiteSettings
 from lmcore.weight import DenseStructure
 
 EVERYWHERE = "all"
+UNCOMPRESSED = ("dense", "control")
 
 
 def methods_of(recipe: Recipe) -> list[str]:
@@ -30,7 +31,7 @@ def methods_of(recipe: Recipe) -> list[str]:
         "distillation": bool(recipe.finetuning and recipe.finetuning.distillation),
     }
     found = [method for method, acts in acting.items() if acts]
-    return found or ["control" if recipe.finetuning else "dense"]
+    return found or [UNCOMPRESSED[bool(recipe.finetuning)]]
 
 
 def where(recipe: Recipe) -> str:

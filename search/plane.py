@@ -15,6 +15,7 @@ from search.published import PublishedPoint, published_points
 WIDTH, HEIGHT = 1000, 640
 LEFT, RIGHT, TOP, BOTTOM = 76, 226, 84, 62
 LABEL_SIZE = 11
+MOST_NAMED = 12  # baselines; more are told apart by method instead
 MUTED = "#52606d"  # the colour of what is said aside
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 SIDES = (
@@ -74,7 +75,10 @@ def view_of(record: PlotRecord) -> View:
     reaches the others. With neither front nor baselines it goes round all points; with no point at
     all it is 100 kB to 10 MB and perplexity 80 to 150.
     """
-    own = [place(point) for point in (*useful(record.front), *record.baselines)]
+    baselines = record.baselines
+    if len(baselines) > MOST_NAMED:
+        baselines = useful(tuple(sorted(baselines, key=lambda p: p.valid_perplexity, reverse=True)))
+    own = [place(point) for point in (*useful(record.front), *baselines)]
     others = [place(point) for point in record.dominated + record.published]
     if own:
         (left, right), (low, high) = (_ends(values) for values in zip(*own, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from kaleido.errors import BrowserFailedError, ChromeNotFoundError
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
 from search.front import Point
+from search.methods import UNCOMPRESSED
 from search.plane import (
     BOTTOM,
     HEIGHT,
     LEFT,
+    MOST_NAMED,
     MUTED,
     RIGHT,
     TOP,
@@ -88,9 +90,9 @@ def figure(record: PlotRecord) -> go.Figure:
     """
     view = view_of(record)
     labels = Labels(record, view)
-    pick, baselines = _pick(record, labels), _baselines(record, labels)
+    pick, baselines = _pick(record, labels), list(_baselines(record, labels))
     published = _published(record, labels)
-    traces = [_dominated(record), *published, *_front(record, view), baselines, pick]
+    traces = [_dominated(record), *published, *_front(record, view), *baselines, pick]
     return go.Figure([trace for trace in traces if trace.x], _layout(record, view))
 
 
@@ -191,16 +193,36 @@ def _pick(record: PlotRecord, labels: Labels) -> go.Scatter:
     )
 
 
-def _baselines(record: PlotRecord, labels: Labels) -> go.Scatter:
-    return _scatter(
-        record.baselines,
-        mode="markers+text",
-        name="measured beside the search",
-        marker=_marker(INK, 11) | {"symbol": "diamond"},
-        **labels.beside(record.baselines, [point.label for point in record.baselines], INK),
-        legendrank=4,
-        **STUDY_GROUP,
-    )
+def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
+    """One trace of named points; of many, one a method, where only those without one are named."""
+    if len(record.baselines) <= MOST_NAMED:
+        yield _scatter(
+            record.baselines,
+            mode="markers+text",
+            name="measured beside the search",
+            marker=_marker(INK, 11) | {"symbol": "diamond"},
+            **labels.beside(record.baselines, [point.label for point in record.baselines], INK),
+            legendrank=4,
+            **STUDY_GROUP,
+        )
+        return
+    methods = sorted({point.method for point in record.baselines} - set(UNCOMPRESSED))
+    looks = product(("diamond", "square", "star"), SOURCE_COLOURS)
+    plain = (" and ".join(UNCOMPRESSED), UNCOMPRESSED, ("diamond", INK))
+    compressed = ((one, (one,), look) for one, look in zip(methods, cycle(looks), strict=False))
+    for name, members, (symbol, colour) in (plain, *compressed):
+        points = [point for point in record.baselines if point.method in members]
+        texts = [point.label if members is UNCOMPRESSED else "" for point in points]
+        yield _scatter(
+            points,
+            mode="markers+text",
+            name=name,
+            marker=_marker(colour, 9) | {"symbol": symbol},
+            **labels.beside(points, texts, INK),
+            legendrank=4,
+            legendgroup="baselines",
+            legendgrouptitle={"text": "beside the search"},
+        )
 
 
 def _published(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:

@@ -10,8 +10,11 @@ from pathlib import Path
 import lmcore
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
+from lmcore.recipe import Recipe
+from lmcore.settings import parse
 from search.config import StudyConfig
 from search.front import Front, Point, front_of
+from search.methods import methods_of
 from search.store import Store
 from search.study import complete_keys, find
 from search.trial import Measurement
@@ -93,4 +96,5 @@ def _point(name: str, trial: int | None, measured: Measurement) -> Point:
         valid_perplexity=measured.valid_perplexity,
         tokens_per_second=measured.tokens_per_second,
         recipe=measured.recipe,
+        method="+".join(methods_of(parse(Recipe, measured.recipe, "recipe"))),
     )

@@ -12,7 +12,7 @@ import pytest
 import search
 from lmcore.errors import UserError
 from search.front import Point, front_of
-from search.plane import PlotRecord, record_of, view_of
+from search.plane import record_of, view_of
 from search.plots import figure, image, page
 from search.published import published_points
 from search.recipe_text import recipe_lines
@@ -200,3 +200,19 @@ def test_a_png_is_drawn_at_twice_the_size(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG")
     assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (2000, 1280)
+
+
+def test_many_baselines_are_told_apart_by_method() -> None:
+    methods = ["dense", "control", *["svd"] * 8, *["bits"] * 8]
+    baselines = [
+        Point(f"b{index}", None, 10**6 + index, 100.0 + index, None, None, method)
+        for index, method in enumerate(methods)
+    ]
+    collapsed = Point("collapsed", None, 10**6, 5000.0, None, None, "svd")
+    record = record_of(front_of("many", []), "none", [*baselines, collapsed])
+    traces = {trace.name: trace for trace in figure(record).data}
+    assert set(traces) == {"dense and control", "svd", "bits"}
+    assert [text.strip() for text in traces["dense and control"].text] == ["b0", "b1"]
+    assert not any(text.strip() for text in (*traces["svd"].text, *traces["bits"].text))
+    assert len(traces["svd"].x) == 9
+    assert view_of(record).perplexity[1] < 200
