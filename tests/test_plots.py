@@ -12,7 +12,7 @@ import pytest
 import search
 from lmcore.errors import UserError
 from search.front import Point, front_of
-from search.plane import record_of, view_of
+from search.plane import PlotRecord, record_of, view_of
 from search.plots import figure, image, page
 from search.published import published_points
 from search.recipe_text import recipe_lines
