@@ -18,7 +18,8 @@ from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
 from search.dense import DenseCheckpoint, need_dense
-from search.methods import methods_of, where
+from search.front import Point
+from search.methods import where
 from search.results import PUBLISHED, RECORDS, Results, write_records
 from search.terminal import training_bar
 from search.trial import Measurement, Workbench
@@ -84,39 +85,63 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
     if kept_dense.parent == folder:
         write_atomic(kept_dense, dense.path.read_bytes())
         write_json(kept_dense.with_suffix(".json"), dense.record)
-    write_records(results, folder / RECORDS)
-    bundles = folder / "bundles"
-    for old in bundles.glob("*.lmb"):
-        old.unlink()
-    rows = []
+    known, bundles = _published_rows(folder), folder / "bundles"
+    rows, front = [], set()
     for point in (*results.beside, *results.front.points):
+        sha256 = results.measured(point.name).sha256
+        if point.trial is None and (point.name, sha256) in known:
+            rows.append(known[point.name, sha256])
+            continue
         path, measured = _bundle(config, corpus, point.name, results.measured(point.name))
         command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
-        if point.trial is not None or point.name == "dense":
-            kept = kept_dense if point.trial is None else bundles / f"{point.name}.lmb"
-            if kept.parent != kept_dense.parent:
-                write_atomic(kept, path.read_bytes())
+        if point.name == "dense":
+            command = f"lmpareto evaluate bundle={kept_dense} corpus={corpus.name} split=test"
+        if point.trial is not None:
+            kept = bundles / f"{point.name}.lmb"
+            write_atomic(kept, path.read_bytes())
+            front.add(kept)
             command = f"lmpareto evaluate bundle={kept} corpus={corpus.name} split=test"
-        test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
-        recipe = parse(Recipe, measured.recipe, "recipe")
-        rows.append(
-            (
-                point.name,
-                "" if point.trial is None else point.trial,
-                "+".join(methods_of(recipe)),
-                where(recipe),
-                measured.size_bytes,
-                f"{measured.valid_perplexity:.3f}",
-                f"{test.perplexity:.3f}",
-                f"{test.tokens_per_second:.0f}",
-                command,
-            )
-        )
+        rows.append(known.get((point.name, measured.sha256)) or _row(point, path, corpus, command))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *rows])
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     write_atomic(folder / "results.csv", text.getvalue().encode())
+    write_records(results, folder / RECORDS)  # last: it says which files the lines are of
+    for old in set(bundles.glob("*.lmb")) - front:
+        old.unlink()
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _row(point: Point, path: Path, corpus: Corpus, command: str) -> dict[str, str]:
+    """The point's line in results.csv; its test perplexity is computed here, from the file."""
+    test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
+    return {
+        "name": point.name,
+        "trial": "" if point.trial is None else str(point.trial),
+        "method": point.method,
+        "site": where(parse(Recipe, point.recipe or {}, "recipe")),
+        "size_bytes": str(point.size_bytes),
+        "valid_perplexity": f"{point.valid_perplexity:.3f}",
+        "test_perplexity": f"{test.perplexity:.3f}",
+        "tokens_per_second": f"{test.tokens_per_second:.0f}",
+        "command": command,
+    }
+
+
+def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """The lines of an earlier results.csv in the folder, by name and the file's SHA-256: the same
+    file has the same test perplexity."""
+    if not ((folder / RECORDS).exists() and (folder / "results.csv").exists()):
+        return {}
+    records = map(json.loads, (folder / RECORDS).read_text().splitlines())
+    files = {record["name"]: record["sha256"] for record in records}
+    lines = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    return {
+        (line["name"], files[line["name"]]): line
+        for line in lines
+        if line["name"] in files and set(line) == set(COLUMNS)
+    }
 
 
 def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -304,6 +305,40 @@ def test_export_of_a_dominated_trial_and_of_a_baseline(studio: Studio, tmp_path:
     dense = studio("export", f"to={tmp_path}", "trial=dense", "format=json").ok().document
     assert dense["trial"] is None
     assert bits_of(tmp_path / "model.lmb") == bits_of(studio.trained.document["bundle"])
+
+
+def test_publish_computes_test_once_for_each_file(studio: Studio, tmp_path: Path) -> None:
+    folder, other = tmp_path / "studies" / "mine", tmp_path / "studies" / "other"
+    studio("publish", f"to={folder}").ok()
+    lines = list(csv.DictReader((folder / "results.csv").open()))
+    front = [str(point["trial"]) for point in studio.front]
+    assert [line["name"] for line in lines if line["trial"]] == front
+    assert {"dense"} <= {line["name"] for line in lines}
+    assert sorted(path.stem for path in (folder / "bundles").iterdir()) == sorted(front)
+    assert (folder / "dense.lmb").exists()
+    for line in lines:
+        assert float(line["test_perplexity"]) > 1
+        assert line["method"]
+        assert line["site"]
+        assert int(line["tokens_per_second"]) > 0
+    evaluated = lines[-1]["command"].removeprefix("lmpareto evaluate ").split()
+    again = studio("evaluate", *evaluated[:1], evaluated[-1], "format=json").ok().document
+    assert f"{again['perplexity']:.3f}" == lines[-1]["test_perplexity"]
+
+    lines[0]["test_perplexity"] = "kept"
+    with (folder / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    studio("publish", f"to={folder}").ok()
+    assert list(csv.DictReader((folder / "results.csv").open())) == lines
+
+    studio("publish", f"to={other}").ok()  # the dense model lies beside it
+    assert not (other / "dense.lmb").exists()
+    (dense,) = [
+        line for line in csv.DictReader((other / "results.csv").open()) if line["name"] == "dense"
+    ]
+    assert str(folder / "dense.lmb") in dense["command"]
 
 
 @pytest.mark.slow
