@@ -49,7 +49,8 @@ class Calibration:
                     h, state[index] = layer.run(x, before, lambda matrix: matrix)
                     for name, values in layer.site_inputs(x, before, h).items():
                         add(f"{prefix}.{index}.{name}", values)
-                    add(f"{prefix}.{index}.projection", h)
+                    if "projection" not in layer.weights:  # what a projection would see
+                        add(f"{prefix}.{index}.projection", h)
                     x = layer.project(h)
                 if model.decoder_projection is not None:
                     add("decoder.projection", x)

@@ -48,6 +48,8 @@ from lmcore.weight import (
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
     importlib.import_module(f"lmcore.compress.{_module.name}")
 
+LEAF_BYTES = 40  # of a leaf in the header, and of the lengths before its streams
+
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -162,8 +164,8 @@ def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
         finetuning = finetuning.model_copy(update={"distillation": None})
     pruned = any(site.sparsity for site in sites.values())
     pruning = recipe.pruning if pruned else PruningSettings()
-    if finetuning is None and pruning.schedule == "cubic":
-        pruning = pruning.model_copy(update={"schedule": "at_once"})
+    if finetuning is None or pruning.schedule == "at_once":
+        pruning = PruningSettings(scope=pruning.scope)
     update = {"layers": layers, "sites": sites, "finetuning": finetuning, "pruning": pruning}
     return recipe.model_copy(update=update)
 
@@ -181,28 +183,33 @@ def _canonical(
     structure = settings.structure.canonical(site, shape)
     if _packed(structure, settings, shape) > _packed(DenseStructure(), settings, shape):
         structure = DenseStructure()
-    sparsity = settings.sparsity if one_threshold else 0.0
-    for name, leaf in structure.leaf_shapes(shape).items():
-        kept = kept_values(leaf, settings.sparsity, settings.pattern)
-        if kept == 0:
-            raise UserError(
-                f"recipe.sites.{site}.sparsity: got {settings.sparsity}; "
-                f"it leaves nothing of the {' x '.join(map(str, leaf))} {name}"
-            )
-        dense = kept == math.prod(leaf)
-        if not dense and (
-            settings.bits.zeros_are_codes or leaf_spec(leaf, settings.bits, kept).kept is not None
-        ):
-            sparsity = settings.sparsity
-    pattern = settings.pattern if sparsity else "weights"
-    return settings.model_copy(
-        update={"structure": structure, "sparsity": sparsity, "pattern": pattern}
-    )
+    leaves = structure.leaf_shapes(shape).values()
+    pruned = any(_is_pruned(leaf, settings, one_threshold) for leaf in leaves)
+    update = {
+        "structure": structure,
+        "sparsity": settings.sparsity if pruned else 0.0,
+        "pattern": settings.pattern if pruned and settings.pattern != (1, 1) else "weights",
+    }
+    return settings.model_copy(update=update)
+
+
+def _is_pruned(shape: Shape, settings: SiteSettings, one_threshold: bool) -> bool:
+    """Whether a leaf gets zeros: where they can make its file smaller.
+
+    How many it gets of one threshold for all is not known before, so all of it might be zero.
+    """
+    kept = kept_values(shape, settings.sparsity, settings.pattern)
+    if one_threshold and settings.sparsity:
+        kept = 0
+    elif kept == math.prod(shape):
+        return False
+    return settings.bits.zeros_are_codes or leaf_spec(shape, settings.bits, kept).kept is not None
 
 
 def _packed(structure: Structure, settings: SiteSettings, shape: tuple[int, int]) -> int:
-    """Bytes of the site's leaves in this structure, the tables of their codecs included."""
-    return sum(_spec(leaf, settings).packed_size for leaf in structure.leaf_shapes(shape).values())
+    """Bytes of the site's leaves in this structure, tables and names included."""
+    leaves = structure.leaf_shapes(shape).values()
+    return sum(_spec(leaf, settings).packed_size + LEAF_BYTES for leaf in leaves)
 
 
 def _spec(shape: Shape, settings: SiteSettings) -> LeafSpec:
@@ -259,9 +266,12 @@ def build(
     )
     site_of = {name: recipe.sites[name.rpartition("/")[0]] for name in leaves}
     leaves = {
-        name: Leaf(value, site_of[name].bits, masks.get(name), evidence.get(name))
+        name: Leaf(value, site_of[name].bits, evidence=evidence.get(name))
         for name, value in starts.items()
     }
+    for name, mask in masks.items():
+        if leaves[name].gains_from(mask):
+            leaves[name].prune(mask)
     biases = {
         name: Leaf(leaf.data.detach(), recipe.biases, evidence=evidence.get(name))
         for name, leaf in biases.items()
@@ -288,12 +298,7 @@ def pruning_targets(model: LanguageModel, recipe: Recipe) -> dict[str, tuple[Lea
         for site, weight in model.sites.items()
         for settings in [recipe.sites[site]]
         for name, leaf in weight.leaves.items()
-        if settings.sparsity
-        and (
-            settings.bits.zeros_are_codes
-            or recipe.pruning.scope == "all"
-            or _spec(leaf.shape, settings).kept is not None
-        )
+        if _is_pruned(leaf.shape, settings, recipe.pruning.scope == "all")
     }
 
 

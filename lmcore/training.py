@@ -24,7 +24,7 @@ from lmcore.files import content_key, write_atomic
 from lmcore.loss import distillation
 from lmcore.model import Dropout, LanguageModel, parameters
 from lmcore.settings import Family, Settings
-from lmcore.weight import Leaf
+from lmcore.weight import Leaf, same_mask
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -322,9 +322,8 @@ class _Run:
         before = {name: mask.clone() for name, mask in self._masks().items()}
         regularizer.after_update(rate, (self.record.updates + 1) / self.updates)
         self._keep_zeros()
-        for name, mask in self._masks().items():
-            leaf = self.leaves[name]
-            same = name in before and torch.equal(mask, before[name])
+        for name, leaf in self.leaves.items():
+            same = same_mask(leaf.mask, before.get(name))
             if not same and not leaf.codec.exact_in_training:
                 leaf.eval().codes()  # else they stay those of the mask before for some updates
                 leaf.train()

@@ -26,6 +26,9 @@ Shape = tuple[int, ...]
 _OLDER = -1  # than any version of the data
 
 
+MASK_BYTES = 24  # of a mask beside its bits: the length before its stream, its count in the header
+
+
 @dataclass(frozen=True)
 class LeafSpec:
     """What the file holds of a leaf; `kept` counts the values left by a mask, None without one."""
@@ -60,7 +63,7 @@ def leaf_spec(shape: Shape, codec: Codec, kept: int) -> LeafSpec:
     if codec.zeros_are_codes or kept == math.prod(shape):
         return without
     with_mask = LeafSpec(shape, codec, kept)
-    return with_mask if with_mask.packed_size < without.packed_size else without
+    return with_mask if with_mask.packed_size + MASK_BYTES < without.packed_size else without
 
 
 class Leaf(nn.Module):
@@ -94,12 +97,21 @@ class Leaf(nn.Module):
         if mask is not None:
             self.prune(mask)
 
-    def prune(self, mask: Tensor) -> None:
-        """Keep the entries of `mask` (shape as the data) alone, from now on."""
+    def prune(self, mask: Tensor | None) -> None:
+        """Keep the entries of `mask` (shape as the data) alone, from now on; None: all."""
+        if same_mask(mask, self.mask):
+            return
         self.mask = mask
-        with torch.no_grad():
-            self.data.mul_(mask)
+        if mask is not None:
+            with torch.no_grad():
+                self.data.mul_(mask)
         self._assigned_at = None
+
+    def gains_from(self, mask: Tensor) -> bool:
+        """Whether the file can make use of zeros at these places."""
+        if self.codec.zeros_are_codes:
+            return True
+        return leaf_spec(self.shape, self.codec, int(mask.sum())).kept is not None
 
     def _mask_gradient(self, gradient: Tensor) -> Tensor | None:
         return None if self.mask is None else gradient * self.mask
@@ -111,9 +123,9 @@ class Leaf(nn.Module):
     @property
     def spec(self) -> LeafSpec:
         """What the file holds of it."""
-        masked = self.mask is not None and not self.codec.zeros_are_codes
-        kept = int(self.mask.sum()) if masked and self.mask is not None else None
-        return LeafSpec(self.shape, self.codec, kept)
+        kept = self.data.numel() if self.mask is None else int(self.mask.sum())
+        masked = kept < self.data.numel() and not self.codec.zeros_are_codes
+        return LeafSpec(self.shape, self.codec, kept if masked else None)
 
     def value(self) -> Tensor:
         """The stored values, shape as `data`, differentiable; computed once per assignment."""
@@ -210,6 +222,11 @@ class Leaf(nn.Module):
         with torch.enable_grad():
             self._value = _straight_through(self.data, decoded)
         self._assigned_at, self._age = self.data._version, 0
+
+
+def same_mask(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two masks of a leaf, or none, are equal."""
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
 
 
 class _StraightThrough(torch.autograd.Function):

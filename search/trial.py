@@ -79,6 +79,7 @@ class Workbench:
         record = TrainingRecord()
         if recipe.finetuning:
             teacher = self.dense.model if recipe.finetuning.distillation else None
+            schedule = schedule_of(recipe, model)
             record = train(
                 model,
                 self.corpus.train,
@@ -86,8 +87,10 @@ class Workbench:
                 _seed(key),
                 observe=observe,
                 teacher=teacher,
-                regularizer=schedule_of(recipe, model),
+                regularizer=schedule,
             )
+            if schedule and not record.updates:  # too short for one, but the zeros were promised
+                schedule.after_update(rate=0.0, progress=1.0)
         path = self.path(key)
         save(path, model.eval(), self.dense.vocabulary)
         bundle = load(path)

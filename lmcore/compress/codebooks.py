@@ -7,9 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lmcore.compress.quantization import GroupedCodec, GroupedScope, LaterFlag, LaterScope, Tables
+from lmcore.compress.quantization import (
+    GroupedCodec,
+    GroupedScope,
+    LaterFlag,
+    LaterScope,
+    Tables,
+    rounded_to_half,
+)
 
 MULTIBIT_ROUNDS = 15
+LLOYD_ROUNDS, KMEANS_MOVES = 40, 8
 
 
 class KMeans(GroupedCodec):
@@ -44,7 +52,7 @@ class KMeans(GroupedCodec):
             levels = _kmeans(data, weights, 2**self.bits)
         else:
             levels = _means(data, weights, before[0].long(), before[1]["levels"])
-        return {"levels": levels.half().float().sort(1).values}
+        return {"levels": rounded_to_half(levels).sort(1).values}
 
     def nearest_in_group(self, values: Tensor, tables: Tables) -> Tensor:
         return nearest_level(values, tables["levels"])
@@ -82,7 +90,7 @@ class MultiBit(GroupedCodec):
                 alpha = self._least_squares(data, weights, symbols, alpha)
         else:
             alpha = self._least_squares(data, weights, before[0], before[1]["alpha"])
-        return {"alpha": alpha.half().float()}
+        return {"alpha": rounded_to_half(alpha)}
 
     def nearest_in_group(self, values: Tensor, tables: Tables) -> Tensor:
         return nearest_level(values, self._levels(tables["alpha"]))
@@ -149,41 +157,120 @@ def _weights(data: Tensor, mask: Tensor | None, importance: Tensor | None) -> Te
     return weights * (importance / importance.mean().clamp(min=1e-30) + 1e-3)
 
 
-def _kmeans(values: Tensor, weights: Tensor, count: int, rounds: int = 60) -> Tensor:
-    """Levels (groups, count) of one-dimensional k-means of (groups, n), by Lloyd's rounds.
+def _kmeans(values: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Levels (groups, count) of one-dimensional k-means of (groups, n). Those without weight are
+    left out.
 
-    Between two thresholds the sorted values are a slice, and the mean of a slice is a difference
-    of running sums: a round costs `count` look-ups. Values without weight are left out.
+    Of two levels the best; of more, Lloyd's rounds, and a few times the cell that gains most from
+    it is cut in two while the two that lose least become one. Without these moves the squared
+    error of 150 values in 16 cells was 1.3 times the least on average (2.6 times where weighted),
+    with them it is 1.1.
     """
-    used = weights > 0
-    highest = values.masked_fill(~used, -torch.inf).amax(1, True).nan_to_num(0, 0, 0)
-    values = torch.where(used, values, highest).double()
-    ordered, order = values.sort(1)
-    weight = weights.double().gather(1, order)
-    zero = ordered.new_zeros(len(values), 1)
-    running = torch.cat([zero, (ordered * weight).cumsum(1)], 1)
-    mass = torch.cat([zero, weight.cumsum(1)], 1)
-    # as dense as the cube root of the values' density (Panter and Dite 1951): a gap is about the
-    # density's inverse, so each gap counts as its power 2/3
-    gaps = ordered.diff(dim=1) * weight[:, 1:].sqrt()
-    spread = torch.cat([zero, gaps.pow(2 / 3).cumsum(1)], 1)
-    middles = torch.arange(count, device=values.device) + 0.5
-    shares = spread[:, -1:] * middles / count
-    levels = ordered.gather(1, torch.searchsorted(spread, shares).clamp(max=ordered.shape[1] - 1))
-    for _ in range(rounds):
-        inner = torch.searchsorted(ordered, (levels[:, 1:] + levels[:, :-1]) / 2)
-        edges = torch.cat(
-            [
-                inner.new_zeros(len(inner), 1),
-                inner,
-                inner.new_full((len(inner), 1), ordered.shape[1]),
-            ],
-            1,
+    line = _Line(values, weights)
+    if count == 2:
+        return line.halves().to(weights.dtype)
+    levels = line.lloyd(line.start(count), LLOYD_ROUNDS)
+    best, least = levels, line.error(levels)
+    for _ in range(KMEANS_MOVES):
+        levels = line.lloyd(line.moved(levels), LLOYD_ROUNDS // 8)
+        error = line.error(levels)
+        best = torch.where(error < least, levels, best)
+        least = torch.minimum(error, least)
+    return best.to(weights.dtype)
+
+
+class _Line:
+    """Weighted values (groups, n) in order. A cell, what is nearest to one level, is a slice, and
+    its sums are differences of running sums: a round costs as many look-ups as there are levels."""
+
+    def __init__(self, values: Tensor, weights: Tensor) -> None:
+        used = weights > 0
+        highest = values.masked_fill(~used, -torch.inf).amax(1, True).nan_to_num(0, 0, 0)
+        values = torch.where(used, values, highest).double()
+        self.values, order = values.sort(1)
+        self.weights = weights.double().gather(1, order)
+        moments = (self.weights, self.weights * self.values, self.weights * self.values.square())
+        self.running = [_running(moment) for moment in moments]
+
+    def start(self, count: int) -> Tensor:
+        """As dense as the cube root of the values' density (Panter and Dite 1951): a gap is about
+        the density's inverse, so each gap counts as its power 2/3."""
+        gaps = self.values.diff(dim=1) * self.weights[:, 1:].sqrt()
+        spread = _running(gaps.pow(2 / 3))
+        shares = spread[:, -1:] * (torch.arange(count, device=gaps.device) + 0.5) / count
+        return self.values.gather(1, torch.searchsorted(spread, shares).clamp(max=gaps.shape[1]))
+
+    def halves(self) -> Tensor:
+        """(groups, 2): the means on both sides of the best of all cuts."""
+        size, total, _ = self.running
+        mean = _mean(total, size, self.values[:, :1])
+        size_above = size[:, -1:] - size
+        above = _mean(total[:, -1:] - total, size_above, self.values[:, -1:])
+        cut = _spread(size, mean, size_above, above).argmax(1, True)
+        return torch.cat([mean.gather(1, cut), above.gather(1, cut)], 1)
+
+    def lloyd(self, levels: Tensor, rounds: int) -> Tensor:
+        """Each level at the mean of its cell, so many times; an empty cell's stays."""
+        for _ in range(rounds):
+            edges = self._edges(levels)
+            size, total = (moment.gather(1, edges).diff(dim=1) for moment in self.running[:2])
+            levels = _mean(total, size, levels)
+        return levels
+
+    def error(self, levels: Tensor) -> Tensor:
+        """(groups, 1): the weighted squared error."""
+        size, total, square = self._cells(self._edges(levels))
+        return (square - 2 * total * levels + size * levels.square()).sum(1, True)
+
+    def moved(self, levels: Tensor) -> Tensor:
+        """Cut a cell at its level and join two others, in each group where that gains."""
+        edges = self._edges(levels)
+        size, total, _ = self._cells(edges)
+        means = _mean(total, size, levels)
+        cut = torch.searchsorted(self.values, levels, right=True)
+        cut = torch.minimum(torch.maximum(cut, edges[:, :-1]), edges[:, 1:])
+        first, last = edges[:, :-1], edges[:, 1:]
+        (size_below, below, _), (size_above, above, _) = (
+            [moment.gather(1, end) - moment.gather(1, begin) for moment in self.running]
+            for begin, end in ((first, cut), (cut, last))
         )
-        sizes = mass.gather(1, edges).diff(dim=1)
-        means = running.gather(1, edges).diff(dim=1) / sizes.clamp(min=1e-12)
-        levels = torch.where(sizes > 1e-9, means, levels)
-    return levels.to(weights.dtype)
+        low, high = _mean(below, size_below, means), _mean(above, size_above, means)
+        gain, split = _spread(size_below, low, size_above, high).max(1, True)
+        loss = _spread(size[:, :-1], means[:, :-1], size[:, 1:], means[:, 1:])
+        pairs = torch.arange(loss.shape[1], device=levels.device)
+        loss = loss.masked_fill((pairs == split) | (pairs == split - 1), torch.inf)
+        least, joined = loss.min(1, True)
+        both = size.gather(1, joined) + size.gather(1, joined + 1)
+        middle = total.gather(1, joined) + total.gather(1, joined + 1)
+        changed = means.scatter(1, joined, _mean(middle, both, means.gather(1, joined)))
+        changed.scatter_(1, joined + 1, low.gather(1, split))
+        changed.scatter_(1, split, high.gather(1, split))
+        return torch.where(gain > least, changed.sort(1).values, levels)
+
+    def _edges(self, levels: Tensor) -> Tensor:
+        """(groups, levels + 1): where each cell begins, and the end of the last."""
+        inner = torch.searchsorted(self.values, (levels[:, 1:] + levels[:, :-1]) / 2)
+        outer = inner.new_zeros(len(inner), 1)
+        return torch.cat([outer, inner, outer + self.values.shape[1]], 1)
+
+    def _cells(self, edges: Tensor) -> list[Tensor]:
+        """The weight of each cell, its sum and its sum of squares, (groups, levels) each."""
+        return [moment.gather(1, edges).diff(dim=1) for moment in self.running]
+
+
+def _running(values: Tensor) -> Tensor:
+    """(groups, n) -> (groups, n + 1): what comes before each place."""
+    return torch.nn.functional.pad(values.cumsum(1), (1, 0))
+
+
+def _mean(total: Tensor, size: Tensor, otherwise: Tensor) -> Tensor:
+    return torch.where(size > 1e-9, total / size.clamp(min=1e-12), otherwise)
+
+
+def _spread(size: Tensor, mean: Tensor, other_size: Tensor, other_mean: Tensor) -> Tensor:
+    """By how much two cells' squared error rises when they are one."""
+    sizes = (size + other_size).clamp(min=1e-12)
+    return size * other_size / sizes * (mean - other_mean).square()
 
 
 def _means(values: Tensor, weights: Tensor, codes: Tensor, levels: Tensor) -> Tensor:

@@ -178,9 +178,9 @@ class SemiNMF(LowRankStructure):
             under = _negative(wa) + b.T @ _positive(aa) + 1e-9
             b = b * (over / under).sqrt().T
         # both factors at one scale, so that one step codes them alike
-        scale = (b.norm(dim=1) + 1e-12).sqrt()
-        b = b / scale.unsqueeze(1)
-        return _best_left(w, b).to(matrix.dtype), b.to(matrix.dtype)
+        a = _best_left(w, b)
+        scale = ((b.norm(dim=1) + 1e-30) / (a.norm(dim=0) + 1e-30)).sqrt()
+        return (a * scale).to(matrix.dtype), (b / scale.unsqueeze(1)).to(matrix.dtype)
 
     def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
         return singular_values(matrix)

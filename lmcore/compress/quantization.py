@@ -195,6 +195,7 @@ class GridCodec(Codec, ABC):
                 return decoded if kept is None else decoded * kept[:, columns]
 
             matrix = error_feedback(matrix, evidence.inputs, rounded)
+            matrix = matrix if kept is None else matrix * kept  # a zero may be a code
         return Codes(nearest(matrix, slice(None)).view(data.shape), tables)
 
     def decode(self, codes: Codes) -> Tensor:
@@ -341,9 +342,8 @@ class Linear(GroupedCodec):
             low, high = low.nan_to_num(0, 0, 0), high.nan_to_num(0, 0, 0)
         else:
             low, high = data.amin(1, keepdim=True), data.amax(1, keepdim=True)
-        largest = torch.finfo(torch.float16).max
-        low = low.clamp(-largest, largest).half().float()
-        step = ((high - low) / (2**self.bits - 1)).clamp(max=largest).half().float()
+        low = rounded_to_half(low)
+        step = rounded_to_half((high - low) / (2**self.bits - 1))
         return {"low": low, "step": step}
 
     def nearest_in_group(self, values: Tensor, tables: Tables) -> Tensor:
@@ -451,6 +451,12 @@ def as_matrix(data: Tensor) -> Tensor:
 def matrix_shape(shape: Shape) -> tuple[int, int]:
     """(rows, columns); a vector is one row."""
     return (shape[0], shape[1]) if len(shape) == 2 else (1, shape[0])
+
+
+def rounded_to_half(values: Tensor) -> Tensor:
+    """What a table says of numbers in half precision; none becomes infinite."""
+    largest = torch.finfo(torch.float16).max
+    return values.clamp(-largest, largest).half().float()
 
 
 def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:

@@ -25,9 +25,10 @@ class PruningSettings(Settings):
     """How zeros come about.
 
     `scope` site: each leaf has its own share of zeros; all: one threshold for the leaves of all
-    sites that have a sparsity, which together have as many zeros. `schedule` cubic: the share
-    rises while fine-tuning, s_t = s (1 - (1 - t / n)^3) (Zhu and Gupta 2017, eq. 1), and is
-    reached after the fraction `until` of it.
+    sites that have a sparsity, which together have as many zeros; a leaf that gets so few that
+    its file would not be smaller keeps all. `schedule` cubic: the share rises while fine-tuning,
+    s_t = s (1 - (1 - t / n)^3) (Zhu and Gupta 2017, eq. 1), and is reached after the fraction
+    `until` of it.
     """
 
     scope: Literal["site", "all"] = "site"
@@ -37,8 +38,10 @@ class PruningSettings(Settings):
 
 def kept_values(shape: tuple[int, ...], sparsity: float, pattern: Pattern) -> int:
     """How many values of a leaf a mask of this sparsity keeps; at most, where blocks overhang."""
-    height, width = _block(shape, pattern)
     rows, columns = matrix_shape(shape)
+    height, width = (
+        min(sides) for sides in zip(_block(shape, pattern), (rows, columns), strict=True)
+    )
     blocks = math.ceil(rows / height) * math.ceil(columns / width)
     kept = blocks - round(sparsity * blocks)
     return min(rows * columns, kept * height * width)
@@ -64,14 +67,11 @@ def magnitude_masks(
     if scope == "site" or not leaves:
         return {name: magnitude_mask(*leaf) for name, leaf in leaves.items()}
     sizes = {name: block_sizes(data, pattern) for name, (data, _, pattern) in leaves.items()}
-    values = {  # how many values each block stands for
-        name: torch.full_like(size, leaves[name][0].numel() / size.numel()).flatten()
-        for name, size in sizes.items()
-    }
+    values = [_values_in_blocks(data, pattern).flatten() for data, _, pattern in leaves.values()]
     total = sum(round(sparsity * data.numel()) for data, sparsity, _ in leaves.values())
     every = torch.cat([size.flatten() for size in sizes.values()])
     order = every.argsort(stable=True)
-    gone = torch.cat(list(values.values()))[order].double().cumsum(0).round() <= total
+    gone = torch.cat(values)[order].double().cumsum(0) <= total
     kept = torch.ones_like(every, dtype=torch.bool)
     kept[order[gone]] = False
     parts = torch.split(kept, [size.numel() for size in sizes.values()])
@@ -84,31 +84,39 @@ def magnitude_masks(
 class CubicPruning:
     """Raises the share of zeros of leaves while they are trained; a `training.Regularizer`.
 
-    `leaves` has the sparsity and pattern that each is to reach.
+    `leaves` has the sparsity and pattern that each is to reach. Masks change at PRUNING_STEPS
+    points of the whole training at most, and not after the target is reached.
     """
 
     def __init__(
         self, leaves: Mapping[str, tuple[Leaf, float, Pattern]], settings: PruningSettings
     ) -> None:
         self.leaves, self.settings = leaves, settings
-        self._step = 0
+        self._step, self._last = 0, math.ceil(settings.until * PRUNING_STEPS)
 
     def penalty(self) -> None:
         """There is none: the magnitudes decide."""
 
     def after_update(self, rate: float, progress: float) -> None:
         """Prune to where the schedule is now, if that is a step further."""
-        step = int(progress * PRUNING_STEPS)
-        if step == self._step:
+        step = min(int(progress * PRUNING_STEPS), self._last)
+        if step == self._step or (step == self._last and self._reached()):
             return
         self._step = step
-        share = 1 - (1 - min(1.0, progress / self.settings.until)) ** 3
+        # of the step, not of the progress: who goes on from a checkpoint prunes no further
+        share = 1 - (1 - min(1.0, step / PRUNING_STEPS / self.settings.until)) ** 3
         wanted = {
             name: (leaf.data.detach(), sparsity * share, pattern)
             for name, (leaf, sparsity, pattern) in self.leaves.items()
         }
         for name, mask in magnitude_masks(wanted, self.settings.scope).items():
-            self.leaves[name][0].prune(mask)
+            leaf = self.leaves[name][0]
+            leaf.prune(None if step == self._last and not leaf.gains_from(mask) else mask)
+
+    def _reached(self) -> bool:
+        """Whether the last masks are there already: those that gain nothing were given up."""
+        without = [leaf.mask is None for leaf, _, _ in self.leaves.values()]
+        return any(without) and not all(without)
 
 
 def block_sizes(data: Tensor, pattern: Pattern) -> Tensor:
@@ -117,8 +125,14 @@ def block_sizes(data: Tensor, pattern: Pattern) -> Tensor:
     height, width = _block(data.shape, pattern)
     if (height, width) == (1, 1):
         return matrix.abs()
-    squares, ones = matrix.square(), torch.ones_like(matrix)
-    return (_block_sums(squares, height, width) / _block_sums(ones, height, width)).sqrt()
+    squares = _block_sums(matrix.square(), height, width)
+    return (squares / _values_in_blocks(data, pattern)).sqrt()
+
+
+def _values_in_blocks(data: Tensor, pattern: Pattern) -> Tensor:
+    """How many values each block has, (block rows, block columns)."""
+    ones = torch.ones_like(data).reshape(matrix_shape(data.shape))
+    return _block_sums(ones, *_block(data.shape, pattern))
 
 
 def _block_sums(matrix: Tensor, height: int, width: int) -> Tensor:
