@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from lmcore.files import write_atomic, write_json
 from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
-from search.dense import need_dense
+from search.dense import DenseCheckpoint, need_dense
+from search.methods import methods_of, where
 from search.results import PUBLISHED, RECORDS, Results, write_records
 from search.terminal import training_bar
 from search.trial import Measurement, Workbench
 
-COLUMNS = ("name", "trial", "size_bytes", "valid_perplexity", "test_perplexity", "command")
+COLUMNS = (
+    *("name", "trial", "method", "site", "size_bytes", "valid_perplexity", "test_perplexity"),
+    *("tokens_per_second", "command"),
+)
 
 
 def export(
@@ -69,13 +74,15 @@ def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
 def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path) -> list[Path]:
     """Write what a stranger needs to look at a study, take its models and replay its numbers.
 
-    dense.lmb and dense.json, trials.jsonl (every recipe and measurement), bundles/N.lmb of the
+    dense.lmb and dense.json (unless a study beside this one has the same), trials.jsonl (every recipe and measurement), bundles/N.lmb of the
     front, and results.csv: a row for each of the front and for each baseline, with the test
     perplexity of its file and the command that gives it. Returns the files.
     """
     dense = need_dense(config, corpus)
-    write_atomic(folder / "dense.lmb", dense.path.read_bytes())
-    write_json(folder / "dense.json", dense.record)
+    kept_dense = _published_dense(dense, folder)
+    if kept_dense.parent == folder:
+        write_atomic(kept_dense, dense.path.read_bytes())
+        write_json(kept_dense.with_suffix(".json"), dense.record)
     write_records(results, folder / RECORDS)
     bundles = folder / "bundles"
     for old in bundles.glob("*.lmb"):
@@ -85,17 +92,22 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
         path, measured = _bundle(config, corpus, point.name, results.measured(point.name))
         command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
         if point.trial is not None or point.name == "dense":
-            kept = folder / "dense.lmb" if point.trial is None else bundles / f"{point.name}.lmb"
-            write_atomic(kept, path.read_bytes())
+            kept = kept_dense if point.trial is None else bundles / f"{point.name}.lmb"
+            if kept.parent != kept_dense.parent:
+                write_atomic(kept, path.read_bytes())
             command = f"lmpareto evaluate bundle={kept} corpus={corpus.name} split=test"
-        test = score(load(path).model, corpus.test, corpus.vocabulary.eos).perplexity
+        test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
+        recipe = parse(Recipe, measured.recipe, "recipe")
         rows.append(
             (
                 point.name,
                 "" if point.trial is None else point.trial,
+                "+".join(methods_of(recipe)),
+                where(recipe),
                 measured.size_bytes,
                 f"{measured.valid_perplexity:.3f}",
-                f"{test:.3f}",
+                f"{test.perplexity:.3f}",
+                f"{test.tokens_per_second:.0f}",
                 command,
             )
         )
@@ -121,6 +133,15 @@ def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
             f"of this study give now"
         )
     return recipe
+
+
+def _published_dense(dense: DenseCheckpoint, folder: Path) -> Path:
+    """Where the dense model is published: with another study beside this one, or here."""
+    for record in sorted(folder.parent.glob("*/dense.json")):
+        same = json.loads(record.read_text()).get("key") == dense.record["key"]
+        if same and record.parent != folder and record.with_suffix(".lmb").exists():
+            return record.with_suffix(".lmb")
+    return folder / "dense.lmb"
 
 
 def _bundle(

@@ -11,13 +11,13 @@ its own; `tie: NAME` in a site's settings or in a range shares one value under t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from lmcore.errors import UserError
 from lmcore.model import ModelSettings
-from lmcore.recipe import Recipe, resolve
+from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
 
 RANGE, CHOICE = {"low", "high", "log", "step", "tie"}, {"choice", "tie"}
@@ -40,19 +40,24 @@ class Space:
 
     def __init__(self, template: Mapping[str, Any], model: ModelSettings, words: int) -> None:
         self.model, self.words = model, words
-        self.sites = _expand(template.get("sites", {}), list(model.site_shapes(words)))
-        self.rest = {name: value for name, value in template.items() if name != "sites"}
+        self.layers, self.patterns = template.get("layers", {}), template.get("sites", {})
+        self.rest = {k: value for k, value in template.items() if k not in ("layers", "sites")}
+        every = model.model_copy(update={"projection": (1,) * model.layers, "embedding": 1})
+        _check_patterns(self.patterns, {**model.site_shapes(words), **every.site_shapes(words)})
         self.corners = [self.suggest(corner) for corner in _corners()]
 
     def suggest(self, trial: Suggester) -> Recipe:
         """The resolved recipe that the trial's suggestions make."""
+        layers = _fill(self.layers, "layers", trial)
+        reshaped = parse(LayerSettings, layers, "space.layers").canonical(self.model, self.words)
         sites = {
             site: _fill(
                 {k: v for k, v in value.items() if k != "tie"}, value.get("tie", site), trial
             )
-            for site, value in self.sites.items()
+            for site in reshaped.shape(self.model).site_shapes(self.words)
+            if (value := _settings_of(self.patterns, site)) is not None
         }
-        data = {**_fill(self.rest, "", trial), "sites": sites}
+        data = {"layers": layers, "sites": sites, **_fill(self.rest, "", trial)}
         return resolve(parse(Recipe, data, "space"), self.model, self.words)
 
     def check(self, start: Mapping[str, Any]) -> None:
@@ -66,8 +71,8 @@ class Space:
             )
 
 
-def _expand(patterns: Mapping[str, Any], sites: list[str]) -> dict[str, Mapping[str, Any]]:
-    """Site -> its part of the template, by the precedence of recipes."""
+def _check_patterns(patterns: Any, sites: Iterable[str]) -> None:
+    """Raises UserError for what are no settings by site, or names a site that there cannot be."""
     if not isinstance(patterns, Mapping):
         raise UserError(f"space.sites: got {patterns!r}; it takes settings by site")
     for pattern, value in patterns.items():
@@ -77,18 +82,20 @@ def _expand(patterns: Mapping[str, Any], sites: list[str]) -> dict[str, Mapping[
             raise UserError(
                 f"space.sites.{pattern}: matches no site; the sites are {', '.join(sites)}"
             )
-    found = {}
-    for site in sites:
-        matching = [name for name in patterns if fnmatchcase(site, name)]
-        if site in patterns:
-            found[site] = patterns[site]
-        elif matching:
-            found[site] = patterns[matching[0]]
-    return found
+
+
+def _settings_of(patterns: Mapping[str, Any], site: str) -> Mapping[str, Any] | None:
+    """The site's part of the template, by the precedence of recipes."""
+    if site in patterns:
+        found: Mapping[str, Any] = patterns[site]
+        return found
+    return next((value for name, value in patterns.items() if fnmatchcase(site, name)), None)
 
 
 def _fill(value: Any, path: str, trial: Suggester) -> Any:
     """The template's value with every range and choice below it settled by the trial."""
+    if isinstance(value, list):
+        return [_fill(inner, f"{path}.{index}", trial) for index, inner in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
     keys = set(value)
