@@ -24,7 +24,7 @@ from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
 from lmcore.model import LanguageModel, ModelSettings
-from lmcore.recipe import Recipe, leaf_specs
+from lmcore.recipe import Recipe, is_open, leaf_specs
 from lmcore.settings import Settings
 from lmcore.weight import AnyStructure, Leaf, LeafSpec
 
@@ -95,11 +95,17 @@ def save(path: Path, model: LanguageModel, vocabulary: Vocabulary) -> int:
 
 def packed_size(recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary) -> int:
     """Bytes before entropy coding of a resolved recipe's file: an upper bound of its size."""
-    specs = leaf_specs(recipe, model, len(vocabulary))
-    streams = sum(spec.packed_size + _LENGTH.size * len(spec.streams) for spec in specs.values())
-    header = _pack_header(_header_from(specs, recipe, model, len(vocabulary)))
+    count = len(vocabulary)
+    specs = leaf_specs(recipe, model, count)
+    streams = sum(spec.packed_size for spec in specs.values())
+    lengths = sum(_LENGTH.size * len(spec.streams) for spec in specs.values())
+    header = _header_from(specs, recipe, model, count)
+    head = len(_pack_header(header))
+    if is_open(recipe, model, count):
+        # a site may have two leaves for one, and a number any digits: twice the plain text holds it
+        head, lengths = _PREFIX.size + 2 * len(_header_text(header)), 2 * lengths
     words = _LENGTH.size + len(_pack_words(vocabulary))
-    return len(header) + streams + words + _DIGEST
+    return head + streams + lengths + words + _DIGEST
 
 
 def load(path: Path) -> Bundle:
@@ -196,10 +202,11 @@ def _header_from(
                 for name in recipe.sites[site].structure.leaf_shapes(shape)
             },
         )
-        for site, shape in model.site_shapes(words).items()
+        for site, shape in recipe.layers.site_shapes(model, words).items()
     }
     biases = {name: _leaf_header(specs[name]) for name in model.bias_shapes(words)}
-    return _Header(model=model, words=words, sites=sites, biases=biases)
+    shaped = recipe.layers.shape(model)
+    return _Header(model=shaped, words=words, sites=sites, biases=biases)
 
 
 def _leaf_header(spec: LeafSpec) -> _LeafHeader:
@@ -207,9 +214,12 @@ def _leaf_header(spec: LeafSpec) -> _LeafHeader:
 
 
 def _pack_header(header: _Header) -> bytes:
-    text = json.dumps(header.plain(), sort_keys=True, separators=(",", ":"))
-    packed = zlib.compress(text.encode(), 9)
+    packed = zlib.compress(_header_text(header), 9)
     return _PREFIX.pack(MAGIC, VERSION, len(packed)) + packed
+
+
+def _header_text(header: _Header) -> bytes:
+    return json.dumps(header.plain(), sort_keys=True, separators=(",", ":")).encode()
 
 
 def _pack_words(vocabulary: Vocabulary) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Self, TypeVar, cast
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
@@ -17,6 +17,7 @@ from lmcore.weight import DenseStructure, Leaf, Weight
 
 Size = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=0)]
+Sizes = int | tuple[int, ...]
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -24,7 +25,7 @@ class ModelSettings(Settings):
     """The shape of a language model; its vocabulary comes from the corpus.
 
     `hidden` is one number or one a layer. `projection`, one a layer, is how wide a layer's shared
-    projection is, 0 for none. Where a tied embedding is narrower than the last layer's output, a
+    projection is, 0 for none. Where a tied embedding is not as wide as the last layer's output, a
     `decoder.projection` leads there.
     """
 
@@ -36,18 +37,35 @@ class ModelSettings(Settings):
     projection: Annotated[tuple[Width, ...], Field(exclude_if=lambda widths: not any(widths))] = ()
     cell: Annotated[AnyCell, Field(exclude_if=lambda cell: cell == LSTM())] = LSTM()
 
-    @field_validator("hidden")
+    @field_validator("hidden", mode="before")
     @classmethod
-    def _equal_sizes_are_one(cls, hidden: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        equal = isinstance(hidden, tuple) and len(set(hidden)) == 1
-        return hidden[0] if equal and isinstance(hidden, tuple) else hidden
+    def _sizes(cls, given: Any) -> Any:
+        """One message for both forms; pydantic would give one for each."""
+        sizes = given if isinstance(given, list | tuple) else [given]
+        if not all(type(size) is int and size >= 1 for size in sizes):
+            raise ValueError("it is a whole number from 1 on, or a list of them, one a layer")
+        return given
+
+    @field_validator("hidden", "projection")
+    @classmethod
+    def _one_a_layer(cls, sizes: Sizes, info: ValidationInfo) -> Sizes:
+        """One number for equal hidden sizes, and no projections for none at all."""
+        layers = info.data.get("layers")
+        if not isinstance(sizes, tuple) or layers is None:
+            return sizes
+        if len(sizes) != layers and (sizes or info.field_name == "hidden"):
+            raise ValueError(f"it takes one number a layer, {layers} in all")
+        if info.field_name == "hidden":
+            return sizes[0] if len(set(sizes)) == 1 else sizes
+        return sizes if any(sizes) else ()
 
     @model_validator(mode="after")
-    def _one_a_layer(self) -> Self:
-        for name, sizes in (("hidden", self.hidden), ("projection", self.projection)):
-            if isinstance(sizes, tuple) and sizes and len(sizes) != self.layers:
+    def _projections_are_narrower(self) -> Self:
+        for width, units in zip(self.projection, self.units, strict=False):
+            if width >= units:
                 raise ValueError(
-                    f"model.{name} takes one number a layer, {self.layers} in all, got {len(sizes)}"
+                    f"a projection of {width} is not narrower than the {units} units of its layer; "
+                    f"0 is for none"
                 )
         return self
 

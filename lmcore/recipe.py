@@ -20,12 +20,14 @@ import lmcore.compress
 from lmcore.calibration import Calibration
 from lmcore.compress.embedding import reduce_embedding
 from lmcore.compress.hidden_units import UnitsSettings
-from lmcore.compress.projection import project, projected_widths
+from lmcore.compress.projection import project, projected_widths, with_projections
 from lmcore.compress.quantization import AnyCodec, Codec, Evidence, Float16, Float32
 from lmcore.compress.sparsity import (
     CubicPruning,
     Pattern,
     PruningSettings,
+    block_count,
+    is_exact,
     kept_values,
     magnitude_masks,
 )
@@ -65,38 +67,55 @@ class LayerSettings(Settings):
 
     def canonical(self, model: ModelSettings, words: int) -> LayerSettings:
         """What would leave the model as it is, or larger, as None."""
-        widths: tuple[int, ...] | None = None
-        if self.projection is not None:
-            if isinstance(self.projection, tuple) and len(self.projection) != model.layers:
-                raise UserError(
-                    f"recipe.layers.projection: got {list(self.projection)}; "
-                    f"it takes one width a layer, {model.layers} in all"
-                )
-            widths = projected_widths(self.projection, model, words)
-        size = self.embedding if self.embedding and self.embedding < model.embedding else None
-        update = {"projection": widths if widths and any(widths) else None, "embedding": size}
-        return self.model_copy(update=update)
+        asked = 0 if self.projection is None else self.projection
+        if isinstance(asked, tuple) and len(asked) != model.layers:
+            raise UserError(
+                f"recipe.layers.projection: got {list(asked)}; "
+                f"it takes one width a layer, {model.layers} in all"
+            )
+        widths = asked if isinstance(asked, tuple) else (asked,) * model.layers
+        trained = self.units if self.units and self.units.training.epochs else None
+
+        def with_embedding(size: int | None) -> LayerSettings:
+            narrowed = LayerSettings(embedding=size).shape(model)
+            saving = projected_widths(widths, narrowed, words)
+            update = {"units": trained, "projection": saving if any(saving) else None}
+            return self.model_copy(update={**update, "embedding": size})
+
+        found = with_embedding(None)
+        if self.embedding and self.embedding < model.embedding:
+            narrowed = with_embedding(self.embedding)
+            if narrowed.shape(model).weights(words) < found.shape(model).weights(words):
+                return narrowed
+        return found
 
     def shape(self, model: ModelSettings) -> ModelSettings:
         """The model's settings after canonical settings, but for the units that may go."""
-        update: dict[str, object] = {}
         if isinstance(self.projection, tuple):
-            before = model.projection or (0,) * model.layers
-            update["projection"] = tuple(
-                new or old for new, old in zip(self.projection, before, strict=True)
-            )
-        if self.embedding:
-            update["embedding"] = self.embedding
-        return model.model_copy(update=update)
+            model = with_projections(model, self.projection)
+        return model.model_copy(update={"embedding": self.embedding or model.embedding})
+
+    def site_shapes(self, model: ModelSettings, words: int) -> dict[str, tuple[int, int]]:
+        """Site -> (out, in) at most, after canonical settings: units may go, too."""
+        shaped = self.shape(model)
+        shapes = shaped.site_shapes(words)
+        if self.units and "decoder.projection" in model.site_shapes(words):
+            # where so many units go that a projection or an embedding is none any more
+            shapes.setdefault("decoder.projection", (shaped.embedding, shaped.widths[-1]))
+        return shapes
 
     def apply(
         self, dense: LanguageModel, calibration: Calibration
     ) -> tuple[LanguageModel, Calibration]:
-        """The reshaped dense model, and what the text tells of it."""
+        """The reshaped dense model, and what the text tells of it.
+
+        A width that the units which are left do not reach is none.
+        """
         if isinstance(self.projection, tuple):
-            dense = project(dense, self.projection, calibration)
+            pairs = zip(self.projection, dense.settings.widths, strict=True)
+            dense = project(dense, tuple(w if w < now else 0 for w, now in pairs), calibration)
             calibration = calibration.of(dense)
-        if self.embedding:
+        if self.embedding and self.embedding < dense.settings.embedding:
             dense = reduce_embedding(dense, self.embedding, calibration)
             calibration = calibration.of(dense)
         return dense, calibration
@@ -143,20 +162,25 @@ class Recipe(Settings):
 def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
     """The recipe in its canonical form: every site by name, every setting as what it amounts to.
 
-    Two recipes that make the same model resolve to equal recipes. Raises UserError for a name or
-    pattern that matches no site and for settings that a site cannot have.
+    Two recipes that make the same model resolve to equal recipes. A structure that a site cannot
+    have because `layers` made or shrank it is dense. Raises UserError for a name or pattern that
+    matches no site and for settings that a site cannot have.
     """
-    layers = recipe.layers.canonical(model, words)
-    shapes = layers.shape(model).site_shapes(words)
+    layers, dense = recipe.layers.canonical(model, words), model.site_shapes(words)
+    shapes = layers.site_shapes(model, words)
     for pattern in recipe.sites:
         if not any(fnmatchcase(site, pattern) for site in shapes):
             raise UserError(
                 f"recipe.sites.{pattern}: matches no site; the sites are {', '.join(shapes)}"
             )
-    sites = {
-        site: _canonical(_settings_of(recipe, site), site, shape, recipe.pruning.scope == "all")
-        for site, shape in shapes.items()
-    }
+    sites = {}
+    for site, shape in shapes.items():
+        settings = _settings_of(recipe, site)
+        if site in dense:
+            _check(settings, site, dense[site])
+        if shape != dense.get(site):
+            settings = _fitted(settings, shape)
+        sites[site] = _canonical(settings, site, shape, recipe.pruning.scope == "all")
     if recipe.biases.needs_inputs:
         raise UserError("recipe.biases.feedback: got true; nothing multiplies a bias")
     finetuning = recipe.finetuning if recipe.finetuning and recipe.finetuning.epochs else None
@@ -175,6 +199,24 @@ def _settings_of(recipe: Recipe, site: str) -> SiteSettings:
         return recipe.sites[site]
     matches = (value for name, value in recipe.sites.items() if fnmatchcase(site, name))
     return next(matches, SiteSettings())
+
+
+def _check(settings: SiteSettings, site: str, shape: tuple[int, int]) -> None:
+    """UserError for settings that the dense model's site of that shape cannot have."""
+    structure = settings.structure.canonical(site, shape)
+    blocks = block_count(shape, settings.pattern)
+    if isinstance(structure, DenseStructure) and round(settings.sparsity * blocks) == blocks:
+        raise UserError(
+            f"recipe.sites.{site}.sparsity: got {settings.sparsity}; "
+            f"it leaves nothing of the {' x '.join(map(str, shape))} matrix"
+        )
+
+
+def _fitted(settings: SiteSettings, shape: tuple[int, int]) -> SiteSettings:
+    """The settings, dense where a matrix of that shape cannot have the structure."""
+    if settings.structure.fits(shape):
+        return settings
+    return settings.model_copy(update={"structure": DenseStructure()})
 
 
 def _canonical(
@@ -224,15 +266,30 @@ def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, Le
     one threshold for all prunes.
     """
     specs, shaped = {}, recipe.layers.shape(model)
-    for site, shape in shaped.site_shapes(words).items():
+    for site, shape in recipe.layers.site_shapes(model, words).items():
         settings = recipe.sites[site]
-        if recipe.pruning.scope == "all":
-            settings = settings.model_copy(update={"sparsity": 0.0})
         for leaf, leaf_shape in settings.structure.leaf_shapes(shape).items():
-            specs[f"{site}/{leaf}"] = _spec(leaf_shape, settings)
+            spec = _spec(leaf_shape, settings)
+            if recipe.pruning.scope == "all":  # any leaf may keep all, and has its mask
+                masked = settings.sparsity and not settings.bits.zeros_are_codes
+                kept = math.prod(leaf_shape) if masked else None
+                spec = LeafSpec(leaf_shape, settings.bits, kept)
+            specs[f"{site}/{leaf}"] = spec
     for bias, bias_shape in shaped.bias_shapes(words).items():
         specs[bias] = LeafSpec(bias_shape, recipe.biases, None)
     return specs
+
+
+def is_open(recipe: Recipe, model: ModelSettings, words: int) -> bool:
+    """Whether the weights decide which leaves the file of a resolved recipe has, or their sizes."""
+    shapes = recipe.layers.site_shapes(model, words)
+    one_threshold = recipe.pruning.scope == "all"
+    return recipe.layers.units is not None or any(
+        settings.structure.is_open
+        or (settings.sparsity and (one_threshold or not is_exact(leaf, settings.pattern)))
+        for site, settings in recipe.sites.items()
+        for leaf in settings.structure.leaf_shapes(shapes[site]).values()
+    )
 
 
 def build(
@@ -284,7 +341,7 @@ def settle(recipe: Recipe, dense: LanguageModel, calibration: Calibration) -> Re
     scope = recipe.pruning.scope == "all"
     sites = {}
     for site, weight in dense.sites.items():
-        settings = recipe.sites[site]
+        settings = _fitted(recipe.sites[site], weight.shape)
         structure = settings.structure.settled(weight.dense().detach(), calibration.site(site))
         settled = settings.model_copy(update={"structure": structure})
         sites[site] = _canonical(settled, site, weight.shape, scope)

@@ -279,6 +279,15 @@ class Structure(Family, ABC):
         """What this structure amounts to at a site of that shape; UserError if it cannot be."""
         return self
 
+    def fits(self, shape: tuple[int, int]) -> bool:
+        """Whether a matrix (out, in) is large enough; `canonical` refuses one that is not."""
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it depends on the matrix and is not yet `settled`."""
+        return False
+
     def settled(self, matrix: Tensor, statistics: SiteStatistics) -> Structure:
         """This structure with what depends on the matrix (out, in) settled."""
         return self

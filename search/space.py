@@ -42,7 +42,8 @@ class Space:
         self.model, self.words = model, words
         self.layers, self.patterns = template.get("layers", {}), template.get("sites", {})
         self.rest = {k: value for k, value in template.items() if k not in ("layers", "sites")}
-        every = model.model_copy(update={"projection": (1,) * model.layers, "embedding": 1})
+        widths = tuple(units + 1 for units in model.units)  # another, so that there is each site
+        every = model.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
         _check_patterns(self.patterns, {**model.site_shapes(words), **every.site_shapes(words)})
         self.corners = [self.suggest(corner) for corner in _corners()]
 
@@ -54,7 +55,7 @@ class Space:
             site: _fill(
                 {k: v for k, v in value.items() if k != "tie"}, value.get("tie", site), trial
             )
-            for site in reshaped.shape(self.model).site_shapes(self.words)
+            for site in reshaped.site_shapes(self.model, self.words)
             if (value := _settings_of(self.patterns, site)) is not None
         }
         data = {"layers": layers, "sites": sites, **_fill(self.rest, "", trial)}

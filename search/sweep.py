@@ -64,8 +64,7 @@ def _check(config: SweepConfig, corpus: Corpus) -> None:
     words = len(corpus.vocabulary)
     space = Space(config.space, config.model, words)
     for recipe in space.corners:
-        if recipe.finetuning:
-            check_text(recipe.finetuning, len(corpus.train), "space.finetuning")
+        _check_trainings(recipe, corpus, "space")
     check_text(config.training, len(corpus.train), "training")
     for parameters in config.start:
         space.check(parameters)
@@ -73,8 +72,7 @@ def _check(config: SweepConfig, corpus: Corpus) -> None:
         if name == DENSE_BASELINE:
             raise UserError(f"baselines.{name}: this name belongs to the dense model itself")
         baseline = resolve(parse(Recipe, data, f"baselines.{name}"), config.model, words)
-        if baseline.finetuning:
-            check_text(baseline.finetuning, len(corpus.train), f"baselines.{name}.finetuning")
+        _check_trainings(baseline, corpus, f"baselines.{name}")
     device(config.device)
     try:
         made = sampler(config, 0, 0)
@@ -83,6 +81,15 @@ def _check(config: SweepConfig, corpus: Corpus) -> None:
         raise UserError(f"sampler: {error}") from None
     if not isinstance(made, optuna.samplers.BaseSampler):
         raise UserError(f"sampler: got {config.sampler}; its _target_ is a sampler of Optuna's")
+
+
+def _check_trainings(recipe: Recipe, corpus: Corpus, where: str) -> None:
+    """Raises UserError where the text is too short for what a recipe trains."""
+    if recipe.layers.units:
+        units = recipe.layers.units.training
+        check_text(units, len(corpus.train), f"{where}.layers.units.training")
+    if recipe.finetuning:
+        check_text(recipe.finetuning, len(corpus.train), f"{where}.finetuning")
 
 
 @contextmanager

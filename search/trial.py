@@ -21,6 +21,7 @@ from lmcore.bundle import Bundle, load, save
 from lmcore.calibration import Calibration
 from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
 from lmcore.corpus import Corpus
+from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import content_key
 from lmcore.model import LanguageModel
@@ -115,14 +116,29 @@ class Workbench:
         path = self.stages / f"{key}.lmb"
         self.stages.mkdir(parents=True, exist_ok=True)
         with _held(FileLock(path.with_suffix(".lock")), observe):
-            if not path.exists():
-                checkpoint = path.with_suffix(".safetensors")
-                model = with_fewer_units(
-                    self.dense.model, self.corpus.train, units, _seed(key), observe, checkpoint
-                )
-                save(path, model, self.dense.vocabulary)
-                checkpoint.unlink(missing_ok=True)
+            if (known := _read(path)) is not None:
+                return known
+            checkpoint = path.with_suffix(".safetensors")
+            model = with_fewer_units(
+                self.dense.model,
+                self.corpus.train,
+                units,
+                _seed(key),
+                observe,
+                checkpoint,
+                self.device,
+            )
+            save(path, model, self.dense.vocabulary)
+            checkpoint.unlink(missing_ok=True)
+            return load(path).model
+
+
+def _read(path: Path) -> LanguageModel | None:
+    """The model of a file, None where there is no file or a damaged one."""
+    try:
         return load(path).model
+    except UserError:
+        return None
 
 
 def _seed(key: str) -> int:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from lmcore.calibration import Calibration
 from lmcore.compress.low_rank import DAMPING, roots, truncated_svd
 from lmcore.model import LanguageModel, ModelSettings, dense_model
-
-
-def narrower(size: int, model: ModelSettings) -> int:
-    """The embedding size that this asks for: never wider than it is."""
-    return min(size, model.embedding)
 
 
 def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) -> LanguageModel:
@@ -26,10 +22,10 @@ def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) 
     first = f"{settings.cell.prefix}.0.input"
     table, after = matrices["embedding"].double(), matrices[first].double()
     consumer = after.T @ after
-    moments = consumer / consumer.diagonal().mean()
+    moments = consumer / consumer.diagonal().mean().clamp(min=1e-30)
     if settings.tied:
         seen = calibration.inputs["embedding"].double()
-        moments = moments + seen / seen.diagonal().mean()
+        moments = moments + seen / seen.diagonal().mean().clamp(min=1e-30)
     root, inverse = roots(moments)
     counts = calibration.counts.double()
     rows = (counts / counts.mean() + DAMPING).sqrt().unsqueeze(1)
@@ -37,22 +33,27 @@ def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) 
     narrow, wide = left / rows, right @ inverse  # (words, size), (size, embedding)
     matrices["embedding"] = narrow.float()
     matrices[first] = (after @ wide.T).float()
-    shaped = settings.model_copy(update={"embedding": size})
     if settings.tied:
-        before = matrices.pop("decoder.projection", None)
+        before = matrices.get("decoder.projection")
         to_decoder = wide.float() if before is None else wide.float() @ before
-        if "decoder.projection" in shaped.site_shapes(model.words):
-            matrices["decoder.projection"] = to_decoder
-        else:  # as wide as the last layer's output: its projection takes the map in
-            _absorb(matrices, f"{settings.cell.prefix}.{settings.layers - 1}.", to_decoder)
+        matrices["decoder.projection"] = to_decoder
+    shaped = settings.model_copy(update={"embedding": size})
+    fold_square(shaped, matrices)
     return dense_model(shaped, matrices, model.biases)
 
 
-def _absorb(matrices: dict[str, torch.Tensor], layer: str, square: torch.Tensor) -> None:
-    """Let a layer's output m become T m, T (width, width), without a change to the layer."""
-    projection = f"{layer}projection"
-    matrices[projection] = square @ matrices[projection]
-    back = torch.linalg.pinv(square)
-    for site in matrices:
-        if site.startswith(layer) and site not in (f"{layer}input", projection):
-            matrices[site] = matrices[site] @ back
+def fold_square(settings: ModelSettings, matrices: dict[str, Tensor]) -> None:
+    """A tied embedding E as wide as the last layer's output has no `decoder.projection` T.
+
+    Where there is one, E T takes its place, and the first input matrix W becomes W T^-1', so that
+    W E' stays. Of a T that has no inverse the nearest there is.
+    """
+    if not settings.tied or settings.embedding != settings.widths[-1]:
+        return
+    square = matrices.pop("decoder.projection", None)
+    if square is None:
+        return
+    first = f"{settings.cell.prefix}.0.input"
+    back = torch.linalg.pinv(square.double())
+    matrices["embedding"] = (matrices["embedding"].double() @ square.double()).float()
+    matrices[first] = (matrices[first].double() @ back.T).float()

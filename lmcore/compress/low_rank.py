@@ -68,7 +68,7 @@ class LowRankStructure(Structure, ABC):
             return self if rank.energy < 1 else DenseStructure()
         if isinstance(rank, float):
             rank = max(1, int(rank * rows * columns / (rows + columns)))
-        elif rank > min(shape):
+        elif not self.fits(shape):
             raise UserError(
                 f"recipe.sites.{site}.structure.rank: got {rank}; "
                 f"a {rows} x {columns} matrix has a rank of at most {min(shape)}"
@@ -77,15 +77,19 @@ class LowRankStructure(Structure, ABC):
             return DenseStructure()
         return self.model_copy(update={"rank": rank})
 
+    def fits(self, shape: tuple[int, int]) -> bool:
+        return not isinstance(self.rank, int) or self.rank <= min(shape)
+
+    @property
+    def is_open(self) -> bool:
+        return isinstance(self.rank, Energy)
+
     def settled(self, matrix: Tensor, statistics: SiteStatistics) -> Structure:
-        rank = self.rank
-        if isinstance(rank, Energy):
-            energy = self.spectrum(matrix, statistics).double().square().cumsum(0)
-            kept = energy < rank.energy * energy[-1]
-            rank = min(int(kept.sum()) + 1, len(energy))
-        if isinstance(rank, int):
-            rank = min(rank, *matrix.shape)
-        return self.model_copy(update={"rank": rank})
+        if not isinstance(self.rank, Energy):
+            return self
+        energy = self.spectrum(matrix, statistics).double().square().cumsum(0)
+        kept = energy < self.rank.energy * energy[-1]
+        return self.model_copy(update={"rank": min(int(kept.sum()) + 1, len(energy))})
 
     def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
         right = leaves["right"]

@@ -39,21 +39,39 @@ class PruningSettings(Settings):
 def kept_values(shape: tuple[int, ...], sparsity: float, pattern: Pattern) -> int:
     """How many values of a leaf a mask of this sparsity keeps; at most, where blocks overhang."""
     rows, columns = matrix_shape(shape)
-    height, width = (
-        min(sides) for sides in zip(_block(shape, pattern), (rows, columns), strict=True)
-    )
-    blocks = math.ceil(rows / height) * math.ceil(columns / width)
-    kept = blocks - round(sparsity * blocks)
+    sides = zip(_block(shape, pattern), (rows, columns), strict=True)
+    height, width = (min(block, side) for block, side in sides)
+    blocks = block_count(shape, pattern)
+    kept = blocks - zero_count(sparsity, blocks)
     return min(rows * columns, kept * height * width)
 
 
+def block_count(shape: tuple[int, ...], pattern: Pattern) -> int:
+    """How many blocks cover a leaf."""
+    height, width = _block(shape, pattern)
+    rows, columns = matrix_shape(shape)
+    return math.ceil(rows / height) * math.ceil(columns / width)
+
+
+def is_exact(shape: tuple[int, ...], pattern: Pattern) -> bool:
+    """Whether no block overhangs, so that each stands for as many values."""
+    sides = zip(matrix_shape(shape), _block(shape, pattern), strict=True)
+    return all(side % block == 0 for side, block in sides)
+
+
+def zero_count(sparsity: float, blocks: int) -> int:
+    """How many of so many blocks become zero: never the last one."""
+    return min(round(sparsity * blocks), blocks - 1)
+
+
 def magnitude_mask(data: Tensor, sparsity: float, pattern: Pattern = "weights") -> Tensor:
-    """Which entries are kept, shape as `data`: all but round(sparsity x blocks) of the blocks.
+    """Which entries are kept, shape as `data`: all but round(sparsity x blocks) of the blocks, one
+    at least.
 
     Those of the smallest root mean square go; of equal ones the earlier go first.
     """
     sizes = block_sizes(data, pattern)
-    zeros = round(sparsity * sizes.numel())
+    zeros = zero_count(sparsity, sizes.numel())
     order = sizes.flatten().argsort(stable=True)
     kept = torch.ones(sizes.numel(), dtype=torch.bool, device=data.device)
     kept[order[:zeros]] = False

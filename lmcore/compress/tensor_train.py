@@ -127,6 +127,9 @@ class TensorTrainStructure(Structure):
             plain = plain.model_copy(update={"rank": tuple(ranks[1:-1])})
         return plain
 
+    def fits(self, shape: tuple[int, int]) -> bool:
+        return self.factors is not None or min(shape) >= 2**self.cores
+
     def _check(self, where: str, shape: tuple[int, int]) -> None:
         """UserError, for the setting below `where`, if no matrix (out, in) can have it."""
         matrix = f"a {shape[0]} x {shape[1]} matrix in {self.cores} cores"
@@ -146,7 +149,7 @@ class TensorTrainStructure(Structure):
                     f"{where}.factors: core {self.modes(shape).index((1, 1))} has factors 1 and 1; "
                     f"{matrix} takes more than one number a core"
                 )
-        elif min(shape) < 2**self.cores:
+        elif not self.fits(shape):
             raise UserError(
                 f"{where}.cores: got {self.cores}; {matrix} would take sides of at least "
                 f"{2**self.cores}, for factors of at least 2"
