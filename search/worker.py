@@ -15,6 +15,7 @@ from time import time
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.trial import TrialState
 
 from lmcore.bundle import load
@@ -127,6 +128,8 @@ class _Worker:
         self.store = Store(config.storage)
         self.study = find(config, self.store)
         self.study.sampler = sampler(config, worker, started)
+        # on SQLite two that ask at once can be given the same enqueued trial
+        self.asking = FileLock(config.folder / "locks" / f"{config.study}.ask")
         self.parent = multiprocessing.parent_process()
         self.repeats = 0
 
@@ -139,7 +142,9 @@ class _Worker:
                     self.study.get_trials(deepcopy=False)  # Optuna's cache must know the trial
                     self._trial(optuna.trial.Trial(self.study, what))
                 case "new":
-                    self._trial(self.study.ask())
+                    with self.asking:
+                        trial = self.study.ask()
+                    self._trial(trial)
 
     def _jobs(self) -> Iterator[tuple[str, Any]]:
         while not self._stopping():
