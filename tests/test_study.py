@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from lmcore.bundle import load, save
@@ -457,3 +458,19 @@ def test_a_recipe_with_distillation_learns_from_the_dense_model(
     assert not any(module.training for module in teacher.modules())
     for name, value in teacher.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_workers_ask_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite two that ask at once can be given the same enqueued trial."""
+    config, alone = settings(tmp_path, trials=2), []
+    ask = optuna.Study.ask
+
+    def watched(study: optuna.Study, *rest: Any) -> Any:
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / "locks" / f"{config.study}.ask").acquire(timeout=0)
+        alone.append(True)
+        return ask(study, *rest)
+
+    monkeypatch.setattr(optuna.Study, "ask", watched)
+    sweep_here(config)
+    assert len(alone) >= 2
