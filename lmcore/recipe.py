@@ -50,8 +50,6 @@ from lmcore.weight import (
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
     importlib.import_module(f"lmcore.compress.{_module.name}")
 
-LEAF_BYTES = 40  # of a leaf in the header, and of the lengths before its streams
-
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -249,9 +247,8 @@ def _is_pruned(shape: Shape, settings: SiteSettings, one_threshold: bool) -> boo
 
 
 def _packed(structure: Structure, settings: SiteSettings, shape: tuple[int, int]) -> int:
-    """Bytes of the site's leaves in this structure, tables and names included."""
-    leaves = structure.leaf_shapes(shape).values()
-    return sum(_spec(leaf, settings).packed_size + LEAF_BYTES for leaf in leaves)
+    """Bytes of the site's leaves in this structure, the tables of their codecs included."""
+    return sum(_spec(leaf, settings).footprint for leaf in structure.leaf_shapes(shape).values())
 
 
 def _spec(shape: Shape, settings: SiteSettings) -> LeafSpec:

@@ -26,7 +26,8 @@ Shape = tuple[int, ...]
 _OLDER = -1  # than any version of the data
 
 
-MASK_BYTES = 24  # of a mask beside its bits: the length before its stream, its count in the header
+LEAF_BYTES = 40  # of a leaf beside its streams: the lengths before them, its place in the header
+MASK_BYTES = 24  # the same of a mask
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class LeafSpec:
             raw_size(math.prod(stream.shape), stream.low, stream.high) for stream in self.streams
         )
 
+    @property
+    def footprint(self) -> int:
+        """The packed size and about what else the file grows by: what forms are chosen by."""
+        return self.packed_size + LEAF_BYTES + (0 if self.kept is None else MASK_BYTES)
+
 
 def leaf_spec(shape: Shape, codec: Codec, kept: int) -> LeafSpec:
     """What the file holds of a leaf of which at most so many values are kept.
@@ -63,7 +69,7 @@ def leaf_spec(shape: Shape, codec: Codec, kept: int) -> LeafSpec:
     if codec.zeros_are_codes or kept == math.prod(shape):
         return without
     with_mask = LeafSpec(shape, codec, kept)
-    return with_mask if with_mask.packed_size + MASK_BYTES < without.packed_size else without
+    return with_mask if with_mask.footprint < without.footprint else without
 
 
 class Leaf(nn.Module):
