@@ -26,7 +26,6 @@ from lmcore.compress.sparsity import (
     CubicPruning,
     Pattern,
     PruningSettings,
-    block_count,
     is_exact,
     kept_values,
     magnitude_masks,
@@ -175,7 +174,7 @@ def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
     for site, shape in shapes.items():
         settings = _settings_of(recipe, site)
         if site in dense:
-            _check(settings, site, dense[site])
+            settings.structure.canonical(site, dense[site])  # refuses what no reshaping excuses
         if shape != dense.get(site):
             settings = _fitted(settings, shape)
         sites[site] = _canonical(settings, site, shape, recipe.pruning.scope == "all")
@@ -197,17 +196,6 @@ def _settings_of(recipe: Recipe, site: str) -> SiteSettings:
         return recipe.sites[site]
     matches = (value for name, value in recipe.sites.items() if fnmatchcase(site, name))
     return next(matches, SiteSettings())
-
-
-def _check(settings: SiteSettings, site: str, shape: tuple[int, int]) -> None:
-    """UserError for settings that the dense model's site of that shape cannot have."""
-    structure = settings.structure.canonical(site, shape)
-    blocks = block_count(shape, settings.pattern)
-    if isinstance(structure, DenseStructure) and round(settings.sparsity * blocks) == blocks:
-        raise UserError(
-            f"recipe.sites.{site}.sparsity: got {settings.sparsity}; "
-            f"it leaves nothing of the {' x '.join(map(str, shape))} matrix"
-        )
 
 
 def _fitted(settings: SiteSettings, shape: tuple[int, int]) -> SiteSettings:

@@ -76,6 +76,6 @@ def replay(config: ReplayConfig, corpus: Corpus, results: Results) -> Replay:
         tempfile.TemporaryDirectory(prefix="lmpareto-") as folder,
         training_bar(f"trial {name}") as observe,
     ):
-        bench.folder = Path(folder)
+        bench.folder, bench.stages = Path(folder), Path(folder)
         again = bench.measure(recipe, observe)
     return Replay(config.study, name, stored, again)

@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from lmcore.bundle import load
 from lmcore.model import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
@@ -259,3 +260,18 @@ def test_a_tilde_in_the_cache_is_the_home(shell: Shell, tmp_path: Path) -> None:
 def test_nothing_is_written_where_the_command_is_typed(shell: Shell, tmp_path: Path) -> None:
     shell("status", cwd=tmp_path).ok()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_of_each_layer_are_taken_from_the_command_line(configs: Path, shell: Shell) -> None:
+    mine = ("train", "--config-dir", str(configs), "study=mine", "format=json", "model.layers=2")
+    mine = (*mine, "training.epochs=0.1", "model.embedding=12")
+    run = shell(*mine, "model.hidden=[10,8]", "model.tied=true", "+model.projection=[0,4]").ok()
+    model = load(Path(run.document["bundle"])).model
+    assert model.settings.plain() == {
+        **{"layers": 2, "hidden": [10, 8], "embedding": 12, "tied": True},
+        "projection": [0, 4],
+    }
+    assert model.sites["decoder.projection"].shape == (12, 4)
+    assert run.document["model"] == model.settings.plain()
+    shell(*mine, "model.hidden=[10]").refused("model.hidden: got [10]", "2 in all")
+    shell(*mine, "+model.projection=[16,0]").refused("projection of 16", "16 units")

@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial
 
 from lmcore.errors import UserError
 from lmcore.model import ModelSettings
-from lmcore.recipe import Recipe
+from lmcore.recipe import Recipe, resolve
 from search.space import Space
 
 MODEL = ModelSettings(layers=2, hidden=16, embedding=16, tied=False)
@@ -438,3 +438,135 @@ def test_a_fixed_trial_gives_the_recipe_of_its_values() -> None:
     assert recipe.finetuning
     assert (recipe.finetuning.rate, recipe.finetuning.batch) == (2.0, 8)
     assert re.fullmatch("[0-9a-f]{16}", recipe.key)
+
+
+# --- layers, zeros and energies ----------------------------------------------------------------
+
+TIED = MODEL.model_copy(update={"tied": True})
+STEP = {"kind": "uniform", "step": {"low": 0.5, "high": 2.0}}
+
+
+def test_a_width_is_a_range_and_its_sites_are_asked_for_where_they_are() -> None:
+    one = space(layers={"projection": {"low": 3, "high": 16}}, sites={"*": {"bits": STEP}})
+    assert distributions(one)["layers.projection"] == IntDistribution(3, 16)
+    wide, narrow = (
+        FixedTrial({"layers.projection": width, **{f"{s}.bits.step": 1.0 for s in sites}})
+        for width, sites in ((16, SITES), (3, [*SITES, "lstm.0.projection", "lstm.1.projection"]))
+    )
+    assert one.suggest(wide).layers.projection is None
+    assert tuple(one.suggest(wide).sites) == SITES
+    recipe = one.suggest(narrow)
+    assert recipe.layers.projection == (3, 3)
+    assert set(recipe.sites) == {*SITES, "lstm.0.projection", "lstm.1.projection"}
+    assert {site.bits.kind for site in recipe.sites.values()} == {"uniform"}
+
+
+def test_each_layer_may_have_a_range_of_its_own() -> None:
+    one = space(layers={"projection": [{"low": 2, "high": 5}, 0]})
+    assert distributions(one) == {"layers.projection.0": IntDistribution(2, 5)}
+    assert {recipe.layers.projection for _, recipe in asked(one, 20)} == {
+        (width, 0) for width in (2, 3, 4, 5)
+    }
+
+
+def test_a_tie_spans_sites_that_layers_make() -> None:
+    sites = {"*.projection": {"tie": "maps", "bits": STEP}, "*": {"bits": "float16"}}
+    one = space(TIED, layers={"projection": 4, "embedding": {"low": 3, "high": 5}}, sites=sites)
+    names = set(distributions(one))
+    assert names == {"layers.embedding", "maps.bits.step"}
+    for params, recipe in asked(one, 10):
+        steps = {
+            site: s.bits.plain()["step"] for site, s in recipe.sites.items() if "projection" in site
+        }
+        assert set(steps.values()) == {params["maps.bits.step"]}
+        # as wide as the last projection, the tied embedding needs no projection of the decoder's
+        assert ("decoder.projection" in steps) == (params["layers.embedding"] != 4)
+
+
+def test_a_pattern_may_name_what_layers_can_make_and_nothing_else() -> None:
+    space(TIED, sites={"decoder.projection": {"sparsity": 0.5}})
+    space(layers={"projection": 4}, sites={"*.projection": {"sparsity": 0.5}})
+    for model, pattern in ((MODEL, "decoder.projection"), (TIED, "decoder"), (MODEL, "*.2.*")):
+        with pytest.raises(UserError, match="matches no site"):
+            space(model, sites={pattern: {"sparsity": 0.5}})
+
+
+def test_whatever_is_drawn_of_layers_and_ranks_is_a_recipe() -> None:
+    """A rank that a narrower site cannot have is no rank, not an error in the 400th trial."""
+    rank = {"low": 2, "high": 16}
+    chain = {"kind": "tensor_train", "rank": {"low": 2, "high": 8}}
+    one = space(
+        TIED,
+        layers={
+            "projection": {"choice": [None, {"low": 1, "high": 16, "log": True}]},
+            "embedding": {"low": 2, "high": 16},
+        },
+        sites={
+            "*": {
+                "structure": {"choice": ["dense", {"kind": "svd", "rank": rank}, chain]},
+                "sparsity": {"low": 0.0, "high": 0.99},
+                "pattern": {"choice": ["weights", "rows"]},
+            }
+        },
+        pruning={"scope": {"choice": ["site", "all"]}},
+    )
+    drawn = [recipe for _, recipe in asked(one, 60)]
+    assert len({recipe.layers.projection is None for recipe in drawn}) == 2
+    assert {recipe.pruning.scope for recipe in drawn} == {"site", "all"}
+    for recipe in drawn:
+        assert resolve(recipe, TIED, WORDS) == recipe
+
+
+def test_an_energy_is_a_range_below_its_rank() -> None:
+    energy = {"kind": "svd", "rank": {"energy": {"low": 0.5, "high": 0.95}}}
+    one = space(sites={"embedding": {"structure": energy}})
+    name = "embedding.structure.rank.energy"
+    assert distributions(one) == {name: FloatDistribution(0.5, 0.95)}
+    recipe = one.suggest(FixedTrial({name: 0.7}))
+    assert recipe.sites["embedding"].structure.plain() == {"kind": "svd", "rank": {"energy": 0.7}}
+    chosen = space(sites={"embedding": {"structure": {"choice": ["dense", energy]}}})
+    assert set(distributions(chosen)) <= {
+        "embedding.structure",
+        "embedding.structure.svd.rank.energy",
+    }
+    with pytest.raises(UserError, match="energy"):
+        space(
+            sites={
+                "decoder": {"structure": {**energy, "rank": {"energy": {"low": 0.5, "high": 2.0}}}}
+            }
+        )
+
+
+def test_fractions_of_ranks_and_zeros_are_ranges_too() -> None:
+    one = space(
+        sites={
+            "decoder": {
+                "structure": {"kind": "activation_svd", "rank": {"low": 0.1, "high": 0.9}},
+                "sparsity": {"low": 0.1, "high": 0.9},
+                "pattern": [{"low": 1, "high": 4}, 1],
+            }
+        },
+        pruning={"schedule": "cubic", "until": {"low": 0.3, "high": 0.9}},
+        finetuning=FINETUNING,
+    )
+    params, recipe = asked(one)[0]
+    assert set(params) == {
+        *("decoder.structure.rank", "decoder.sparsity", "decoder.pattern.0", "pruning.until"),
+    }
+    assert recipe.pruning.until == params["pruning.until"]
+    assert recipe.sites["decoder"].sparsity == params["decoder.sparsity"]
+    rank = recipe.sites["decoder"].structure.plain()["rank"]
+    assert rank == int(params["decoder.structure.rank"] * WORDS * 16 / (WORDS + 16))
+
+
+def test_the_strength_of_group_lasso_is_a_range() -> None:
+    units = {
+        "strength": {"low": 1e-4, "high": 1e-2, "log": True},
+        "embedding": {"choice": [False, True]},
+        "training": {**FINETUNING, "epochs": 2},
+    }
+    one = space(layers={"units": units})
+    assert set(distributions(one)) == {"layers.units.strength", "layers.units.embedding"}
+    (params, recipe), *_ = asked(one)
+    assert recipe.layers.units
+    assert recipe.layers.units.strength == params["layers.units.strength"]

@@ -65,7 +65,7 @@ def test_the_smallest_blocks_go(pattern: Pattern, shape: tuple[int, ...], sparsi
     torch.testing.assert_close(block_sizes(data, pattern).flatten(), sizes)
     whole = [bool(kept[block].all()) for block in blocks]
     assert whole == [bool(kept[block].any()) for block in blocks]
-    assert whole.count(False) == min(round(sparsity * len(blocks)), len(blocks) - 1)
+    assert whole.count(False) == round(sparsity * len(blocks))
     gone = sizes[~torch.tensor(whole)]
     if 0 < len(gone) < len(blocks):
         assert gone.max() <= sizes[torch.tensor(whole)].min() + 1e-6
@@ -410,6 +410,20 @@ def test_codes_of_one_bit_have_no_zeros(make_model: MakeModel) -> None:
         site = {"sparsity": 0.9, "bits": {"kind": "kmeans", "bits": 1}}
         recipe = resolved(dense, sites={"*": site}, pruning={"scope": scope})
         assert {settings.sparsity for settings in recipe.sites.values()} == {0}
+
+
+@pytest.mark.parametrize("structure", [{"kind": "dense"}, {"kind": "svd", "rank": 1}], ids=str)
+def test_a_leaf_may_be_zero_altogether(
+    structure: dict[str, Any], make_model: MakeModel, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    dense = make_model()
+    site = {"sparsity": 0.99, "pattern": [96, 24], "structure": structure}
+    recipe = resolved(dense, sites={"lstm.*": site})
+    model = build(dense, recipe).eval()
+    assert not model.sites["lstm.0.input"].dense().any()
+    size = bundle.save(tmp_path / "a.lmb", model, vocabulary)
+    assert size <= bundle.packed_size(recipe, dense.settings, vocabulary)
+    assert not bundle.load(tmp_path / "a.lmb").model.sites["lstm.0.input"].dense().any()
 
 
 def test_pruned_at_once_as_the_recipe_says(make_model: MakeModel) -> None:

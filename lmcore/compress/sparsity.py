@@ -41,16 +41,9 @@ def kept_values(shape: tuple[int, ...], sparsity: float, pattern: Pattern) -> in
     rows, columns = matrix_shape(shape)
     sides = zip(_block(shape, pattern), (rows, columns), strict=True)
     height, width = (min(block, side) for block, side in sides)
-    blocks = block_count(shape, pattern)
-    kept = blocks - zero_count(sparsity, blocks)
+    blocks = math.ceil(rows / height) * math.ceil(columns / width)
+    kept = blocks - round(sparsity * blocks)
     return min(rows * columns, kept * height * width)
-
-
-def block_count(shape: tuple[int, ...], pattern: Pattern) -> int:
-    """How many blocks cover a leaf."""
-    height, width = _block(shape, pattern)
-    rows, columns = matrix_shape(shape)
-    return math.ceil(rows / height) * math.ceil(columns / width)
 
 
 def is_exact(shape: tuple[int, ...], pattern: Pattern) -> bool:
@@ -59,19 +52,13 @@ def is_exact(shape: tuple[int, ...], pattern: Pattern) -> bool:
     return all(side % block == 0 for side, block in sides)
 
 
-def zero_count(sparsity: float, blocks: int) -> int:
-    """How many of so many blocks become zero: never the last one."""
-    return min(round(sparsity * blocks), blocks - 1)
-
-
 def magnitude_mask(data: Tensor, sparsity: float, pattern: Pattern = "weights") -> Tensor:
-    """Which entries are kept, shape as `data`: all but round(sparsity x blocks) of the blocks, one
-    at least.
+    """Which entries are kept, shape as `data`: all but round(sparsity x blocks) of the blocks.
 
     Those of the smallest root mean square go; of equal ones the earlier go first.
     """
     sizes = block_sizes(data, pattern)
-    zeros = zero_count(sparsity, sizes.numel())
+    zeros = round(sparsity * sizes.numel())
     order = sizes.flatten().argsort(stable=True)
     kept = torch.ones(sizes.numel(), dtype=torch.bool, device=data.device)
     kept[order[:zeros]] = False
