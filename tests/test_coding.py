@@ -94,8 +94,9 @@ def test_order_0_comes_near_the_entropy_without_a_table() -> None:
         assert len(trip(np.clip(values, -127, 127), -127, 127)) < slack * entropy_bytes(values)
 
 
-@pytest.mark.parametrize("step", [0.4, 0.8, 1.6, 2.5])
-@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize(
+    ("step", "transpose"), [(0.4, False), (0.8, True), (1.6, False), (2.5, True)]
+)
 def test_context_beats_the_entropy_on_weights(step: float, transpose: bool) -> None:
     values = weights(1200, 100, step)
     data = trip(values.T if transpose else values, -127, 127)
@@ -103,6 +104,7 @@ def test_context_beats_the_entropy_on_weights(step: float, transpose: bool) -> N
     assert len(data) < 0.9 * entropy_bytes(values)
 
 
+@pytest.mark.slow
 def test_realistic_matrix_of_full_width() -> None:
     assert len(trip(weights(2000, 200, 1.6), -127, 127)) < 0.85 * 2000 * 200 * 1.3 / 8
 

@@ -190,6 +190,7 @@ def test_without_a_browser_it_says_what_to_install(
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not any(map(shutil.which, BROWSERS)),
     reason="drawing a PNG takes Chrome or Chromium: none found",

@@ -293,10 +293,8 @@ def test_a_schedule_ends_where_at_once_begins(
                 assert leaf.spec.kept <= kept < leaf.data.numel()
 
 
-@pytest.mark.parametrize("stops", [[1], [20, 40], [9, 45, 46]], ids=str)
 @pytest.mark.parametrize("scope", ["site", "all"])
 def test_pruning_goes_on_from_a_checkpoint(
-    stops: list[int],
     scope: str,
     make_model: MakeModel,
     corpus: Corpus,
@@ -327,7 +325,7 @@ def test_pruning_goes_on_from_a_checkpoint(
         pass
 
     monkeypatch.setattr("lmcore.training.CHECKPOINT_SECONDS", -1)
-    for stop in [*stops, -1]:
+    for stop in (1, 20, 33, 34, 40, -1):
 
         def observe(record: TrainingRecord, updates: int, stop: int = stop) -> None:
             if record.updates == stop:
@@ -346,8 +344,8 @@ def test_pruning_goes_on_from_a_checkpoint(
 
 
 @every_codec
-@pytest.mark.parametrize("spread", [1.0, 3.0, 100.0])
-@pytest.mark.parametrize("sparsity", [0.05, 0.3, 0.6, 0.97])
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+@pytest.mark.parametrize("sparsity", [0.05, 0.5, 0.97])
 def test_one_threshold_never_exceeds_the_packed_size(
     codec: dict[str, Any],
     spread: float,
