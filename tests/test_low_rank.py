@@ -261,8 +261,11 @@ def test_the_energy_of_activation_svd_is_that_of_the_output() -> None:
 
 
 @every_kind
-def test_a_rank_is_clamped_where_units_were_removed(kind: Any) -> None:
-    assert kind(rank=20).settled(MATRIX, STATISTICS) == kind(rank=IN)
+def test_a_rank_fits_up_to_the_smaller_side(kind: Any) -> None:
+    """Where units were removed it may not any more, and the site is dense."""
+    assert [kind(rank=rank).fits((OUT, IN)) for rank in (1, IN, IN + 1, OUT)] == [1, 1, 0, 0]
+    assert kind(rank=0.5).fits((OUT, IN))
+    assert kind(rank=Energy(energy=0.5)).fits((OUT, IN))
     assert kind(rank=4).settled(MATRIX, STATISTICS) == kind(rank=4)
 
 
