@@ -178,6 +178,12 @@ def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
         if shape != dense.get(site):
             settings = _fitted(settings, shape)
         sites[site] = _canonical(settings, site, shape, recipe.pruning.scope == "all")
+        looked_up = site == "embedding" and not model.tied
+        if settings.bits.needs_inputs and (looked_up or not sites[site].structure.multiplies):
+            raise UserError(
+                f"recipe.sites.{site}.bits.feedback: got true; the leaves of "
+                f"{sites[site].structure.kind} there multiply nothing whose error could be fed back"
+            )
     if recipe.biases.needs_inputs:
         raise UserError("recipe.biases.feedback: got true; nothing multiplies a bias")
     finetuning = recipe.finetuning if recipe.finetuning and recipe.finetuning.epochs else None
@@ -382,14 +388,10 @@ def _evidence(
         codecs |= {f"{site}/{name}": codec for name in weight.leaves}
         if codec.needs_inputs:
             seen = calibration.site(site).inputs()
+            assert seen is not None, "resolve refuses feedback where words are looked up"
             values = {name: leaf.data.detach() for name, leaf in weight.leaves.items()}
-            of_leaves = {} if seen is None else weight.structure.leaf_inputs(values, seen)
-            if set(of_leaves) != set(weight.leaves):
-                raise UserError(
-                    f"recipe.sites.{site}.bits.feedback: got true; the leaves of "
-                    f"{weight.structure.kind} there multiply nothing whose error could be fed back"
-                )
-            inputs |= {f"{site}/{name}": value for name, value in of_leaves.items()}
+            moments = weight.structure.leaf_inputs(values, seen)
+            inputs |= {f"{site}/{name}": value for name, value in moments.items()}
     importance: dict[str, Tensor] = {}
     if any(codec.needs_importance for codec in codecs.values()):
         squares = calibration.squared_gradients(model)

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -267,7 +267,12 @@ class SiteStatistics(Protocol):
 
 
 class Structure(Family, ABC):
-    """The form of a site's matrix: which leaves store it, and how they start from a dense one."""
+    """The form of a site's matrix: which leaves store it, and how they start from a dense one.
+
+    `multiplies` says whether each leaf multiplies something as a matrix does (`leaf_inputs`).
+    """
+
+    multiplies: ClassVar[bool] = False
 
     @abstractmethod
     def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
@@ -299,11 +304,8 @@ class Structure(Family, ABC):
         return self
 
     def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
-        """Leaf -> second moments of what it multiplies, given those of the matrix (in, in).
-
-        A leaf that multiplies nothing as a matrix does is left out.
-        """
-        return {}
+        """Leaf -> second moments of what it multiplies, given those of the matrix (in, in)."""
+        raise NotImplementedError(f"the leaves of {self.kind} multiply nothing as matrices do")
 
 
 AnyStructure = Annotated[SerializeAsAny[Structure], BeforeValidator(Structure.pick)]
@@ -349,6 +351,7 @@ class DenseStructure(Structure):
     """The matrix itself."""
 
     kind: Literal["dense"] = "dense"
+    multiplies: ClassVar[bool] = True
 
     def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
         return {"matrix": shape}

@@ -451,10 +451,6 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "threads below one": (["train", "study=mine", "threads=0"], ["threads: got 0"]),
     "a seed below zero": (["train", "study=mine", "seed=-1"], ["seed: got -1"]),
     "a name for a number": (["train", "study=mine", "model.hidden=big"], ["model.hidden", "'big'"]),
-    "a tied model of two sizes": (
-        ["train", "study=mine", "model.tied=true", "model.hidden=32"],
-        ["model", "32", "16"],
-    ),
     "a format that is none": (["status", "format=xml"], ["format", "'xml'", "json"]),
     "a size that is none": (
         ["export", "study=mine", "to=x", "max_size=5GB"],

@@ -141,7 +141,7 @@ def with_units_gone(dense: LanguageModel, seed: int) -> LanguageModel:
     """What a group Lasso might leave."""
     generator = torch.Generator().manual_seed(seed)
     stage = remove_units(dense, embedding=False)
-    matrices = {s: weight.leaves["matrix"].data for s, weight in stage.sites.items()}
+    matrices = {s: w.leaves["matrix"].data.detach() for s, w in stage.sites.items()}
     with torch.no_grad():
         for units in units_of(stage.settings, embedding=True):
             share = torch.rand((), generator=generator)
@@ -169,12 +169,7 @@ def check(given: dict[str, Any], cell: Cell, sizes: dict[str, Any], seed: int, p
     assert again.key == recipe.key
     start = with_units_gone(dense, seed) if recipe.layers.units else dense
     before = {name: value.clone() for name, value in start.state_dict().items()}
-    try:
-        model = build(start, recipe, Calibration(start, TEXT)).eval()
-    except UserError as error:
-        assert_explained(error)
-        assert "feedback" in str(error)
-        return "refused"
+    model = build(start, recipe, Calibration(start, TEXT)).eval()
     assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
     size = bundle.save(path, model, VOCABULARY)
     assert size <= bundle.packed_size(recipe, dense.settings, VOCABULARY)

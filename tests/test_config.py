@@ -41,7 +41,9 @@ GROUPS = {
 }
 STUDIES = GROUPS["study"]
 COMMAND_FILES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "base")
-OPTIONS = [(group, option) for group in GROUPS if group != "study" for option in GROUPS[group]]
+# a study is composed as a whole, and `finetuning` is a part of spaces
+ALONE = [group for group in GROUPS if group not in ("study", "finetuning")]
+OPTIONS = [(group, option) for group in ALONE for option in GROUPS[group]]
 SETTINGS: dict[str, type[StudyConfig]] = {
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
@@ -274,8 +276,10 @@ def test_nothing_is_written_where_the_command_is_typed(shell: Shell, tmp_path: P
 
 def test_sizes_of_each_layer_are_taken_from_the_command_line(configs: Path, shell: Shell) -> None:
     mine = ("train", "--config-dir", str(configs), "study=mine", "format=json", "model.layers=2")
-    mine = (*mine, "training.epochs=0.1", "model.embedding=12")
-    run = shell(*mine, "model.hidden=[10,8]", "model.tied=true", "+model.projection=[0,4]").ok()
+    short = ("training.epochs=0.1", "model.embedding=12")
+    run = shell(
+        *mine, *short, "model.hidden=[10,8]", "model.tied=true", "+model.projection=[0,4]"
+    ).ok()
     model = load(Path(run.document["bundle"])).model
     assert model.settings.plain() == {
         **{"layers": 2, "hidden": [10, 8], "embedding": 12, "tied": True},

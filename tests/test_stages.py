@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from lmcore import training
 from lmcore.bundle import load, packed_size, save
+from lmcore.compress import hidden_units
 from lmcore.corpus import Corpus
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
@@ -74,7 +75,7 @@ def recipe_of(bench: Workbench, data: dict[str, Any]) -> Recipe:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was trained: each stage."""
     seen: list[str] = []
-    with_fewer_units = trial.with_fewer_units
+    with_fewer_units = hidden_units.with_fewer_units
 
     def counted(*arguments: Any, **more: Any) -> Any:
         seen.append("stage")
@@ -210,9 +211,14 @@ def _measure(folder: str, corpus: Corpus, results: Any) -> None:
     """A worker's process."""
     prepare()
     bench = Workbench(corpus, load(Path(folder, "dense.lmb")), 1, Path(folder, "bundles"), "cpu")
-    calls = []
-    original = trial.with_fewer_units
-    trial.with_fewer_units = lambda *given, **more: (calls.append(1), original(*given, **more))[1]
+    calls: list[int] = []
+    original = hidden_units.with_fewer_units
+
+    def counted(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        return original(*given, **more)
+
+    vars(trial)["with_fewer_units"] = counted
     measured = bench.measure(recipe_of(bench, PLAIN))
     results.put((len(calls), measured.sha256, measured.valid_perplexity))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -36,6 +36,7 @@ class LowRankStructure(Structure, ABC):
     """
 
     rank: Rank
+    multiplies: ClassVar[bool] = True
 
     @abstractmethod
     def factors(
