@@ -259,13 +259,10 @@ def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, Le
     specs, shaped = {}, recipe.layers.shape(model)
     for site, shape in recipe.layers.site_shapes(model, words).items():
         settings = recipe.sites[site]
+        if recipe.pruning.scope == "all":
+            settings = settings.model_copy(update={"sparsity": 0.0})
         for leaf, leaf_shape in settings.structure.leaf_shapes(shape).items():
-            spec = _spec(leaf_shape, settings)
-            if recipe.pruning.scope == "all":  # any leaf may keep all, and has its mask
-                masked = settings.sparsity and not settings.bits.zeros_are_codes
-                kept = math.prod(leaf_shape) if masked else None
-                spec = LeafSpec(leaf_shape, settings.bits, kept)
-            specs[f"{site}/{leaf}"] = spec
+            specs[f"{site}/{leaf}"] = _spec(leaf_shape, settings)
     for bias, bias_shape in shaped.bias_shapes(words).items():
         specs[bias] = LeafSpec(bias_shape, recipe.biases, None)
     return specs

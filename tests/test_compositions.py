@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_cells import CELLS, logits_of
+from torch import Tensor
 
 from lmcore import bundle
 from lmcore.calibration import Calibration
@@ -141,7 +142,9 @@ def with_units_gone(dense: LanguageModel, seed: int) -> LanguageModel:
     """What a group Lasso might leave."""
     generator = torch.Generator().manual_seed(seed)
     stage = remove_units(dense, embedding=False)
-    matrices = {s: w.leaves["matrix"].data.detach() for s, w in stage.sites.items()}
+    matrices: dict[str, Tensor] = {
+        s: weight.leaves["matrix"].data for s, weight in stage.sites.items()
+    }
     with torch.no_grad():
         for units in units_of(stage.settings, embedding=True):
             share = torch.rand((), generator=generator)
@@ -149,9 +152,10 @@ def with_units_gone(dense: LanguageModel, seed: int) -> LanguageModel:
     return remove_units(stage, embedding=True)
 
 
-def assert_explained(error: UserError) -> None:
+def assert_explained(error: UserError, setting: str = "") -> None:
     """Each line names a setting of the recipe, below its site where it has one."""
     for line in str(error).splitlines():
+        assert setting in line
         assert re.match(r"recipe\.(layers|sites\.[^:]+|biases)\.[\w.]+: ", line), line
 
 

@@ -275,11 +275,9 @@ def test_nothing_is_written_where_the_command_is_typed(shell: Shell, tmp_path: P
 
 
 def test_sizes_of_each_layer_are_taken_from_the_command_line(configs: Path, shell: Shell) -> None:
-    mine = ("train", "--config-dir", str(configs), "study=mine", "format=json", "model.layers=2")
-    short = ("training.epochs=0.1", "model.embedding=12")
-    run = shell(
-        *mine, *short, "model.hidden=[10,8]", "model.tied=true", "+model.projection=[0,4]"
-    ).ok()
+    mine = ["train", "--config-dir", str(configs), "study=mine", "format=json", "model.layers=2"]
+    mine += ["training.epochs=0.1", "model.embedding=12"]
+    run = shell(*mine, "model.hidden=[10,8]", "model.tied=true", "+model.projection=[0,4]").ok()
     model = load(Path(run.document["bundle"])).model
     assert model.settings.plain() == {
         **{"layers": 2, "hidden": [10, 8], "embedding": 12, "tied": True},

@@ -13,8 +13,9 @@ from filelock import FileLock
 
 from lmcore import training
 from lmcore.bundle import load, packed_size, save
-from lmcore.compress import hidden_units
+from lmcore.compress.hidden_units import with_fewer_units
 from lmcore.corpus import Corpus
+from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
@@ -71,18 +72,21 @@ def recipe_of(bench: Workbench, data: dict[str, Any]) -> Recipe:
     return resolve(parse(Recipe, data, "recipe"), model.settings, model.words)
 
 
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was trained: each stage."""
+def counting(patch: pytest.MonkeyPatch) -> list[str]:
+    """From now on what is trained: each stage."""
     seen: list[str] = []
-    with_fewer_units = hidden_units.with_fewer_units
 
-    def counted(*arguments: Any, **more: Any) -> Any:
+    def counted(*arguments: Any, **more: Any) -> LanguageModel:
         seen.append("stage")
         return with_fewer_units(*arguments, **more)
 
-    monkeypatch.setattr(trial, "with_fewer_units", counted)
+    patch.setattr(trial, "with_fewer_units", counted)
     return seen
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return counting(monkeypatch)
 
 
 def same(one: Measurement, other: Measurement) -> bool:
@@ -211,16 +215,9 @@ def _measure(folder: str, corpus: Corpus, results: Any) -> None:
     """A worker's process."""
     prepare()
     bench = Workbench(corpus, load(Path(folder, "dense.lmb")), 1, Path(folder, "bundles"), "cpu")
-    calls: list[int] = []
-    original = hidden_units.with_fewer_units
-
-    def counted(*given: Any, **more: Any) -> Any:
-        calls.append(1)
-        return original(*given, **more)
-
-    vars(trial)["with_fewer_units"] = counted
+    seen = counting(pytest.MonkeyPatch())
     measured = bench.measure(recipe_of(bench, PLAIN))
-    results.put((len(calls), measured.sha256, measured.valid_perplexity))
+    results.put((len(seen), measured.sha256, measured.valid_perplexity))
 
 
 @pytest.mark.slow
