@@ -394,6 +394,9 @@ def sizes_of(settings: list[dict[str, Any]], site: str) -> tuple[list[int], list
     """Of each settings of the site: bytes by all leaves, and the packed size of the whole file."""
     leaves, files = [], []
     for given in settings:
+        codec = Codec.pick(given.get("bits", "float32"))
+        if getattr(codec, "feedback", False):  # refused at an embedding; the sizes are the same
+            given = {**given, "bits": codec.model_copy(update={"feedback": False})}
         recipe = resolve(Recipe.model_validate({"sites": {site: given}}), MODEL, len(WORDS))
         specs = leaf_specs(recipe, MODEL, len(WORDS)).values()
         leaves.append(sum(spec.footprint for spec in specs))
