@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT := out/quickstart
+SPREAD := --numprocesses auto --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: quickstart test fast check clean
@@ -13,10 +14,10 @@ quickstart: .venv/installed
 	$(BIN)/lmpareto export study=quickstart to=$(OUT)/model
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 fast: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SPREAD)
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -307,6 +307,7 @@ def test_export_of_a_dominated_trial_and_of_a_baseline(studio: Studio, tmp_path:
     assert bits_of(tmp_path / "model.lmb") == bits_of(studio.trained.document["bundle"])
 
 
+@pytest.mark.slow
 def test_publish_computes_test_once_for_each_file(studio: Studio, tmp_path: Path) -> None:
     folder, other = tmp_path / "studies" / "mine", tmp_path / "studies" / "other"
     studio("publish", f"to={folder}").ok()
