@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import Empty
-from types import FrameType
 
 import optuna
 from filelock import FileLock, Timeout
@@ -30,7 +29,7 @@ from search.dense import find_dense, train_dense
 from search.space import Space
 from search.store import Store
 from search.study import ATTRIBUTE, DENSE_BASELINE, attribute, create, progress, sampler
-from search.terminal import training_bar
+from search.terminal import interruptible, training_bar
 from search.units import format_size
 from search.worker import Advanced, Began, Board, Ended, Message, Refused, work
 
@@ -138,7 +137,7 @@ class _Sweep:
 
     def run(self) -> None:
         with (
-            self._interruptible(),
+            interruptible(self.board.stop),
             tqdm(
                 total=self.todo,
                 desc=self.config.study,
@@ -217,25 +216,6 @@ class _Sweep:
             self.study.tell(began.trial, state=TrialState.FAIL)
         self.done += 1
         return not self.board.stop.is_set()
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask the workers to stop; asked twice, they are ended."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self.board.stop.is_set():
-                raise KeyboardInterrupt
-            self.board.stop.set()
-
-        handled = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, ask) for number in handled}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        if self.board.stop.is_set():
-            raise KeyboardInterrupt
 
 
 def _outcome(message: Ended) -> str:

@@ -1,11 +1,15 @@
-"""What is said on standard error while something takes long."""
+"""What is said on standard error while something takes long, and how it is stopped."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
 
 import optuna
 from tqdm import tqdm
@@ -13,15 +17,53 @@ from tqdm import tqdm
 from lmcore.training import Observer, TrainingRecord
 
 
+class Event(Protocol):
+    """A flag, of threads or of processes."""
+
+    def is_set(self) -> bool: ...
+
+    def set(self) -> None: ...
+
+
+@contextmanager
+def interruptible(stop: Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set `stop`; KeyboardInterrupt is raised at the end, or at the second one.
+
+    An exception that a signal raises wherever the program is may be swallowed there (by a
+    destructor, by a callback from C), or cut a write short.
+    """
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, ask) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stop.is_set():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def training_bar(what: str) -> Iterator[Observer]:
-    """A bar over the updates of a training, and a line with the perplexity after each epoch."""
-    said = 0
-    with tqdm(
-        desc=what,
-        bar_format="{desc} |{bar:30}| {percentage:.0f}% [{elapsed}<{remaining}]",
-        mininterval=1 if sys.stderr.isatty() else 20,
-    ) as bar:
+    """A bar over the updates of a training, and a line with the perplexity after each epoch.
+
+    Ctrl-C ends the training after the update at hand.
+    """
+    said, stop = 0, threading.Event()
+    with (
+        tqdm(
+            desc=what,
+            bar_format="{desc} |{bar:30}| {percentage:.0f}% [{elapsed}<{remaining}]",
+            mininterval=1 if sys.stderr.isatty() else 20,
+        ) as bar,
+        interruptible(stop),
+    ):
 
         def observe(record: TrainingRecord, updates: int) -> None:
             nonlocal said
@@ -33,6 +75,8 @@ def training_bar(what: str) -> Iterator[Observer]:
                 perplexity = record.valid_perplexities[epoch]
                 bar.write(f"epoch {epoch + 1}: valid perplexity {perplexity:.2f}", file=sys.stderr)
             said = len(record.valid_perplexities)
+            if stop.is_set():
+                raise KeyboardInterrupt
 
         yield observe
 

@@ -15,7 +15,12 @@ from lmcore.model import LanguageModel, ModelSettings, random_model
 from lmcore.runtime import prepare
 
 prepare()
-torch.set_flush_denormal(False)  # hypothesis draws denormals
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> None:
+    """Hypothesis draws them; a test of what `prepare`s its process leaves them flushed."""
+    torch.set_flush_denormal(False)
 
 
 class Statistics:
