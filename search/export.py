@@ -18,9 +18,10 @@ from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
 from search.dense import DenseCheckpoint, need_dense
-from search.front import Point
+from search.front import Point, front_of
 from search.methods import where
 from search.results import PUBLISHED, RECORDS, Results, write_records
+from search.study import DENSE_BASELINE
 from search.terminal import training_bar
 from search.trial import Measurement, Workbench
 
@@ -76,9 +77,9 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
     """Write what a stranger needs to look at a study, take its models and replay its numbers.
 
     dense.lmb and dense.json (unless a study beside this one has the same), trials.jsonl (every
-    recipe and measurement), bundles/N.lmb of the front, and results.csv: a row for each of the
-    front and for each baseline, with the test perplexity of its file and the command that gives
-    it. Returns the files.
+    recipe and measurement), bundles/N.lmb of the front and of the baselines that nothing measured
+    dominates, and results.csv: a row for each of the front and for each baseline, with the test
+    perplexity of its file and the command that gives it. Returns the files.
     """
     dense = need_dense(config, corpus)
     kept_dense = _published_dense(dense, folder)
@@ -86,34 +87,34 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
         write_atomic(kept_dense, dense.path.read_bytes())
         write_json(kept_dense.with_suffix(".json"), dense.record)
     known, bundles = _published_rows(folder), folder / "bundles"
-    rows, front = [], set()
-    for point in (*results.beside, *results.front.points):
-        sha256 = results.measured(point.name).sha256
-        if point.trial is None and (point.name, sha256) in known:
-            rows.append(known[point.name, sha256])
-            continue
-        path, measured = _bundle(config, corpus, point.name, results.measured(point.name))
+    points = [*results.beside, *results.front.points]
+    best = (*results.front.points, *front_of(config.study, points).points)
+    rows, kept = [], {point.name: bundles / f"{point.name}.lmb" for point in best}
+    kept[DENSE_BASELINE] = kept_dense
+    for point in points:
+        measured, bundle = results.measured(point.name), kept.get(point.name)
+        row = known.get((point.name, measured.sha256))
+        if bundle or not row:
+            path, measured = _bundle(config, corpus, point.name, measured)
+            row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
         command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
-        if point.name == "dense":
-            command = f"lmpareto evaluate bundle={kept_dense} corpus={corpus.name} split=test"
-        if point.trial is not None:
-            kept = bundles / f"{point.name}.lmb"
-            write_atomic(kept, path.read_bytes())
-            front.add(kept)
-            command = f"lmpareto evaluate bundle={kept} corpus={corpus.name} split=test"
-        rows.append(known.get((point.name, measured.sha256)) or _row(point, path, corpus, command))
+        if bundle:
+            command = f"lmpareto evaluate bundle={bundle} corpus={corpus.name} split=test"
+            if bundle != kept_dense:
+                write_atomic(bundle, path.read_bytes())
+        rows.append({**row, "command": command})
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "results.csv", text.getvalue().encode())
     write_records(results, folder / RECORDS)  # last: it says which files the lines are of
-    for old in set(bundles.glob("*.lmb")) - front:
+    for old in set(bundles.glob("*.lmb")) - set(kept.values()):
         old.unlink()
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _row(point: Point, path: Path, corpus: Corpus, command: str) -> dict[str, str]:
+def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
     """The point's line in results.csv; its test perplexity is computed here, from the file."""
     test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
     return {
@@ -125,7 +126,6 @@ def _row(point: Point, path: Path, corpus: Corpus, command: str) -> dict[str, st
         "valid_perplexity": f"{point.valid_perplexity:.3f}",
         "test_perplexity": f"{test.perplexity:.3f}",
         "tokens_per_second": f"{test.tokens_per_second:.0f}",
-        "command": command,
     }
 
 

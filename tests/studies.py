@@ -42,6 +42,8 @@ trials: 4
 corpus: {{file: {text}}}
 model: {{hidden: 16, embedding: 16}}
 training: {{epochs: 2, rate: 0.02, average: 0.0}}
+baselines: # smaller than all that the space has
+  coarse: {{sites: {{"*": {{bits: {{kind: uniform, step: 6.0}}}}}}}}
 """
 
 SPACE_YAML = """\
