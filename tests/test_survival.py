@@ -185,7 +185,7 @@ def test_a_sweep_killed_whole_goes_on_with_nothing_lost_or_doubled(sweep: Sweep)
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_its_trial_and_nothing_else(sweep: Sweep) -> None:
-    with sweep.sweeping("workers=2") as process:
+    with sweep.sweeping("workers=2", "space.finetuning.epochs=12") as process:
         until(lambda: sweep.states["COMPLETE"] and sweep.training == 2, process, sweep)
         time.sleep(0.2)
         os.kill(workers(process)[0], signal.SIGKILL)
