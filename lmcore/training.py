@@ -6,14 +6,16 @@ import json
 import math
 import time
 from abc import abstractmethod
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -87,6 +89,11 @@ class TrainingSettings(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """The epochs after which a part of the training ends, in order; each has the schedule."""
+        return (self.epochs,)
+
 
 class DistillationSettings(Settings):
     """See `lmcore.loss.distillation`; a mix of 0 is none."""
@@ -96,12 +103,35 @@ class DistillationSettings(Settings):
 
 
 class FineTuningSettings(TrainingSettings):
-    """How a compressed model is trained on; with `distillation`, after the dense model too."""
+    """How a compressed model is trained on; with `distillation`, after the dense model too.
+
+    `rungs` are the ends, in epochs, of shorter fine-tunings that this one goes on from: at each
+    the rate has fallen as at the end, and rises again.
+    """
 
     # came later: left out where there is none, so that the keys of earlier recipes stay
     distillation: Annotated[
         DistillationSettings | None, Field(exclude_if=lambda given: given is None)
     ] = None
+    rungs: Annotated[tuple[Positive, ...], Field(exclude_if=lambda rungs: not rungs)] = ()
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        return (*self.rungs, self.epochs)
+
+    def up_to(self, rung: int) -> Self:
+        """The shorter fine-tuning that ends at that one of the `ends`."""
+        return self.model_copy(update={"epochs": self.ends[rung], "rungs": self.rungs[:rung]})
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if any(later <= earlier for earlier, later in pairwise(self.ends)):
+            raise ValueError(
+                f"rungs: got {list(self.rungs)}; they ascend, below epochs, {self.epochs}"
+            )
+        if self.rungs and self.average:
+            raise ValueError("rungs: an average goes over one training; with rungs it is 0")
+        return self
 
 
 class DenseTrainingSettings(TrainingSettings):
@@ -134,8 +164,8 @@ class Regularizer(Protocol):
         gradients are clipped, or None."""
 
     def after_update(self, rate: float, progress: float) -> None:
-        """Called, without gradients, after each update with its rate and the fraction of all
-        updates that is done, in (0, 1]."""
+        """Called, without gradients, after each update with its rate and the fraction that is
+        done of all updates up to the first rung, in (0, 1]."""
 
 
 @dataclass
@@ -172,22 +202,27 @@ def train(
     checkpoint: Path | None = None,
     teacher: LanguageModel | None = None,
     regularizer: Regularizer | None = None,
+    begun: Path | None = None,
 ) -> TrainingRecord:
     """Train `model` in place on the token ids (tokens,).
 
     The text is cut into `batch` parallel streams, the state is carried across windows. `validate`
     gives the validation perplexity after each whole epoch, and decides at the end whether the
     average of the last weights is taken. With a `checkpoint` file the training goes on where an
-    earlier process with the same settings stopped, with the same result to the bit. The `teacher`
-    is the model that distillation learns from; afterwards it is as it was before.
+    earlier process with the same settings stopped, with the same result to the bit; `begun` is
+    that of a training up to an earlier one of the settings' rungs, for where there is none. The
+    `teacher` is the model that distillation learns from; afterwards it is as it was before.
     Raises DivergedError, and UserError where the text is shorter than one window.
     """
     with _teaching(teacher, settings, model) as lesson:
         run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer)
-        run.resume()
+        if not (checkpoint and run.resume(checkpoint)) and begun:
+            run.resume(begun)
         while run.record.updates < run.updates:
             run.update()
             observe(run.record, run.updates)
+        if checkpoint:
+            run.save(checkpoint)
         run.finish()
     return run.record
 
@@ -252,13 +287,16 @@ class _Run:
         self.validate, self.checkpoint = validate, checkpoint
         self.lesson, self.regularizer = lesson, regularizer
         taught = [_shapes(lesson.teacher)] if lesson else []
-        self.key = content_key(settings.plain(), seed, _shapes(model), *taught)
+        self.keys = [  # a state within a part is the same whatever parts come after
+            content_key(part.plain(), seed, _shapes(model), *taught) for part in _parts(settings)
+        ]
         device = model.decoder_bias.data.device
         check_text(settings, len(ids), "training")
         length = len(ids) // settings.batch
         self.streams = ids[: length * settings.batch].view(settings.batch, length).T.to(device)
         self.windows = (length - 1) // settings.window  # a shorter last window is left out
-        self.updates = round(settings.epochs * self.windows)
+        self.ends = [round(end * self.windows) for end in settings.ends]
+        self.updates = self.ends[-1]
         self.average_from = self.updates - round(settings.average * self.updates)
         self.parameters = parameters(model)
         self.updater = _UPDATERS[settings.optimizer](
@@ -290,8 +328,10 @@ class _Run:
         if self.regularizer and (penalty := self.regularizer.penalty()) is not None:
             loss = loss + penalty
         gradients = torch.autograd.grad(loss, list(self.parameters.values()))
-        epoch = record.updates / self.windows
-        rate = settings.rate * settings.schedule.scale(epoch, settings.epochs)
+        part = bisect_right(self.ends, record.updates)
+        start = (self.ends[part - 1] if part else 0) / self.windows
+        epoch, epochs = record.updates / self.windows - start, settings.ends[part] - start
+        rate = settings.rate * settings.schedule.scale(epoch, epochs)
         with torch.no_grad():
             self.updater.step(gradients, rate)
             for leaf in self.leaves.values():
@@ -320,7 +360,8 @@ class _Run:
 
     def _regularize(self, regularizer: Regularizer, rate: float) -> None:
         before = {name: mask.clone() for name, mask in self._masks().items()}
-        regularizer.after_update(rate, (self.record.updates + 1) / self.updates)
+        first = next(end for end in self.ends if end)
+        regularizer.after_update(rate, min(1.0, (self.record.updates + 1) / first))
         self._keep_zeros()
         for name, leaf in self.leaves.items():
             same = same_mask(leaf.mask, before.get(name))
@@ -368,22 +409,23 @@ class _Run:
             tensors |= {f"codes.{name}/{key}": value for key, value in leaf.codes_state().items()}
         tensors["random"] = torch.get_rng_state()
         contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        metadata = {"key": self.key, "record": json.dumps(self.record.__dict__)}
+        part = bisect_left(self.ends, self.record.updates)
+        metadata = {"key": self.keys[part], "record": json.dumps(self.record.__dict__)}
         write_atomic(path, save(contiguous, metadata))
         self.saved_at = time.monotonic()
 
-    def resume(self) -> None:
-        """Go on from the checkpoint; a damaged or foreign one is as good as none."""
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
+    def resume(self, path: Path) -> bool:
+        """Go on from a checkpoint; a damaged or foreign one is as good as none: False."""
+        if not path.exists():
+            return False
         try:
-            with safe_open(self.checkpoint, framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 metadata: dict[str, Any] = file.metadata() or {}
-                if metadata.get("key") != self.key:
-                    return
+                if metadata.get("key") not in self.keys:
+                    return False
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError):
-            return
+            return False
         self.record = TrainingRecord(**json.loads(metadata["record"]))
         self._set({name: tensors[f"weight.{name}"] for name in self.parameters})
         device = self.streams.device
@@ -400,6 +442,14 @@ class _Run:
         if self.lesson:
             self.lesson.state = _states("teacher", tensors, self.lesson.state, device)
         torch.set_rng_state(tensors["random"])
+        return True
+
+
+def _parts(settings: TrainingSettings) -> list[TrainingSettings]:
+    """The settings of the training up to each of its ends."""
+    if not isinstance(settings, FineTuningSettings):
+        return [settings]
+    return [settings.up_to(rung) for rung in range(len(settings.ends))]
 
 
 def _shapes(model: LanguageModel) -> dict[str, list[int]]:
