@@ -408,10 +408,13 @@ class _Run:
         for name, leaf in self.leaves.items():
             tensors |= {f"codes.{name}/{key}": value for key, value in leaf.codes_state().items()}
         tensors["random"] = torch.get_rng_state()
-        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        copies = {  # for nothing may be shared, as a zero state is
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in tensors.items()
+        }
         part = bisect_left(self.ends, self.record.updates)
         metadata = {"key": self.keys[part], "record": json.dumps(self.record.__dict__)}
-        write_atomic(path, save(contiguous, metadata))
+        write_atomic(path, save(copies, metadata))
         self.saved_at = time.monotonic()
 
     def resume(self, path: Path) -> bool:

@@ -66,6 +66,7 @@ class StudyConfig(Settings):
     threads: Count
     format: Literal["text", "json"]
     cache: str
+    max_stages: str | int
 
     @property
     def study(self) -> str:
@@ -78,6 +79,10 @@ class StudyConfig(Settings):
     def folder(self) -> Path:
         """The cache folder: dense checkpoints, bundles, downloads, the default database."""
         return Path(self.cache).expanduser()
+
+    @property
+    def max_stages_bytes(self) -> int:
+        return parse_size(self.max_stages)
 
 
 class SweepConfig(StudyConfig):

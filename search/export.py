@@ -147,7 +147,7 @@ def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:
     """The workbench of a study's dense checkpoint; UserError where that was not trained yet."""
     dense = need_dense(config, corpus).load()
-    return Workbench(corpus, dense, config.seed, config.folder / "bundles", config.device)
+    return Workbench.of(config, corpus, dense)
 
 
 def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:

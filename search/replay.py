@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,6 @@ def replay(config: ReplayConfig, corpus: Corpus, results: Results) -> Replay:
         tempfile.TemporaryDirectory(prefix="lmpareto-") as folder,
         training_bar(f"trial {name}") as observe,
     ):
-        bench.folder, bench.stages = Path(folder), Path(folder)
+        bench.folder, bench.stages = Path(folder), replace(bench.stages, folder=Path(folder))
         again = bench.measure(recipe, observe)
     return Replay(config.study, name, stored, again)

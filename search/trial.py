@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 import lmcore
 from lmcore.bundle import Bundle, load, save
@@ -26,7 +23,16 @@ from lmcore.evaluation import score
 from lmcore.files import content_key
 from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, build, schedule_of
-from lmcore.training import DivergedError, Observer, TrainingRecord, ignore, train
+from lmcore.training import (
+    DivergedError,
+    FineTuningSettings,
+    Observer,
+    TrainingRecord,
+    ignore,
+    train,
+)
+from search.config import StudyConfig
+from search.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,22 @@ class Measurement:
 class Workbench:
     """Measures recipes of one dense checkpoint on one corpus; loads both once.
 
-    Bundles are written to `folder`, dense stages (models with fewer units) to a folder beside it.
+    Bundles are written to `folder`. Stages are models with fewer units, and fine-tunings that
+    were begun.
     """
 
-    def __init__(self, corpus: Corpus, dense: Bundle, seed: int, folder: Path, device: str) -> None:
+    def __init__(
+        self, corpus: Corpus, dense: Bundle, seed: int, folder: Path, stages: Stages, device: str
+    ) -> None:
         self.corpus, self.dense, self.seed = corpus, dense, seed
-        self.folder, self.stages, self.device = folder, folder.parent / "stages", device
+        self.folder, self.stages, self.device = folder, stages, device
         self.calibration = Calibration(dense.model, corpus.train)
+
+    @classmethod
+    def of(cls, config: StudyConfig, corpus: Corpus, dense: Bundle) -> Workbench:
+        """The workbench of a study, in its cache folder."""
+        stages = Stages(config.folder / "stages", config.max_stages_bytes)
+        return cls(corpus, dense, config.seed, config.folder / "bundles", stages, config.device)
 
     def key(self, recipe: Recipe) -> str:
         """Hash of all that decides the measurement of a resolved recipe."""
@@ -66,11 +81,15 @@ class Workbench:
         """Where the bundle of a measurement lies."""
         return self.folder / f"{key}.lmb"
 
-    def measure(self, recipe: Recipe, observe: Observer = ignore) -> Measurement:
+    def measure(
+        self, recipe: Recipe, observe: Observer = ignore, goes_on: bool = False
+    ) -> Measurement:
         """Make the file of a resolved recipe and measure it, from the file.
 
-        The result is a function of the recipe, the dense checkpoint, the corpus and the seed.
-        Raises DivergedError where the loss or the perplexity is no number.
+        The result is a function of the recipe, the dense checkpoint, the corpus and the seed:
+        where a shorter fine-tuning is at hand that this one goes on from, it is only sooner there.
+        With `goes_on` the fine-tuning is kept for a longer one. Raises DivergedError where the
+        loss or the perplexity is no number.
         """
         key = self.key(recipe)
         start = self.calibration
@@ -79,19 +98,11 @@ class Workbench:
         model = build(start.model, recipe, start).to(self.device)
         record = TrainingRecord()
         if recipe.finetuning:
-            teacher = self.dense.model if recipe.finetuning.distillation else None
-            schedule = schedule_of(recipe, model)
-            record = train(
-                model,
-                self.corpus.train,
-                recipe.finetuning,
-                _seed(key),
-                observe=observe,
-                teacher=teacher,
-                regularizer=schedule,
-            )
-            if schedule and not record.updates:  # too short for one, but the zeros were promised
-                schedule.after_update(rate=0.0, progress=1.0)
+            with self.stages.held(key, observe):
+                record = self._finetune(model, recipe, recipe.finetuning, observe)
+                if not goes_on:
+                    self._weights(recipe).unlink(missing_ok=True)
+            self.stages.trim()
         path = self.path(key)
         save(path, model.eval(), self.dense.vocabulary)
         bundle = load(path)
@@ -110,13 +121,45 @@ class Workbench:
             provenance=provenance() | {"seed": self.seed, "dense": self.dense.sha256},
         )
 
+    def _finetune(
+        self,
+        model: LanguageModel,
+        recipe: Recipe,
+        settings: FineTuningSettings,
+        observe: Observer,
+    ) -> TrainingRecord:
+        """Train the built model of the recipe, from the highest rung that is at hand."""
+        shorter = [
+            recipe.model_copy(update={"finetuning": settings.up_to(rung)})
+            for rung in range(len(settings.rungs))
+        ]
+        begun = (self.stages.use(self._weights(one).name) for one in reversed(shorter))
+        schedule = schedule_of(recipe, model)
+        record = train(
+            model,
+            self.corpus.train,
+            settings,
+            _seed(self.key(shorter[0] if shorter else recipe)),
+            observe=observe,
+            checkpoint=self._weights(recipe),
+            teacher=self.dense.model if settings.distillation else None,
+            regularizer=schedule,
+            begun=next((path for path in begun if path), None),
+        )
+        if schedule and not record.updates:  # too short for one, but the zeros were promised
+            schedule.after_update(rate=0.0, progress=1.0)
+        return record
+
+    def _weights(self, recipe: Recipe) -> Path:
+        """Where the state of a fine-tuning lies, while it goes on and at its end."""
+        return self.stages.path(f"{self.key(recipe)}.safetensors")
+
     def _stage(self, units: UnitsSettings, observe: Observer) -> LanguageModel:
         """The dense model with fewer units, trained once for all recipes that start from it."""
         key = content_key(units.plain(), self.dense.sha256, self.corpus.key, self.seed)
-        path = self.stages / f"{key}.lmb"
-        self.stages.mkdir(parents=True, exist_ok=True)
-        with _held(FileLock(path.with_suffix(".lock")), observe):
-            if (known := _read(path)) is not None:
+        path = self.stages.path(f"{key}.lmb")
+        with self.stages.held(key, observe):
+            if self.stages.use(path.name) and (known := _read(path)) is not None:
                 return known
             checkpoint = path.with_suffix(".safetensors")
             model = with_fewer_units(
@@ -130,7 +173,9 @@ class Workbench:
             )
             save(path, model, self.dense.vocabulary)
             checkpoint.unlink(missing_ok=True)
-            return load(path).model
+            model = load(path).model
+        self.stages.trim()
+        return model
 
 
 def _read(path: Path) -> LanguageModel | None:
@@ -143,21 +188,6 @@ def _read(path: Path) -> LanguageModel | None:
 
 def _seed(key: str) -> int:
     return int(key, 16) % 2**31
-
-
-@contextmanager
-def _held(lock: FileLock, observe: Observer) -> Iterator[None]:
-    """Hold the lock; while another process has it, `observe` may end the wait."""
-    while True:
-        try:
-            lock.acquire(timeout=1)
-            break
-        except Timeout:
-            observe(TrainingRecord(), 1)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @cache

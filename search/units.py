@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from lmcore.errors import UserError
 
-STEPS = {"B": 1, "kB": 10**3, "MB": 10**6}
+STEPS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def format_size(size_bytes: int) -> str:
@@ -31,7 +31,7 @@ def parse_size(text: str | int) -> int:
 
     Raises UserError for anything else, and for less than one byte.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmM]?[bB])?\s*", str(text), re.ASCII)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?[bB])?\s*", str(text), re.ASCII)
     if match:
         number, unit = match.groups()
         step = {name.lower(): step for name, step in STEPS.items()}[(unit or "B").lower()]
@@ -39,8 +39,8 @@ def parse_size(text: str | int) -> int:
         if size_bytes > 0:
             return size_bytes
     raise UserError(
-        f'a size of {text!r} is not understood: write bytes, kB or MB above zero, as in "1.5 MB", '
-        '"500kB", "800 B" or 123456'
+        f"a size of {text!r} is not understood: write bytes, kB, MB or GB above zero, as in "
+        '"1.5 MB", "500kB", "800 B" or 123456'
     )
 
 

@@ -122,9 +122,7 @@ class _Worker:
         corpus = load_corpus(config.corpus, config.folder)
         self.space = Space(config.space, config.model, len(corpus.vocabulary))
         self.words = len(corpus.vocabulary)
-        self.bench = Workbench(
-            corpus, load(dense), config.seed, config.folder / "bundles", config.device
-        )
+        self.bench = Workbench.of(config, corpus, load(dense))
         self.store = Store(config.storage)
         self.study = find(config, self.store)
         self.study.sampler = sampler(config, worker, started)

@@ -269,6 +269,7 @@ def settings(folder: Path, **changed: Any) -> SweepConfig:
         "threads": 1,
         "format": "text",
         "cache": str(folder),
+        "max_stages": "1 GB",
         "workers": 1,
         "max_hours": None,
     }

@@ -29,6 +29,7 @@ from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, build, pruning_targets, resolve, schedule_of
 from lmcore.training import TrainingRecord, train
 from lmcore.weight import Leaf
+from search.stages import Stages
 from search.trial import Workbench
 
 PATTERNS: list[Pattern] = ["weights", "rows", (1, 1), (2, 3), (4, 4), (1, 24), (40, 1), (50, 50)]
@@ -275,7 +276,14 @@ def test_a_schedule_ends_where_at_once_begins(
     bundle.save(tmp_path / "dense.lmb", dense, vocabulary)
     folder = tmp_path / "bundles"
     folder.mkdir()
-    bench = Workbench(corpus, bundle.load(tmp_path / "dense.lmb"), 0, folder, "cpu")
+    bench = Workbench(
+        corpus,
+        bundle.load(tmp_path / "dense.lmb"),
+        0,
+        folder,
+        Stages(tmp_path / "stages", 10**9),
+        "cpu",
+    )
     for epochs in (1, 0.001):
         recipe = recipe_of(
             dense,

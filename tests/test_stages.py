@@ -21,6 +21,7 @@ from lmcore.runtime import prepare
 from lmcore.settings import parse
 from lmcore.training import DivergedError, TrainingRecord
 from search import trial
+from search.stages import Stages
 from search.trial import Measurement, Workbench
 
 TRAINING = {"batch": 5, "window": 15, "optimizer": "adam"}
@@ -64,7 +65,8 @@ def bench(make_model: MakeModel, corpus: Corpus, tmp_path: Path) -> Workbench:
 
 def bench_in(folder: Path, make_model: MakeModel, corpus: Corpus, tied: bool = False) -> Workbench:
     save(folder / "dense.lmb", make_model(tied=tied, hidden=12), corpus.vocabulary)
-    return Workbench(corpus, load(folder / "dense.lmb"), 1, folder / "bundles", "cpu")
+    stages = Stages(folder / "stages", 10**9)
+    return Workbench(corpus, load(folder / "dense.lmb"), 1, folder / "bundles", stages, "cpu")
 
 
 def recipe_of(bench: Workbench, data: dict[str, Any]) -> Recipe:
@@ -123,14 +125,14 @@ def test_a_stage_is_trained_once_for_all_its_recipes(
     other = {**UNITS, "strength": 3.0}
     bench.measure(recipe_of(bench, {"layers": {"units": other}}))
     assert trainings == ["stage", "stage"]
-    assert {path.suffix for path in bench.stages.iterdir()} <= {".lmb", ".lock"}
+    assert {path.suffix for path in bench.stages.folder.iterdir()} <= {".lmb", ".lock"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "empty", "foreign"])
 def test_a_damaged_stage_is_made_anew(damage: str, bench: Workbench, trainings: list[str]) -> None:
     recipe = recipe_of(bench, PLAIN)
     first = bench.measure(recipe)
-    (path,) = bench.stages.glob("*.lmb")
+    (path,) = bench.stages.folder.glob("*.lmb")
     data = path.read_bytes()
     altered = bytearray(data)
     altered[len(data) // 2] ^= 1
@@ -161,7 +163,7 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_end(
 
     with pytest.raises(StoppedError):
         bench.measure(recipe, stop)
-    assert [path.suffix for path in bench.stages.glob("*.*")].count(".lmb") == 0
+    assert [path.suffix for path in bench.stages.folder.glob("*.*")].count(".lmb") == 0
     resumed = bench.measure(recipe, look)
     assert seen == list(range(21, 39))
     (tmp_path / "other").mkdir()
@@ -177,16 +179,16 @@ def test_a_stage_that_another_worker_trains_is_waited_for(
     (tmp_path / "other").mkdir()
     other = bench_in(tmp_path / "other", make_model, bench.corpus)
     expected = other.measure(recipe)
-    (made,) = other.stages.glob("*.lmb")
-    bench.stages.mkdir(parents=True)
-    lock = FileLock(bench.stages / made.with_suffix(".lock").name)
+    (made,) = other.stages.folder.glob("*.lmb")
+    bench.stages.folder.mkdir(parents=True)
+    lock = FileLock(bench.stages.folder / made.with_suffix(".lock").name)
     lock.acquire()
     asked: list[float] = []
 
     def observe(record: TrainingRecord, updates: int) -> None:
         asked.append(record.updates / updates)
         if len(asked) == 1:
-            (bench.stages / made.name).write_bytes(made.read_bytes())
+            (bench.stages.folder / made.name).write_bytes(made.read_bytes())
             lock.release()
 
     assert same(bench.measure(recipe, observe), expected)
@@ -199,7 +201,7 @@ def test_a_stage_that_diverges_says_so_and_leaves_no_stage(bench: Workbench) -> 
     units = {"layers": {"units": {**UNITS, "training": given}}}
     with pytest.raises(DivergedError):
         bench.measure(recipe_of(bench, units))
-    assert not list(bench.stages.glob("*.lmb"))
+    assert not list(bench.stages.folder.glob("*.lmb"))
 
 
 def test_units_are_no_part_of_a_model_that_learns_from_the_dense_one(bench: Workbench) -> None:
@@ -214,7 +216,9 @@ def test_units_are_no_part_of_a_model_that_learns_from_the_dense_one(bench: Work
 def _measure(folder: str, corpus: Corpus, results: Any) -> None:
     """A worker's process."""
     prepare()
-    bench = Workbench(corpus, load(Path(folder, "dense.lmb")), 1, Path(folder, "bundles"), "cpu")
+    stages = Stages(Path(folder, "stages"), 10**9)
+    dense = load(Path(folder, "dense.lmb"))
+    bench = Workbench(corpus, dense, 1, Path(folder, "bundles"), stages, "cpu")
     seen = counting(pytest.MonkeyPatch())
     measured = bench.measure(recipe_of(bench, PLAIN))
     results.put((len(seen), measured.sha256, measured.valid_perplexity))

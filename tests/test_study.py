@@ -22,6 +22,7 @@ from lmcore.settings import parse
 from search.config import SweepConfig
 from search.front import Point
 from search.results import results_of
+from search.stages import Stages
 from search.store import Store
 from search.study import ATTRIBUTE, create, find, progress, sampler
 from search.sweep import sweep
@@ -439,7 +440,9 @@ def test_a_recipe_with_distillation_learns_from_the_dense_model(
 ) -> None:
     """It differs from the recipe without, says so in its key, and leaves the dense model alone."""
     save(tmp_path / "dense.lmb", dense, corpus.vocabulary)
-    bench = Workbench(corpus, load(tmp_path / "dense.lmb"), 1, tmp_path, "cpu")
+    bench = Workbench(
+        corpus, load(tmp_path / "dense.lmb"), 1, tmp_path, Stages(tmp_path, 10**9), "cpu"
+    )
     teacher = bench.dense.model
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     finetuning = {
