@@ -14,6 +14,7 @@ from lmcore.errors import UserError
 from lmcore.model import ModelSettings
 from lmcore.settings import Settings
 from lmcore.training import DenseTrainingSettings
+from search.fidelity import AnyFidelity
 from search.units import parse_size
 
 Count = Annotated[int, Field(ge=1)]
@@ -57,6 +58,7 @@ class StudyConfig(Settings):
     training: DenseTrainingSettings
     space: dict[str, Any]
     sampler: dict[str, Any]
+    fidelity: AnyFidelity
     storage: StorageSettings
     baselines: dict[str, dict[str, Any]]
     start: list[dict[str, Any]]

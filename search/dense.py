@@ -32,6 +32,14 @@ class DenseCheckpoint:
     path: Path
     record: dict[str, Any]
 
+    @property
+    def size_bytes(self) -> int:
+        return int(self.record["size_bytes"])
+
+    @property
+    def valid_perplexity(self) -> float:
+        return float(self.record["valid_perplexity"])
+
     def load(self) -> Bundle:
         return load(self.path)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from sqlalchemy import JSON, DateTime, Engine, Float, String, create_engine, event
+from sqlalchemy import JSON, DateTime, Engine, Float, String, create_engine, event, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lmcore.errors import UserError
 from search.config import StorageSettings
+from search.fidelity import Look
 from search.trial import Measurement
 
 BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
@@ -46,6 +47,17 @@ class BaselineRow(_Base):
 
     study: Mapped[str] = mapped_column(String(512), primary_key=True)
     name: Mapped[str] = mapped_column(String(512), primary_key=True)
+    key: Mapped[str] = mapped_column(String(16))
+
+
+class RungRow(_Base):
+    """A trial was measured at a rung; the first is 0, whatever it trains."""
+
+    __tablename__ = "lmpareto_rung"
+
+    study: Mapped[str] = mapped_column(String(512), primary_key=True)
+    trial: Mapped[int] = mapped_column(primary_key=True)
+    rung: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(16))
 
 
@@ -111,6 +123,26 @@ class Store:
     def keep_baseline(self, study: str, name: str, key: str) -> None:
         with Session(self.engine) as session, session.begin():
             session.merge(BaselineRow(study=study, name=name, key=key))
+
+    def looks(self, study: str) -> list[Look]:
+        """Every trial of the study at every rung that it was measured at."""
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(
+                    RungRow.trial,
+                    RungRow.rung,
+                    MeasurementRow.size_bytes,
+                    MeasurementRow.valid_perplexity,
+                )
+                .join(MeasurementRow, MeasurementRow.key == RungRow.key)
+                .where(RungRow.study == study)
+                .order_by(RungRow.trial, RungRow.rung)
+            )
+            return [Look(*row) for row in rows]
+
+    def keep_rung(self, study: str, trial: int, rung: int, key: str) -> None:
+        with Session(self.engine) as session, session.begin():
+            session.merge(RungRow(study=study, trial=trial, rung=rung, key=key))
 
     def _add(self, row: _Base) -> None:
         try:

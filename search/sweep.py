@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from queue import Empty
 
 import optuna
@@ -25,7 +24,7 @@ from lmcore.runtime import device
 from lmcore.settings import parse
 from lmcore.training import check_text
 from search.config import SweepConfig
-from search.dense import find_dense, train_dense
+from search.dense import DenseCheckpoint, find_dense, train_dense
 from search.space import Space
 from search.store import Store
 from search.study import ATTRIBUTE, DENSE_BASELINE, attribute, create, progress, sampler
@@ -50,7 +49,7 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
         deadline = time.time() + config.max_hours * 3600 if config.max_hours else None
         todo = None
         # a second round only for what a worker left behind when it died
-        while (one := _Sweep(config, store, study, dense.path, deadline)).todo not in (0, todo):
+        while (one := _Sweep(config, store, study, dense, deadline)).todo not in (0, todo):
             one.run()
             if deadline and time.time() > deadline:
                 break
@@ -114,7 +113,7 @@ class _Sweep:
         config: SweepConfig,
         store: Store,
         study: optuna.Study,
-        dense: Path,
+        dense: DenseCheckpoint,
         deadline: float | None,
     ) -> None:
         self.config, self.store, self.study, self.dense = config, store, study, dense

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
 from multiprocessing.queues import Queue
-from pathlib import Path
 from queue import Empty
 from time import time
 from typing import Any
@@ -18,7 +17,6 @@ import optuna
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from lmcore.bundle import load
 from lmcore.corpus import load_corpus
 from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
@@ -26,7 +24,8 @@ from lmcore.runtime import prepare
 from lmcore.settings import parse
 from lmcore.training import DivergedError, Observer, TrainingRecord
 from search.config import SweepConfig
-from search.dense import DENSE
+from search.dense import DENSE, DenseCheckpoint
+from search.fidelity import Look
 from search.space import Space
 from search.store import Store
 from search.study import ATTRIBUTE, DENSE_BASELINE, attribute, find, sampler
@@ -101,7 +100,9 @@ class Board:
             self.slots.value += 1
 
 
-def work(config: SweepConfig, worker: int, started: int, dense: Path, board: Board) -> None:
+def work(
+    config: SweepConfig, worker: int, started: int, dense: DenseCheckpoint, board: Board
+) -> None:
     """The process's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     quiet_optuna()
@@ -116,13 +117,14 @@ def work(config: SweepConfig, worker: int, started: int, dense: Path, board: Boa
 
 class _Worker:
     def __init__(
-        self, config: SweepConfig, worker: int, started: int, dense: Path, board: Board
+        self, config: SweepConfig, worker: int, started: int, dense: DenseCheckpoint, board: Board
     ) -> None:
         self.config, self.worker, self.board = config, worker, board
         corpus = load_corpus(config.corpus, config.folder)
         self.space = Space(config.space, config.model, len(corpus.vocabulary))
         self.words = len(corpus.vocabulary)
-        self.bench = Workbench.of(config, corpus, load(dense))
+        self.bench = Workbench.of(config, corpus, dense.load())
+        self.dense = dense.size_bytes, dense.valid_perplexity
         self.store = Store(config.storage)
         self.study = find(config, self.store)
         self.study.sampler = sampler(config, worker, started)
@@ -171,12 +173,12 @@ class _Worker:
     def _trial(self, trial: optuna.trial.Trial) -> None:
         label = f"trial {trial.number}"
         self._say(Began(self.worker, label, trial.number))
-        recipe = self.space.suggest(trial)
-        ours: dict[str, Any] = {"key": self.bench.key(recipe), "recipe": recipe.plain()}
-        if self._repeated(ours["key"], trial.number):
-            known = self.store.measurement(ours["key"])
+        ladder = self.config.fidelity.ladder(self.space.suggest(trial))
+        ours: dict[str, Any] = {"asked": self.bench.key(ladder[-1]), "recipe": ladder[-1].plain()}
+        if (key := self._known(ours["asked"], trial.number)) is not None:
+            known = self.store.measurement(key)
             assert known is not None
-            trial.set_user_attr(ATTRIBUTE, ours | {"duplicate": True})
+            trial.set_user_attr(ATTRIBUTE, ours | {"key": key, "duplicate": True})
             self._tell(trial, known, None)
             self.repeats += 1
             self.board.give_back()
@@ -184,11 +186,30 @@ class _Worker:
             return
         self.repeats = 0
         trial.set_user_attr(ATTRIBUTE, ours)
-        measured, failure = self._measured(recipe)
-        if failure:
-            trial.set_user_attr(ATTRIBUTE, ours | {"failure": failure})
+        measured, failure = self._climb(trial.number, ladder)
+        reached = {"key": measured.key, "recipe": measured.recipe} if measured else {}
+        ended = {"failure": failure} if failure else {}
+        trial.set_user_attr(ATTRIBUTE, ours | reached | ended)
         self._tell(trial, measured, failure)
         self._say(Ended(self.worker, label, measured, failure))
+
+    def _climb(self, trial: int, ladder: list[Recipe]) -> tuple[Measurement | None, str | None]:
+        """The measurement at the highest rung that the trial reached; why there is none, or why it
+        did not get through the one above."""
+        reached: Measurement | None = None
+        for rung, recipe in enumerate(ladder):
+            goes_on = rung + 1 < len(ladder)
+            measured, failure = self._measured(recipe, goes_on)
+            if measured is None:
+                return reached, failure
+            reached = measured
+            self.store.keep_rung(self.config.study, trial, rung, measured.key)
+            if goes_on:
+                mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
+                looks = self.store.looks(self.config.study)
+                if not self.config.fidelity.goes_on(mine, looks, self.dense):
+                    break
+        return reached, None
 
     def _tell(
         self, trial: optuna.trial.Trial, measured: Measurement | None, failure: str | None
@@ -199,18 +220,24 @@ class _Worker:
         else:
             self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _repeated(self, key: str, number: int) -> bool:
-        """Whether an earlier complete trial of this study has the same recipe."""
-        rows = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return any(attribute(row, "key") == key and row.number != number for row in rows)
+    def _known(self, asked: str, number: int) -> str | None:
+        """The key of what an earlier complete trial of the same recipe came to."""
+        for row in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            key: str = attribute(row, "key")
+            # earlier studies trained all trials to the end, and noted no more than that
+            if (attribute(row, "asked") or key) == asked and row.number != number:
+                return key
+        return None
 
-    def _measured(self, recipe: Recipe) -> tuple[Measurement | None, str | None]:
+    def _measured(
+        self, recipe: Recipe, goes_on: bool = False
+    ) -> tuple[Measurement | None, str | None]:
         """The recipe's measurement, known or made now; or the reason why there is none."""
         known = self.store.measurement(self.bench.key(recipe))
         if known:
             return known, None
         try:
-            measured = self.bench.measure(recipe, self._observer())
+            measured = self.bench.measure(recipe, self._observer(), goes_on)
         except (StoppedError, UserError):
             raise
         except DivergedError as error:

@@ -20,7 +20,7 @@ import optuna
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.settings import parse
 from search.config import SweepConfig
-from search.dense import find_dense, train_dense
+from search.dense import DenseCheckpoint, find_dense, train_dense
 from search.store import Store
 from search.study import create
 from search.terminal import quiet_optuna
@@ -260,6 +260,7 @@ def settings(folder: Path, **changed: Any) -> SweepConfig:
             },
         },
         "sampler": {"_target_": "optuna.samplers.RandomSampler"},
+        "fidelity": "whole",
         "storage": {"url": f"sqlite:///{folder}/studies.db"},
         "baselines": {},
         "start": [],
@@ -285,6 +286,7 @@ class Sweep:
     store: Store
     study: optuna.Study
     messages: list[Message]
+    dense: DenseCheckpoint
 
 
 def sweep_here(config: SweepConfig, slots: int | None = None) -> Sweep:
@@ -298,10 +300,10 @@ def sweep_here(config: SweepConfig, slots: int | None = None) -> Sweep:
     started = len(study.get_trials(deepcopy=False))
     before = signal.getsignal(signal.SIGINT)
     try:
-        work(config, 0, started, dense.path, board)
+        work(config, 0, started, dense, board)
     finally:
         signal.signal(signal.SIGINT, before)
     messages = []
     while not board.messages.empty():
         messages.append(board.messages.get())
-    return Sweep(config, corpus, store, study, messages)
+    return Sweep(config, corpus, store, study, messages, dense)

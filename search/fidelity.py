@@ -1,0 +1,188 @@
+"""How far a trial climbs: at which fine-tunings it is looked at, and which trials go on from there.
+
+A rung is so many epochs of fine-tuning. At each the file is written and measured, a real point of
+the plane; a trial that does not go on keeps the values of the last file it has.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from scipy.stats import kendalltau
+
+from lmcore.recipe import Recipe
+from lmcore.settings import Family
+
+PREDICTS = 0.8  # Kendall's tau from which the rung without training is believed
+LEAST = 10  # trials that tau is measured on
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the file of a trial was at one of its rungs."""
+
+    trial: int
+    rung: int
+    size_bytes: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """What is worth training: no larger than the dense model, and not much worse."""
+
+    size_bytes: int
+    perplexity: float
+
+    def holds(self, look: Look) -> bool:
+        return look.size_bytes <= self.size_bytes and look.perplexity <= self.perplexity
+
+
+class Fidelity(Family):
+    """The rungs, in epochs, below the fine-tuning that a recipe asks for; 0 is without training."""
+
+    rungs: tuple[Annotated[float, Field(ge=0)], ...] = ()
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascend(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(rungs)):
+            raise ValueError(f"they ascend; got {list(rungs)}")
+        return rungs
+
+    def ladder(self, recipe: Recipe) -> list[Recipe]:
+        """The recipe cut off at each rung below its own fine-tuning, then the recipe itself."""
+        if recipe.finetuning is None:
+            return [recipe]
+        below = tuple(r for r in self.rungs if 0 < r < recipe.finetuning.epochs)
+        whole = recipe.finetuning.model_copy(update={"rungs": below})
+        steps = [whole.up_to(rung) for rung in range(len(whole.ends))]
+        untrained = [None] if 0 in self.rungs else []
+        return [recipe.model_copy(update={"finetuning": s}) for s in (*untrained, *steps)]
+
+    @abstractmethod
+    def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
+        """Whether a trial is trained on, given every look so far (its own may be among them) and
+        the size in bytes and the perplexity of the dense model."""
+
+
+class Whole(Fidelity):
+    """Every trial is trained to its end."""
+
+    kind: Literal["whole"] = "whole"
+
+    def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
+        return True
+
+
+class TowardsFront(Fidelity):
+    """Those go on that may move the front.
+
+    Inside the box - no larger than the dense model, at most `worst` times its perplexity - a trial
+    that no other dominates at its rung always goes on. Of the others go those that are among the
+    best of 1 / `eta` of all at the rung, counting how far their perplexity lies above the best
+    that is reached at no more than their size. Without training only the size decides, until the
+    perplexities there are known to rank as those of the last rung do.
+    """
+
+    kind: Literal["front"] = "front"
+    eta: Annotated[float, Field(ge=1)] = 4.0
+    worst: Annotated[float, Field(ge=1)] = 2.0
+
+    def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
+        size_bytes, perplexity = dense
+        untrained = mine.rung == 0 and 0 in self.rungs
+        box = Box(size_bytes, math.inf if untrained else self.worst * perplexity)
+        if not (math.isfinite(mine.perplexity) and box.holds(mine)):
+            return False
+        if untrained and not predicts(looks):
+            return True
+        others = [
+            look
+            for look in looks
+            if look.rung == mine.rung and look.trial != mine.trial and box.holds(look)
+        ]
+        every = [*others, mine]
+        excess = {look.trial: excess_of(look, every) for look in every}
+        better = sum(excess[look.trial] < excess[mine.trial] for look in others)
+        return excess[mine.trial] <= 0 or better + 1 <= len(every) / self.eta
+
+
+class Asha(Fidelity):
+    """Of all at a rung the first 1 / `eta` go on (Schmucker et al. 2021, multi-objective ASHA):
+    by non-dominated sorting, and within a layer by an epsilon-net."""
+
+    kind: Literal["asha"] = "asha"
+    eta: Annotated[float, Field(gt=1)] = 3.0
+
+    def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
+        if not math.isfinite(mine.perplexity):
+            return False
+        others = [one for one in looks if one.rung == mine.rung and one.trial != mine.trial]
+        order = ranked([*others, mine])
+        return order.index(mine) < max(1.0, len(order) / self.eta)
+
+
+AnyFidelity = Annotated[SerializeAsAny[Fidelity], BeforeValidator(Fidelity.pick)]
+
+
+def excess_of(mine: Look, looks: Sequence[Look]) -> float:
+    """ln perplexity above the best of all others that are no larger; at most 0 where none of them
+    dominates it, -inf where none is as small. Equal points are on the front together."""
+    reached = [
+        look.perplexity
+        for look in looks
+        if look.trial != mine.trial and look.size_bytes <= mine.size_bytes
+    ]
+    return math.log(mine.perplexity / min(reached)) if reached else -math.inf
+
+
+def predicts(looks: Sequence[Look]) -> bool:
+    """Whether the perplexities of the first rung rank the trials as those of the last one do."""
+    top = max((look.rung for look in looks), default=0)
+    first = {look.trial: look.perplexity for look in looks if look.rung == 0}
+    last = {look.trial: look.perplexity for look in looks if look.rung == top}
+    both = [trial for trial in last if trial in first]
+    if top == 0 or len(both) < LEAST:
+        return False
+    tau = kendalltau([first[trial] for trial in both], [last[trial] for trial in both]).statistic
+    return bool(tau >= PREDICTS)
+
+
+def ranked(looks: Sequence[Look]) -> list[Look]:
+    """The looks, best first: layer by layer of non-dominated sorting, each as an epsilon-net.
+
+    An epsilon-net (Salinas et al. 2021) takes one after another that which lies farthest, in the
+    ranks of size and perplexity, from all that were taken.
+    """
+    sizes = sorted(look.size_bytes for look in looks)
+    perplexities = sorted(look.perplexity for look in looks)
+    place = {
+        look: (sizes.index(look.size_bytes), perplexities.index(look.perplexity)) for look in looks
+    }
+    left, order = list(looks), []
+    while left:
+        layer = [one for one in left if not any(_dominates(other, one) for other in left)]
+        left = [one for one in left if one not in layer]
+        net = [min(layer, key=lambda look: look.perplexity)]
+        rest = [look for look in layer if look is not net[0]]
+        while rest:
+            far = max(rest, key=lambda one: min(math.dist(place[one], place[n]) for n in net))
+            net.append(far)
+            rest.remove(far)
+        order += net
+    return order
+
+
+def _dominates(one: Look, other: Look) -> bool:
+    return (
+        one.size_bytes <= other.size_bytes
+        and one.perplexity <= other.perplexity
+        and (one.size_bytes, one.perplexity) != (other.size_bytes, other.perplexity)
+    )
