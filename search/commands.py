@@ -242,7 +242,7 @@ def run(command: str) -> None:
 
     def task(composed: DictConfig) -> None:
         try:
-            config = _settings(kind, composed)
+            config = settings_of(kind, composed)
             prepare(config.threads)
             quiet_optuna()
             answer = function(config)
@@ -259,7 +259,7 @@ def run(command: str) -> None:
     hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
 
 
-def _settings(kind: type[StudyConfig], composed: DictConfig) -> StudyConfig:
+def settings_of(kind: type[StudyConfig], composed: DictConfig) -> StudyConfig:
     try:
         data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
