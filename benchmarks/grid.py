@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
+import math
 import multiprocessing
 import sys
 from collections.abc import Iterator
@@ -18,10 +20,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_module
 from tqdm import tqdm
 
-from lmcore.corpus import load_corpus
+from lmcore.bundle import load
+from lmcore.corpus import Corpus, load_corpus
+from lmcore.files import write_json
+from lmcore.inspection import inspect
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
@@ -29,9 +35,10 @@ from search.commands import settings_of
 from search.config import SweepConfig
 from search.dense import find_dense, train_dense
 from search.fidelity import Look, TowardsFront
-from search.trial import Workbench
+from search.sensitivity import Effect
+from search.trial import Workbench, provenance
 
-TABLE = Path(__file__).with_name("grid.csv")
+TABLE, FACTS = (Path(__file__).with_name(name) for name in ("grid.csv", "grid.json"))
 RUNGS, EPOCHS = (0.0, 0.25, 1.0), 4.0
 AXES: dict[str, tuple[Any, ...]] = {
     "embedding": (96, 72, 48),  # its width
@@ -41,9 +48,10 @@ AXES: dict[str, tuple[Any, ...]] = {
     "layer": (0.5, 1.0, 1.8),  # their step
 }
 PARTS = (("embedding",), ("rank", "words"), ("sparsity", "layer"))  # what is measured alone
-COLUMNS = (*AXES, "rung", "size_bytes", "perplexity", "seconds")
+COLUMNS = (*AXES, "rung", "size_bytes", "perplexity", "seconds", "site_bytes")
 
 Cell = tuple[Any, ...]  # a value of each axis, None where the dense model's stays
+DENSE: Cell = (None,) * len(AXES)
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ class Grid:
 
     dense: Look
     looks: dict[Cell, tuple[Look, ...]]
-    seconds: dict[Cell, tuple[float, ...]]  # of training, up to each rung
-    alone: dict[Cell, Look]
+    alone: dict[Cell, Effect]  # with nothing, the dense model
+    unigram_perplexity: float
 
 
 def cells() -> list[Cell]:
@@ -62,7 +70,7 @@ def cells() -> list[Cell]:
 
 def parts() -> Iterator[Cell]:
     """Each part at each of its settings, all else dense; nothing but dense, first."""
-    yield (None,) * len(AXES)
+    yield DENSE
     for part in PARTS:
         for values in itertools.product(*(AXES[axis] for axis in part)):
             given = dict(zip(part, values, strict=True))
@@ -98,42 +106,62 @@ def recipe_of(cell: Cell) -> dict[str, Any]:
 
 def read() -> Grid:
     """The recorded table."""
-    looks: dict[Cell, list[Look]] = {}
-    seconds: dict[Cell, list[float]] = {}
+    looks: dict[Cell, dict[int, Look]] = {}
+    site_bytes: dict[Cell, dict[str, int]] = {}
     with TABLE.open() as file:
         for line in csv.DictReader(file):
-            cell, rung, look = _parsed(line)
-            looks.setdefault(cell, []).append(look)
-            seconds.setdefault(cell, []).append(float(line["seconds"]))
-            assert len(looks[cell]) == rung + 1, f"{TABLE}: the rungs of {cell} are not in order"
-    dense = (None,) * len(AXES)
-    whole = {cell: tuple(looks[cell]) for cell in cells()}
+            cell = _cell(line)
+            rung, size_bytes = int(line["rung"]), int(line["size_bytes"])
+            found = looks.setdefault(cell, {})
+            found[rung] = Look(-1, rung, size_bytes, float(line["perplexity"]))
+            if line["site_bytes"]:
+                site_bytes[cell] = json.loads(line["site_bytes"])
+    dense = looks[DENSE][0]
     return Grid(
-        dense=looks[dense][0],
-        looks=whole,
-        seconds={cell: tuple(seconds[cell]) for cell in whole},
-        alone={cell: looks[cell][0] for cell in parts() if cell != dense},
+        dense=dense,
+        looks={cell: tuple(looks[cell][rung] for rung in range(4)) for cell in cells()},
+        alone={
+            cell: Effect(
+                math.log(looks[cell][0].perplexity / dense.perplexity),
+                site_bytes[cell],
+                tuple(
+                    (axis, value)
+                    for axis, value in zip(AXES, cell, strict=True)
+                    if value is not None
+                ),
+            )
+            for cell in parts()
+        },
+        unigram_perplexity=json.loads(FACTS.read_text())["unigram_perplexity"],
     )
 
 
-def _parsed(line: dict[str, str]) -> tuple[Cell, int, Look]:
-    cell = tuple(
+def _cell(line: dict[str, str]) -> Cell:
+    return tuple(
         type(values[0])(line[axis]) if line[axis] else None for axis, values in AXES.items()
     )
-    rung = int(line["rung"])
-    return cell, rung, Look(-1, rung, int(line["size_bytes"]), float(line["perplexity"]))
 
 
 # --- recording ---------------------------------------------------------------------------------
 
 
+def unigram_perplexity(corpus: Corpus) -> float:
+    """Of the validation text by the words' frequencies in the training text, one added to each."""
+    words = len(corpus.vocabulary)
+    counts = torch.bincount(corpus.train, minlength=words).double() + 1
+    nats = -(counts / counts.sum()).log()[corpus.valid].mean()
+    return float(nats.exp())
+
+
 def main() -> None:
     prepare()
-    _bench()  # trains the dense model, where it is not at hand
+    corpus = _bench().corpus  # the dense model is trained where it is not at hand
+    facts = {"unigram_perplexity": unigram_perplexity(corpus), **provenance()}
+    write_json(FACTS, {"corpus": corpus.describe(), **facts})
     known = set()
     if TABLE.exists():
         with TABLE.open() as file:
-            known = {_parsed(line)[0] for line in csv.DictReader(file)}
+            known = {_cell(line) for line in csv.DictReader(file)}
     else:
         TABLE.write_text(",".join(COLUMNS) + "\n")
     missing = [(cell, False) for cell in parts() if cell not in known]
@@ -160,9 +188,14 @@ def _measure(asked: tuple[Cell, bool]) -> list[tuple[Any, ...]]:
     lines = []
     for rung, step in enumerate(ladder if climbs else ladder[:1]):
         one = bench.measure(step, goes_on=rung + 1 < len(ladder))
-        numbers = (one.size_bytes, f"{one.valid_perplexity:.4f}", f"{one.seconds:.2f}")
+        sizes = "" if climbs else json.dumps(_site_bytes(bench.path(one.key)))
+        numbers = (one.size_bytes, f"{one.valid_perplexity:.4f}", f"{one.seconds:.2f}", sizes)
         lines.append((*("" if value is None else value for value in cell), rung, *numbers))
     return lines
+
+
+def _site_bytes(path: Path) -> dict[str, int]:
+    return {name: site.size_bytes for name, site in inspect(load(path)).sites.items()}
 
 
 @cache

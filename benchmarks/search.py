@@ -1,0 +1,251 @@
+"""How much training a search needs for the front: our rule against others, on a recorded grid.
+
+    python -m benchmarks.search [SEEDS]
+
+Samplers choose among the recipes of `benchmarks.grid`; what a trial measures and what its training
+costs comes from the table, and a simulated clock runs as many workers as wanted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import math
+import multiprocessing
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from statistics import median
+from typing import Any
+
+import optuna
+from scipy.stats import kendalltau
+
+from benchmarks import grid
+from benchmarks.grid import AXES, PARTS, RUNGS, Cell, Grid
+from search.fidelity import Asha, Fidelity, Look, TowardsFront, Whole
+from search.front import Point, hypervolume
+from search.sensitivity import predicted_front, spread
+from search.terminal import quiet_optuna
+
+SEEDS, WORKERS = 20, 4
+WHOLE_TRIALS = 80  # of a search that trains each trial to its end
+STARTS = 12  # recipes of the predicted front that a search begins with
+SHARES = (0.9, 0.95, 0.98, 0.99)
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=20),
+    "tpe": lambda seed: optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=12
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A way to search."""
+
+    sampler: str
+    rule: Fidelity
+    prior: bool = False
+
+
+OURS = TowardsFront(rungs=RUNGS)
+PLANS = {
+    **{f"{name}, whole": Plan(name, Whole()) for name in SAMPLERS},
+    **{f"{name}, ours": Plan(name, OURS) for name in SAMPLERS},
+    **{f"{name}, ours, prior": Plan(name, OURS, prior=True) for name in SAMPLERS},
+    "random, asha": Plan("random", Asha(rungs=(0.25, 1.0))),
+}
+
+
+@dataclass
+class Course:
+    """The hypervolume over the training spent, in epochs."""
+
+    spent: list[float] = field(default_factory=list)
+    volume: list[float] = field(default_factory=list)
+
+    def needed(self, volume: float) -> float:
+        """The training until so much hypervolume; infinite where it never was."""
+        found = (s for s, v in zip(self.spent, self.volume, strict=True) if v >= volume - 1e-12)
+        return next(found, math.inf)
+
+
+@cache
+def table() -> Grid:
+    return grid.read()
+
+
+@cache
+def reference() -> tuple[float, float]:
+    """The dense size, and the perplexity of the words' frequencies alone."""
+    return float(table().dense.size_bytes), table().unigram_perplexity
+
+
+def volume_of(looks: list[Look]) -> float:
+    points = [
+        Point("", n, one.size_bytes, one.perplexity, None, None) for n, one in enumerate(looks)
+    ]
+    return hypervolume(points, reference())
+
+
+@cache
+def predicted() -> list[dict[str, int]]:
+    """The starts that the sensitivity of the parts gives, as indices into the axes."""
+    alone, dense = table().alone, table().alone[grid.DENSE]
+    shapes, *parts = (
+        [e for e in alone.values() if tuple(n for n, _ in e.parameters) == part] for part in PARTS
+    )
+    other_bytes = table().dense.size_bytes - sum(dense.site_bytes.values())
+    front = predicted_front(dense, other_bytes, shapes, parts)
+    return [
+        {axis: AXES[axis].index(value) for axis, value in one.parameters}
+        for one in spread(front, STARTS)
+    ]
+
+
+# --- one search --------------------------------------------------------------------------------
+
+
+class Search:
+    """A plan run once, by simulated workers that train as many epochs a second."""
+
+    def __init__(self, plan: Plan, seed: int, epochs: float) -> None:
+        self.plan, self.epochs = plan, epochs
+        self.study = optuna.create_study(
+            directions=["minimize", "minimize"], sampler=SAMPLERS[plan.sampler](seed)
+        )
+        for start in predicted() if plan.prior else []:
+            self.study.enqueue_trial(start)
+        self.rungs = [0.0, *RUNGS[1:], grid.EPOCHS]
+        self.first = {0.0: 0, 0.25: 1}[plan.rule.rungs[0]] if plan.rule.rungs else len(RUNGS)
+        self.looks: list[Look] = []
+        self.known: dict[Cell, tuple[float, float]] = {}
+        self.taken: set[Cell] = set()
+        self.clock: list[tuple[float, int, optuna.Trial, Cell, int]] = []
+        self.spent, self.course = 0.0, Course()
+
+    def run(self) -> Course:
+        for _ in range(WORKERS):
+            self._begin(0.0)
+        while self.clock and self.spent < self.epochs:
+            now, _, trial, cell, rung = heapq.heappop(self.clock)
+            look = Look(trial.number, rung, *_values(cell, rung))
+            self.looks.append(look)
+            self.spent += self._cost(rung)
+            self.course.spent.append(self.spent)
+            self.course.volume.append(volume_of(self.looks))
+            top = rung + 1 == len(self.rungs)
+            dense = table().dense.size_bytes, table().dense.perplexity
+            if not top and self.plan.rule.goes_on(look, self.looks, dense):
+                self._train(now, trial, cell, rung + 1)
+                continue
+            self.known[cell] = (look.size_bytes, look.perplexity)
+            self.study.tell(trial, self.known[cell])
+            self._begin(now)
+        return self.course
+
+    def _begin(self, now: float) -> None:
+        """A worker asks for a recipe that nobody has measured; without one it leaves."""
+        for _ in range(100):
+            trial = self.study.ask()
+            cell = tuple(
+                values[trial.suggest_int(axis, 0, len(values) - 1)] for axis, values in AXES.items()
+            )
+            if cell not in self.taken:
+                self.taken.add(cell)
+                self._train(now, trial, cell, self.first)
+                return
+            if cell in self.known:
+                self.study.tell(trial, self.known[cell])
+            else:
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def _train(self, now: float, trial: optuna.Trial, cell: Cell, rung: int) -> None:
+        event = (now + self._cost(rung), trial.number, trial, cell, rung)
+        heapq.heappush(self.clock, event)
+
+    def _cost(self, rung: int) -> float:
+        """Epochs of training from the rung before."""
+        before = self.rungs[rung - 1] if rung > self.first else 0.0
+        return self.rungs[rung] - before
+
+
+def _values(cell: Cell, rung: int) -> tuple[int, float]:
+    look = table().looks[cell][rung]
+    return look.size_bytes, look.perplexity
+
+
+def _run(asked: tuple[str, int]) -> tuple[str, int, Course]:
+    quiet_optuna()
+    name, seed = asked
+    return name, seed, Search(PLANS[name], seed, WHOLE_TRIALS * grid.EPOCHS).run()
+
+
+# --- what it says ------------------------------------------------------------------------------
+
+
+def correlations() -> dict[str, float]:
+    """Kendall's tau of the perplexities at each rung, and of the additive prediction, with the
+    last rung's."""
+    last = [looks[-1].perplexity for looks in table().looks.values()]
+    found = {
+        f"tau_rung_{epochs:g}": kendalltau(
+            [looks[rung].perplexity for looks in table().looks.values()], last
+        ).statistic
+        for rung, epochs in enumerate(RUNGS)
+    }
+    nats = [_additive(cell) for cell in table().looks]
+    return {**found, "tau_additive": kendalltau(nats, last).statistic}
+
+
+def _additive(cell: Cell) -> float:
+    given = dict(zip(AXES, cell, strict=True))
+    return sum(
+        table().alone[tuple(given[axis] if axis in part else None for axis in AXES)].nats
+        for part in PARTS
+    )
+
+
+def main() -> None:
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
+    asked = list(itertools.product(PLANS, range(seeds)))
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        done = pool.map(_run, asked, chunksize=1)
+    courses: dict[str, list[Course]] = {name: [] for name in PLANS}
+    for name, _, course in done:
+        courses[name].append(course)
+    full = volume_of([looks[-1] for looks in table().looks.values()])
+    whole = {n: median(c.volume[-1] for c in courses[n]) for n in PLANS if n.endswith("whole")}
+    best = max(whole, key=lambda name: whole[name])
+    print(f"{len(table().looks)} recipes, reference {reference()}, hypervolume {full:.4f}")
+    print(f"best of {WHOLE_TRIALS} whole trials: {best}, {whole[best] / full:.4f} of it")
+    marks = {f"{share:.0%}": share * full for share in SHARES} | {"best whole": whole[best]}
+    print(f"{'epochs until':24s}" + "".join(f"{mark:>22s}" for mark in marks))
+    figures: dict[str, Any] = {}
+    for name in PLANS:
+        needed = {mark: [c.needed(v) for c in courses[name]] for mark, v in marks.items()}
+        figures[name] = {mark: _quartiles(values) for mark, values in needed.items()}
+        print(f"{name:24s}" + "".join(f"{_shown(q):>22s}" for q in figures[name].values()))
+    ours = figures["tpe, ours, prior"]["best whole"][1]
+    ratio = ours and ours / (WHOLE_TRIALS * grid.EPOCHS)
+    print(json.dumps({**correlations(), "ratio": ratio, "epochs": figures}))
+
+
+def _quartiles(values: list[float]) -> list[float | None]:
+    """First quartile, median, third; None for one that is never reached."""
+    ordered, last = sorted(values), len(values) - 1
+    return [v if math.isfinite(v := ordered[round(q * last)]) else None for q in (0.25, 0.5, 0.75)]
+
+
+def _shown(quartiles: list[float | None]) -> str:
+    low, middle, high = ("-" if value is None else f"{value:.0f}" for value in quartiles)
+    return f"{middle} ({low}..{high})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A front before the search: each part of a recipe measured alone, and the best sums of parts.
+
+The additive model: what a recipe adds to ln perplexity before any training is the sum of what its
+parts do alone to the dense model, and so are the bytes that it saves. It ranks recipes well as
+long as none of them is harsh. Parts act on sites of their own; what reshapes layers acts on all,
+so that each site's part saves the same share of what the reshaping left of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MOST = 4000  # points kept of a front while parts are added
+
+Parameters = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one setting of a part makes of the dense model, without training."""
+
+    nats: float  # added to ln perplexity
+    site_bytes: Mapping[str, int]  # of every site in its file
+    parameters: Parameters = ()
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A recipe by its parameters, and what the additive model says of it."""
+
+    size_bytes: float
+    nats: float
+    parameters: Parameters = ()
+
+
+def predicted_front(
+    dense: Effect, other_bytes: int, shapes: Iterable[Effect], parts: Sequence[Sequence[Effect]]
+) -> list[Predicted]:
+    """The non-dominated sums of one effect of each part, on each of the shapes, by size ascending:
+    a knapsack's answers for all limits at once.
+
+    `shapes` are the dense model and what reshaping makes of it; `other_bytes` is what the file
+    holds beside the sites. Beyond `MOST` sums a front is thinned, evenly in size.
+    """
+    every: list[Predicted] = []
+    for shape in shapes:
+        size_bytes = other_bytes + sum(shape.site_bytes.values())
+        front = [Predicted(size_bytes, shape.nats, shape.parameters)]
+        for part in parts:
+            added = [(_saved(effect, dense, shape), effect) for effect in part]
+            sums = [
+                Predicted(
+                    one.size_bytes - saved,
+                    one.nats + effect.nats,
+                    one.parameters + effect.parameters,
+                )
+                for one in front
+                for saved, effect in added
+            ]
+            front = _thinned(_non_dominated(sums))
+        every += front
+    return _non_dominated(every)
+
+
+def spread(front: Sequence[Predicted], count: int) -> list[Predicted]:
+    """Up to `count` points of a front, both ends among them, as even in log size as they lie."""
+    if len(front) <= count:
+        return list(front)
+    logs = [math.log(one.size_bytes) for one in front]
+    marks = [logs[0] + (logs[-1] - logs[0]) * step / (count - 1) for step in range(count)]
+    nearest = {min(range(len(logs)), key=lambda i: abs(logs[i] - mark)) for mark in marks}
+    return [front[index] for index in sorted(nearest)]
+
+
+def _saved(effect: Effect, dense: Effect, shape: Effect) -> float:
+    """The bytes that the part saves of the shape."""
+    return sum(
+        size * (1 - effect.site_bytes[site] / dense.site_bytes[site])
+        for site, size in shape.site_bytes.items()
+        if site in effect.site_bytes
+    )
+
+
+def _non_dominated(points: list[Predicted]) -> list[Predicted]:
+    front: list[Predicted] = []
+    for one in sorted(points, key=lambda one: (one.size_bytes, one.nats)):
+        if not front or one.nats < front[-1].nats:
+            front.append(one)
+    return front
+
+
+def _thinned(front: list[Predicted]) -> list[Predicted]:
+    if len(front) <= MOST:
+        return front
+    return [front[round(step * (len(front) - 1) / (MOST - 1))] for step in range(MOST)]
