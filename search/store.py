@@ -11,54 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from sqlalchemy import JSON, DateTime, Engine, Float, String, create_engine, event, select
+from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from lmcore.errors import UserError
 from search.config import StorageSettings
 from search.fidelity import Look
+from search.migrations import upgrade
+from search.schema import Base, BaselineRow, MeasurementRow, RungRow
 from search.trial import Measurement
 
 BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
-
-
-class _Base(DeclarativeBase):
-    pass
-
-
-class MeasurementRow(_Base):
-    __tablename__ = "lmpareto_measurement"
-
-    key: Mapped[str] = mapped_column(String(16), primary_key=True)
-    recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
-    size_bytes: Mapped[int]
-    valid_perplexity: Mapped[float] = mapped_column(Float(53))
-    tokens_per_second: Mapped[float] = mapped_column(Float(53))
-    updates: Mapped[int]
-    seconds: Mapped[float] = mapped_column(Float(53))
-    sha256: Mapped[str] = mapped_column(String(64))
-    provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
-    measured_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-class BaselineRow(_Base):
-    __tablename__ = "lmpareto_baseline"
-
-    study: Mapped[str] = mapped_column(String(512), primary_key=True)
-    name: Mapped[str] = mapped_column(String(512), primary_key=True)
-    key: Mapped[str] = mapped_column(String(16))
-
-
-class RungRow(_Base):
-    """A trial was measured at a rung; the first is 0, whatever it trains."""
-
-    __tablename__ = "lmpareto_rung"
-
-    study: Mapped[str] = mapped_column(String(512), primary_key=True)
-    trial: Mapped[int] = mapped_column(primary_key=True)
-    rung: Mapped[int] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(String(16))
 
 
 class Store:
@@ -78,7 +42,7 @@ class Store:
             self.engine = create_engine(url, **options)
             if sqlite:
                 _write_ahead(self.engine)
-            _Base.metadata.create_all(self.engine)
+            upgrade(self.engine)
             self.optuna = optuna.storages.RDBStorage(
                 url.render_as_string(hide_password=False), engine_kwargs=options
             )
@@ -144,7 +108,7 @@ class Store:
         with Session(self.engine) as session, session.begin():
             session.merge(RungRow(study=study, trial=trial, rung=rung, key=key))
 
-    def _add(self, row: _Base) -> None:
+    def _add(self, row: Base) -> None:
         try:
             with Session(self.engine) as session, session.begin():
                 session.add(row)

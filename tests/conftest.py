@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,3 +100,24 @@ def ptb() -> Path:
         if all((place / f"{split}.txt").exists() for split in SPLITS):
             return place
     pytest.skip(f"Penn Treebank is in none of {', '.join(map(str, places))}")
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a fresh PostgreSQL; the test is skipped, saying so, where none can start."""
+    pgserver = pytest.importorskip("pgserver")
+    try:
+        server = pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
+    except Exception as error:
+        # whatever starting a foreign server may raise: no user to run as, no memory, no binary
+        pytest.skip(f"pgserver cannot start PostgreSQL here: {error!r}")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/studies.db"
+    made: str = request.getfixturevalue("postgresql")
+    return made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,27 +30,6 @@ MEASUREMENT = Measurement(
     sha256="f" * 64,
     provenance={"code": "abc", "seed": 1},
 )
-
-
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a fresh PostgreSQL; the test is skipped, saying so, where none can start."""
-    pgserver = pytest.importorskip("pgserver")
-    try:
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
-    except Exception as error:
-        # whatever starting a foreign server may raise: no user to run as, no memory, no binary
-        pytest.skip(f"pgserver cannot start PostgreSQL here: {error!r}")
-    yield server.get_uri()
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/studies.db"
-    made: str = request.getfixturevalue("postgresql")
-    return made
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""Our tables brought up to date, whatever version of lmpareto made them.
+
+A new version is a file in `versions`; `alembic revision` needs nothing more than this folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+TABLE = "lmpareto_version"
+
+
+def upgrade(engine: Engine) -> None:
+    """Make or change our tables, once, whoever else opens the database now."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection, opts={"version_table": TABLE})
+        if found.get_current_revision() == head:
+            return
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,72 @@
+"""Our tables beside Optuna's. A change of them is a new file in `migrations/versions`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Float, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class MeasurementRow(Base):
+    """What was measured of a recipe, under the hash of all that decides it."""
+
+    __tablename__ = "lmpareto_measurement"
+
+    key: Mapped[str] = mapped_column(String(16), primary_key=True)
+    recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
+    size_bytes: Mapped[int]
+    valid_perplexity: Mapped[float] = mapped_column(Float(53))
+    tokens_per_second: Mapped[float] = mapped_column(Float(53))
+    updates: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Float(53))
+    sha256: Mapped[str] = mapped_column(String(64))
+    provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
+    measured_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class BaselineRow(Base):
+    """A recipe that a study measured beside its search."""
+
+    __tablename__ = "lmpareto_baseline"
+
+    study: Mapped[str] = mapped_column(String(512), primary_key=True)
+    name: Mapped[str] = mapped_column(String(512), primary_key=True)
+    key: Mapped[str] = mapped_column(String(16))
+
+
+class RungRow(Base):
+    """A trial was measured at a rung; the first is 0, whatever it trains."""
+
+    __tablename__ = "lmpareto_rung"
+
+    study: Mapped[str] = mapped_column(String(512), primary_key=True)
+    trial: Mapped[int] = mapped_column(primary_key=True)
+    rung: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(16))
+
+
+class SlotRow(Base):
+    """One of a study's jobs: a trial of those it is to have in total, or a baseline by name.
+
+    A worker holds it until `expires_at`, seconds since 1970 by the database's clock, and renews
+    that; a slot that nobody holds, or whose time is over, is anyone's. `trial` is the number of
+    the Optuna trial that fills it, from the moment that one exists.
+    """
+
+    __tablename__ = "lmpareto_slot"
+
+    study: Mapped[str] = mapped_column(String(512), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)  # baseline, trial
+    name: Mapped[str] = mapped_column(String(512), primary_key=True)
+    done: Mapped[bool]
+    trial: Mapped[int | None]
+    worker: Mapped[str | None] = mapped_column(String(128))
+    expires_at: Mapped[float | None] = mapped_column(Float(53))
+    attempts: Mapped[int]
+    fraction: Mapped[float] = mapped_column(Float(53))  # of the job, done
