@@ -10,6 +10,7 @@ import sys
 COMMANDS = {
     "train": "train the dense model of a study",
     "sweep": "run a study's trials, or go on with them",
+    "worker": "one worker of a study that was begun, on any machine",
     "status": "how far a study is; without study=, the list of all",
     "front": "the front as a table",
     "plot": "the front as a page and pictures",

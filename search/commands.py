@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from search.config import (
     ReplayConfig,
     StudyConfig,
     SweepConfig,
+    WorkerConfig,
 )
 from search.dense import find_dense, need_dense, train_dense
 from search.export import check_words, export, publish
@@ -42,6 +44,7 @@ from search.plane import record_of
 from search.plots import figure, image, page
 from search.replay import replay
 from search.results import results_of
+from search.slots import worker_name
 from search.store import Store
 from search.study import find, progress
 from search.sweep import sweep
@@ -53,8 +56,9 @@ from search.tables import (
     progress_document,
     progress_text,
 )
-from search.terminal import quiet_optuna, training_bar
+from search.terminal import interruptible, quiet_optuna, training_bar
 from search.units import format_size
+from search.worker import Worker
 
 Document = dict[str, Any]
 
@@ -94,6 +98,16 @@ def _sweep(config: SweepConfig) -> Answer:
         {**progress_document(done), **front_document(results.front)},
         f"{progress_text(done, config.workers)}\n{table}",
     )
+
+
+def _worker(config: WorkerConfig) -> Answer:
+    corpus = _corpus(config)
+    dense = need_dense(config, corpus)
+    name = worker_name()
+    with interruptible(stop := threading.Event()):
+        Worker(config, config.worker, name, dense, stop, config.deadline).run()
+    done = progress(find(config, Store(config.storage)), config.trials)
+    return Answer(progress_document(done), progress_text(done, workers=1))
 
 
 def _status(config: StudyConfig) -> Answer:
@@ -225,6 +239,7 @@ def _corpus(config: StudyConfig) -> Corpus:
 _RUNS: dict[str, tuple[type[StudyConfig], Callable[[Any], Answer]]] = {
     "train": (StudyConfig, _train),
     "sweep": (SweepConfig, _sweep),
+    "worker": (WorkerConfig, _worker),
     "status": (StudyConfig, _status),
     "front": (StudyConfig, _front),
     "plot": (PlotConfig, _plot),

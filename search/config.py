@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,9 +22,14 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class StorageSettings(Settings):
-    """Where trials live: any SQLAlchemy URL."""
+    """Where trials live: any SQLAlchemy URL.
+
+    `lease`, in seconds, is how long a worker that says nothing keeps its trial, and how long one
+    waits for a database that is away.
+    """
 
     url: str
+    lease: Annotated[float, Field(gt=0)] = 600.0
 
     @property
     def place(self) -> URL:
@@ -87,9 +93,22 @@ class StudyConfig(Settings):
         return parse_size(self.max_stages)
 
 
-class SweepConfig(StudyConfig):
-    workers: Count
+class WorkConfig(StudyConfig):
+    attempts: Count
     max_hours: Annotated[float, Field(gt=0)] | None
+
+    @property
+    def deadline(self) -> float | None:
+        """When no new job is begun any more, in seconds since 1970, if the work began now."""
+        return time.time() + self.max_hours * 3600 if self.max_hours else None
+
+
+class SweepConfig(WorkConfig):
+    workers: Annotated[int, Field(ge=0)]
+
+
+class WorkerConfig(WorkConfig):
+    worker: Annotated[int, Field(ge=0)]
 
 
 class ExportConfig(StudyConfig):

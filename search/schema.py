@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Float, String
+from sqlalchemy import JSON, DateTime, Float, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -60,6 +60,7 @@ class SlotRow(Base):
     """
 
     __tablename__ = "lmpareto_slot"
+    __table_args__ = (UniqueConstraint("study", "trial"),)
 
     study: Mapped[str] = mapped_column(String(512), primary_key=True)
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)  # baseline, trial
@@ -70,3 +71,4 @@ class SlotRow(Base):
     expires_at: Mapped[float | None] = mapped_column(Float(53))
     attempts: Mapped[int]
     fraction: Mapped[float] = mapped_column(Float(53))  # of the job, done
+    outcome: Mapped[str | None] = mapped_column(Text)  # for people

@@ -8,6 +8,7 @@ Every step is one UPDATE that succeeds for one worker alone, on any database.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from sqlalchemy import CursorResult, Engine, Select, Update, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from search.schema import SlotRow
@@ -52,31 +54,53 @@ class Holding:
     seconds_left: float  # of its lease; below 0 once that has run out
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A slot that is done."""
+
+    kind: Kind
+    name: str
+    trial: int | None
+    outcome: str
+
+
 class Slots:
-    """The slots of one study; `lease` is in seconds."""
+    """The slots of one study, which is to have so many trials in total; `lease` is in seconds."""
 
-    def __init__(self, engine: Engine, study: str, lease: float) -> None:
-        self.engine, self.study, self.lease = engine, study, lease
+    def __init__(self, engine: Engine, study: str, trials: int, lease: float) -> None:
+        self.engine, self.study, self.trials, self.lease = engine, study, trials, lease
 
-    def provide(self, kind: Kind, names: Iterable[str]) -> None:
-        """Make the slots that do not exist yet."""
+    def provide(self, baselines: Iterable[str], before: Iterable[int]) -> None:
+        """Make the slots that do not exist yet, and open those of the baselines again.
+
+        `before` are the trials that ended: those of studies from before there were slots have
+        theirs now.
+        """
+        while True:
+            try:
+                return self._provide(list(baselines), list(before))
+            except IntegrityError:
+                continue  # another sweep made some at the same moment
+
+    def _provide(self, baselines: list[str], before: list[int]) -> None:
         with Session(self.engine) as session, session.begin():
-            known = set(session.scalars(self._mine(select(SlotRow.name), kind)))
-            session.add_all(
-                SlotRow(
-                    study=self.study,
-                    kind=kind,
-                    name=name,
-                    done=False,
-                    trial=None,
-                    worker=None,
-                    expires_at=None,
-                    attempts=0,
-                    fraction=0.0,
-                )
-                for name in names
-                if name not in known
-            )
+            rows = list(session.scalars(select(SlotRow).where(SlotRow.study == self.study)))
+            known = {(row.kind, row.name): row for row in rows}
+            for name in baselines:
+                row = known.get(("baseline", name))
+                if row is None:
+                    session.add(self._row("baseline", name))
+                elif row.done:
+                    row.done, row.attempts, row.outcome = False, 0, None
+            filled = {row.trial for row in rows}
+            numbers = itertools.count(sum(row.kind == "trial" for row in rows))
+            for trial in before:
+                if trial not in filled:
+                    row = self._row("trial", _numbered(next(numbers)))
+                    row.trial, row.done, row.fraction, row.outcome = trial, True, 1.0, ""
+                    session.add(row)
+            for number in range(next(numbers), self.trials):
+                session.add(self._row("trial", _numbered(number)))
 
     def claim(self, worker: str) -> Slot | None:
         """A slot to work on: one that a worker left behind, a baseline, a free one, in this order.
@@ -86,14 +110,16 @@ class Slots:
                 now = self._now(session)
                 free = or_(SlotRow.expires_at.is_(None), SlotRow.expires_at < now)
                 row = session.scalars(
-                    select(SlotRow)
-                    .where(SlotRow.study == self.study, SlotRow.done.is_(False), free)
-                    .order_by(SlotRow.attempts.desc(), SlotRow.kind, SlotRow.name)
+                    self._wanted(select(SlotRow))
+                    .where(free)
+                    .order_by(
+                        SlotRow.trial.is_(None), SlotRow.attempts.desc(), SlotRow.kind, SlotRow.name
+                    )
                     .limit(1)
                 ).first()
                 if row is None:
                     return None
-                kind, name, attempts = row.kind, row.name, row.attempts
+                kind, name, trial, attempts = row.kind, row.name, row.trial, row.attempts
                 claimed = _changed(
                     session,
                     update(SlotRow)
@@ -101,11 +127,19 @@ class Slots:
                     .values(worker=worker, expires_at=now + self.lease, attempts=attempts + 1),
                 )
                 if claimed:
-                    return Slot(_kind(kind), name, row.trial, attempts + 1)
+                    return Slot(_kind(kind), name, trial, attempts + 1)
 
     def fill(self, slot: Slot, worker: str, trial: int) -> bool:
-        """Note the trial that the slot is for; False where the slot is the worker's no more."""
-        return self._change(slot, worker, {"trial": trial})
+        """Note the trial that the slot is for; False where the slot is the worker's no more, or
+        the trial has another."""
+        try:
+            return self._change(slot, worker, {"trial": trial})
+        except IntegrityError:
+            return False
+
+    def vacate(self, slot: Slot, worker: str) -> bool:
+        """Keep the slot, but for another trial than the one that filled it."""
+        return self._change(slot, worker, {"trial": None})
 
     def renew(self, slot: Slot, worker: str, fraction: float) -> bool:
         """Hold the slot for another lease; False where it is the worker's no more."""
@@ -113,32 +147,57 @@ class Slots:
             expires_at = self._now(session) + self.lease
         return self._change(slot, worker, {"expires_at": expires_at, "fraction": fraction})
 
-    def finish(self, slot: Slot, worker: str) -> bool:
+    def finish(self, slot: Slot, worker: str, outcome: str) -> bool:
         """The job is done; False where it is the worker's no more."""
-        return self._change(slot, worker, {**_NOBODY, "done": True, "fraction": 1.0})
+        ended = {"done": True, "fraction": 1.0, "outcome": outcome}
+        return self._change(slot, worker, {**_NOBODY, **ended})
 
     def leave(self, slot: Slot, worker: str) -> bool:
-        """Let another go on with it, at once."""
-        return self._change(slot, worker, _NOBODY)
+        """Let another go on with it, at once, as if this attempt had not been."""
+        return self._change(slot, worker, {**_NOBODY, "attempts": slot.attempts - 1})
 
-    def vacate(self, slot: Slot, worker: str) -> bool:
-        """Keep the slot, but for another trial than the one that filled it."""
-        return self._change(slot, worker, {"trial": None})
+    def free(self, worker: str) -> None:
+        """Let others go on with what a worker held that has died."""
+        with Session(self.engine) as session, session.begin():
+            held = update(SlotRow).where(SlotRow.study == self.study, SlotRow.worker == worker)
+            session.execute(held.values(**_NOBODY))
 
-    @property
+    def ended(self) -> list[Ended]:
+        """What is done, in no order."""
+        with Session(self.engine) as session:
+            columns = (SlotRow.kind, SlotRow.name, SlotRow.trial, SlotRow.outcome)
+            rows = session.execute(
+                select(*columns).where(SlotRow.study == self.study, SlotRow.done.is_(True))
+            )
+            return [Ended(_kind(kind), name, trial, said or "") for kind, name, trial, said in rows]
+
     def open(self) -> int:
         """How many slots are not done."""
         with Session(self.engine) as session:
-            count = select(func.count()).select_from(SlotRow)
-            where = (SlotRow.study == self.study, SlotRow.done.is_(False))
-            return session.scalars(count.where(*where)).one()
+            count = self._wanted(select(func.count()).select_from(SlotRow))
+            return int(session.scalars(count).one())
 
-    @property
-    def filled(self) -> set[int]:
-        """The trials that have a slot."""
+    def orphans(self, running: Iterable[int], worker: str) -> list[int]:
+        """Those of the running trials, as they were before this is asked, that have no slot and
+        will get none: their worker died between asking for them and filling its slot."""
         with Session(self.engine) as session:
-            found = self._mine(select(SlotRow.trial), "trial").where(SlotRow.trial.is_not(None))
-            return {trial for trial in session.scalars(found) if trial is not None}
+            asking = (
+                select(func.count())
+                .select_from(SlotRow)
+                .where(
+                    SlotRow.study == self.study,
+                    SlotRow.kind == "trial",
+                    SlotRow.trial.is_(None),
+                    SlotRow.worker != worker,
+                    SlotRow.expires_at >= self._now(session),
+                )
+            )
+            filled = select(SlotRow.trial).where(
+                SlotRow.study == self.study, SlotRow.trial.is_not(None)
+            )
+            if session.scalars(asking).one():
+                return []
+            return sorted(set(running) - set(session.scalars(filled)))
 
     def held(self) -> list[Holding]:
         """Who works on what now."""
@@ -171,8 +230,13 @@ class Slots:
     def _key(self, kind: str, name: str) -> tuple[Any, ...]:
         return (SlotRow.study == self.study, SlotRow.kind == kind, SlotRow.name == name)
 
-    def _mine(self, query: Select[Any], kind: Kind) -> Select[Any]:
-        return query.where(SlotRow.study == self.study, SlotRow.kind == kind)
+    def _wanted(self, query: Select[Any]) -> Select[Any]:
+        """Those that are not done, the trials beyond the total left out."""
+        within = or_(SlotRow.kind != "trial", SlotRow.name < _numbered(self.trials))
+        return query.where(SlotRow.study == self.study, SlotRow.done.is_(False), within)
+
+    def _row(self, kind: Kind, name: str) -> SlotRow:
+        return SlotRow(study=self.study, kind=kind, name=name, done=False, attempts=0, fraction=0.0)
 
     def _now(self, session: Session) -> float:
         """The database's clock, which all workers share."""
@@ -186,6 +250,11 @@ def _changed(session: Session, statement: Update) -> bool:
     """Whether the statement changed its row."""
     done = session.execute(statement.execution_options(synchronize_session=False))
     return cast(CursorResult[Any], done).rowcount == 1
+
+
+def _numbered(number: int) -> str:
+    """The name of a trial's slot: in the order of the numbers."""
+    return f"{number:08d}"
 
 
 def _kind(text: str) -> Kind:

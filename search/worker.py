@@ -1,20 +1,17 @@
-"""One process of a sweep: asks the study for trials and measures them, until there are no more."""
+"""One process of a study: claims slots and does what they are for, until none is left."""
 
 from __future__ import annotations
 
 import multiprocessing
-import signal
+import sys
+import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
-from multiprocessing.context import SpawnContext
-from multiprocessing.queues import Queue
-from queue import Empty
-from time import time
+from contextlib import contextmanager
+from time import sleep, time
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.trial import TrialState
 
 from lmcore.corpus import load_corpus
@@ -22,178 +19,235 @@ from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
-from lmcore.training import DivergedError, Observer, TrainingRecord
-from search.config import SweepConfig
+from lmcore.training import DivergedError, TrainingRecord
+from search.alive import alive, is_dead
+from search.config import WorkConfig
 from search.dense import DENSE, DenseCheckpoint
 from search.fidelity import Look
+from search.outage import AWAY, Patience
+from search.slots import Slot, Slots
 from search.space import Space
 from search.store import Store
 from search.study import ATTRIBUTE, DENSE_BASELINE, attribute, find, sampler
-from search.terminal import quiet_optuna
+from search.terminal import interruptible, quiet_optuna
 from search.trial import Measurement, Workbench
+from search.units import format_size
 
 MOST_REPEATS = 20  # equal recipes in a row after which a space counts as exhausted
+IDLE_SECONDS = 0.5  # between looks for what others leave behind
 
 
 class StoppedError(Exception):
-    """The sweep is to end; the trial at hand stays as it is and is taken over by the next."""
+    """The worker is to end; the trial at hand stays as it is, for another to go on with."""
 
 
-@dataclass(frozen=True)
-class Began:
-    """A worker turned to a job: "trial 17", "control"."""
-
-    worker: int
-    label: str
-    trial: int | None = None
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """The fraction of its job that a worker has done."""
-
-    worker: int
-    fraction: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A worker is through with its job: with a result, a failure, or neither (a repeat)."""
-
-    worker: int
-    label: str
-    measured: Measurement | None = None
-    failure: str | None = None
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A worker cannot go on, for a reason the person can mend: the sweep ends."""
-
-    message: str
-
-
-Message = Began | Advanced | Ended | Refused
-
-
-class Board:
-    """What the workers of a sweep share: jobs to do first, slots left, when to stop."""
-
-    def __init__(self, context: SpawnContext, slots: int, deadline: float | None) -> None:
-        self.jobs: Queue[tuple[str, Any]] = context.Queue()
-        self.messages: Queue[Message] = context.Queue()
-        self.slots = context.Value("i", slots)
-        self.stop = context.Event()
-        self.deadline = deadline
-
-    def claim(self) -> bool:
-        """Take one slot, if any is left."""
-        with self.slots.get_lock():
-            self.slots.value -= 1
-            if self.slots.value >= 0:
-                return True
-            self.slots.value = 0
-            return False
-
-    def give_back(self) -> None:
-        with self.slots.get_lock():
-            self.slots.value += 1
+class LostError(Exception):
+    """The slot is another worker's: this one was away for longer than its lease."""
 
 
 def work(
-    config: SweepConfig, worker: int, started: int, dense: DenseCheckpoint, board: Board
+    config: WorkConfig, index: int, name: str, dense: DenseCheckpoint, deadline: float | None
 ) -> None:
-    """The process's main function."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    """The main function of a worker's process; ends it with 1 for a person's error."""
     quiet_optuna()
     prepare(config.threads)
+    stop = threading.Event()
     try:
-        _Worker(config, worker, started, dense, board).run()
-    except StoppedError:
-        pass
+        with interruptible(stop):
+            Worker(config, index, name, dense, stop, deadline).run()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except UserError as error:
-        board.messages.put(Refused(str(error)))
+        print(f"lmpareto: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
-class _Worker:
+class Lease:
+    """Renews the worker's hold on its slot from a thread, while it works."""
+
+    def __init__(self, slots: Slots, slot: Slot, worker: str) -> None:
+        self.slots, self.slot, self.worker = slots, slot, worker
+        self.fraction, self.lost = 0.0, False
+        self._ended = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(min(2.0, self.slots.lease / 5)):
+            try:
+                self.lost = not self.slots.renew(self.slot, self.worker, self.fraction)
+            except AWAY:  # it may come back within the lease
+                continue
+            if self.lost:
+                return
+
+
+class Worker:
+    """What a worker's process does; `stop` ends it after the update at hand."""
+
     def __init__(
-        self, config: SweepConfig, worker: int, started: int, dense: DenseCheckpoint, board: Board
+        self,
+        config: WorkConfig,
+        index: int,
+        name: str,
+        dense: DenseCheckpoint,
+        stop: threading.Event,
+        deadline: float | None = None,
     ) -> None:
-        self.config, self.worker, self.board = config, worker, board
+        self.config, self.name, self.stop, self.deadline = config, name, stop, deadline
         corpus = load_corpus(config.corpus, config.folder)
-        self.space = Space(config.space, config.model, len(corpus.vocabulary))
         self.words = len(corpus.vocabulary)
+        self.space = Space(config.space, config.model, self.words)
         self.bench = Workbench.of(config, corpus, dense.load())
         self.dense = dense.size_bytes, dense.valid_perplexity
-        self.store = Store(config.storage)
-        self.study = find(config, self.store)
-        self.study.sampler = sampler(config, worker, started)
-        # on SQLite two that ask at once can be given the same enqueued trial
-        self.asking = FileLock(config.folder / "locks" / f"{config.study}.ask")
+        self.patiently = Patience(config.storage.lease, config.storage.shown)
+        self.store = self.patiently(Store, config.storage)
+        self.study = self.patiently(find, config, self.store)
+        started = len(self.patiently(self.study.get_trials, deepcopy=False))
+        self.study.sampler = sampler(config, index, started)
+        lease = config.storage.lease
+        self.slots = Slots(self.store.engine, config.study, config.trials, lease)
+        self.folder = config.folder / "workers"
         self.parent = multiprocessing.parent_process()
         self.repeats = 0
 
     def run(self) -> None:
-        for kind, what in self._jobs():
-            match kind:
-                case "baseline":
-                    self._baseline(what)
-                case "resume":
-                    self.study.get_trials(deepcopy=False)  # Optuna's cache must know the trial
-                    self._trial(optuna.trial.Trial(self.study, what))
-                case "new":
-                    with self.asking:
-                        trial = self.study.ask()
-                    self._trial(trial)
+        with alive(self.folder, self.name):
+            self.patiently(self._free_the_dead)
+            while not self._stopping() and self.repeats < MOST_REPEATS:
+                if self.deadline is not None and time() > self.deadline:
+                    return
+                slot = self.patiently(self.slots.claim, self.name)
+                if slot is not None:
+                    self._take(slot)
+                elif self.patiently(self.slots.open):
+                    sleep(IDLE_SECONDS)  # others have what is left; they may die
+                    self.patiently(self._free_the_dead)
+                else:
+                    self.patiently(self._bury)
+                    return
 
-    def _jobs(self) -> Iterator[tuple[str, Any]]:
-        while not self._stopping():
-            try:
-                yield self.board.jobs.get(timeout=0.1)
-                continue
-            except Empty:
-                pass
-            late = self.board.deadline is not None and time() > self.board.deadline
-            if late or self.repeats >= MOST_REPEATS or not self.board.claim():
-                return
-            yield "new", None
+    def _free_the_dead(self) -> None:
+        """What they held is anyone's, before their leases run out."""
+        for worker in {one.worker for one in self.slots.held()}:
+            if is_dead(self.folder, worker):
+                self.slots.free(worker)
 
-    def _baseline(self, name: str) -> None:
-        data = DENSE if name == DENSE_BASELINE else self._baseline_recipe(name)
-        recipe = resolve(data, self.config.model, self.words)
-        self._say(Began(self.worker, name))
-        measured, failure = self._measured(recipe)
+    def _bury(self) -> None:
+        """Fail the running trials that there is no slot for."""
+        for number in self._orphans():
+            self._tell(number, None)
+
+    def _take(self, slot: Slot) -> None:
+        self.lease = Lease(self.slots, slot, self.name)
+        try:
+            with self.lease.held():
+                outcome = self._baseline(slot) if slot.kind == "baseline" else self._trial(slot)
+            if outcome is None:
+                self.patiently(self.slots.leave, slot, self.name)
+            else:
+                self.patiently(self.slots.finish, slot, self.name, outcome)
+        except LostError:
+            pass
+        except StoppedError:
+            self.patiently(self.slots.leave, slot, self.name)
+
+    # --- a baseline ----------------------------------------------------------------------------
+
+    def _baseline(self, slot: Slot) -> str:
+        recipe = DENSE
+        if slot.name != DENSE_BASELINE:
+            recipe = parse(Recipe, self.config.baselines[slot.name], f"baselines.{slot.name}")
+        measured, failure = self._measured(resolve(recipe, self.config.model, self.words))
         if measured:
-            self.store.keep_baseline(self.config.study, name, measured.key)
-        self._say(Ended(self.worker, name, measured, failure))
+            self.patiently(self.store.keep_baseline, self.config.study, slot.name, measured.key)
+        return _outcome(measured, failure)
 
-    def _baseline_recipe(self, name: str) -> Recipe:
-        return parse(Recipe, self.config.baselines[name], f"baselines.{name}")
+    # --- a trial -------------------------------------------------------------------------------
 
-    def _trial(self, trial: optuna.trial.Trial) -> None:
-        label = f"trial {trial.number}"
-        self._say(Began(self.worker, label, trial.number))
-        ladder = self.config.fidelity.ladder(self.space.suggest(trial))
-        ours: dict[str, Any] = {"asked": self.bench.key(ladder[-1]), "recipe": ladder[-1].plain()}
-        if (key := self._known(ours["asked"], trial.number)) is not None:
-            known = self.store.measurement(key)
-            assert known is not None
-            trial.set_user_attr(ATTRIBUTE, ours | {"key": key, "duplicate": True})
-            self._tell(trial, known, None)
+    def _trial(self, slot: Slot) -> str | None:
+        """What came of the slot's trial; None where there is no recipe left that is new."""
+        trial = self.patiently(self._left_behind, slot)
+        if trial is not None and self._row(trial.number).state.is_finished():
+            return ""  # told, but its worker did not live to say so
+        while self.repeats < MOST_REPEATS:
+            current = trial or self.patiently(self._asked, slot)
+            recipe = self.patiently(self.space.suggest, current)
+            ladder = self.config.fidelity.ladder(recipe)
+            if not self.patiently(self._repeats, current, ladder[-1]):
+                self.repeats = 0
+                return self._climb(current, slot, ladder)
+            self.patiently(self.slots.vacate, slot, self.name)
             self.repeats += 1
-            self.board.give_back()
-            self._say(Ended(self.worker, label))
-            return
-        self.repeats = 0
-        trial.set_user_attr(ATTRIBUTE, ours)
-        measured, failure = self._climb(trial.number, ladder)
-        reached = {"key": measured.key, "recipe": measured.recipe} if measured else {}
-        ended = {"failure": failure} if failure else {}
-        trial.set_user_attr(ATTRIBUTE, ours | reached | ended)
-        self._tell(trial, measured, failure)
-        self._say(Ended(self.worker, label, measured, failure))
+            trial = None
+        return None
 
-    def _climb(self, trial: int, ladder: list[Recipe]) -> tuple[Measurement | None, str | None]:
+    def _left_behind(self, slot: Slot) -> optuna.trial.Trial | None:
+        """The trial that the slot's last worker began, or one that a worker asked for and did not
+        live to put into a slot."""
+        orphans = self._orphans()
+        if slot.trial is not None:
+            return optuna.trial.Trial(self.study, self._row(slot.trial)._trial_id)
+        for number in orphans:
+            if self.slots.fill(slot, self.name, number):
+                return optuna.trial.Trial(self.study, self._row(number)._trial_id)
+        return None
+
+    def _orphans(self) -> list[int]:
+        rows = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return self.slots.orphans([row.number for row in rows], self.name)
+
+    def _asked(self, slot: Slot) -> optuna.trial.Trial:
+        """A new trial, in the slot; on SQLite two that ask at once can be given the same."""
+        while True:
+            if self.lease.lost:
+                raise LostError
+            trial = self.study.ask()
+            if self.slots.fill(slot, self.name, trial.number):
+                return trial
+
+    def _repeats(self, trial: optuna.trial.Trial, recipe: Recipe) -> bool:
+        """Whether an earlier trial had the recipe: then this one is told what that one came to."""
+        asked = self.bench.key(recipe)
+        for row in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            key = attribute(row, "key")
+            # earlier studies trained all trials to the end, and noted no more than that
+            if (attribute(row, "asked") or key) == asked and row.number != trial.number:
+                ours = {"asked": asked, "key": key, "duplicate": True}
+                trial.set_user_attr(ATTRIBUTE, ours | {"recipe": attribute(row, "recipe")})
+                self._tell(trial.number, row.values)
+                return True
+        return False
+
+    def _climb(self, trial: optuna.trial.Trial, slot: Slot, ladder: list[Recipe]) -> str:
+        """Measure the trial rung by rung, and tell Optuna what its last file is."""
+        ours: dict[str, Any] = {"asked": self.bench.key(ladder[-1]), "recipe": ladder[-1].plain()}
+        self.patiently(trial.set_user_attr, ATTRIBUTE, ours)
+        reached, failure = None, None
+        if slot.attempts > self.config.attempts:
+            failure = f"its process died {slot.attempts - 1} times: out of memory?"
+        else:
+            reached, failure = self._highest(trial.number, ladder)
+        if reached:
+            ours |= {"key": reached.key, "recipe": reached.recipe}
+        if failure:
+            ours["failure"] = failure
+        if self.lease.lost:
+            raise LostError
+        self.patiently(trial.set_user_attr, ATTRIBUTE, ours)
+        values = [float(reached.size_bytes), reached.valid_perplexity] if reached else None
+        self.patiently(self._tell, trial.number, values)
+        return _outcome(reached, failure)
+
+    def _highest(self, trial: int, ladder: list[Recipe]) -> tuple[Measurement | None, str | None]:
         """The measurement at the highest rung that the trial reached; why there is none, or why it
         did not get through the one above."""
         reached: Measurement | None = None
@@ -203,71 +257,69 @@ class _Worker:
             if measured is None:
                 return reached, failure
             reached = measured
-            self.store.keep_rung(self.config.study, trial, rung, measured.key)
-            if goes_on:
-                mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
-                looks = self.store.looks(self.config.study)
-                if not self.config.fidelity.goes_on(mine, looks, self.dense):
-                    break
+            self.patiently(self.store.keep_rung, self.config.study, trial, rung, measured.key)
+            if goes_on and not self.patiently(self._goes_on, trial, rung, measured):
+                break
         return reached, None
 
-    def _tell(
-        self, trial: optuna.trial.Trial, measured: Measurement | None, failure: str | None
-    ) -> None:
-        if measured:
-            values = [float(measured.size_bytes), measured.valid_perplexity]
-            self.study.tell(trial.number, values)
-        else:
-            self.study.tell(trial.number, state=TrialState.FAIL)
+    def _goes_on(self, trial: int, rung: int, measured: Measurement) -> bool:
+        looks = self.store.looks(self.config.study)
+        mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
+        return self.config.fidelity.goes_on(mine, looks, self.dense)
 
-    def _known(self, asked: str, number: int) -> str | None:
-        """The key of what an earlier complete trial of the same recipe came to."""
-        for row in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            key: str = attribute(row, "key")
-            # earlier studies trained all trials to the end, and noted no more than that
-            if (attribute(row, "asked") or key) == asked and row.number != number:
-                return key
-        return None
+    def _tell(self, number: int, values: list[float] | None) -> None:
+        if not self._row(number).state.is_finished():  # by an attempt whose answer was lost
+            state = None if values else TrialState.FAIL
+            self.study.tell(number, values, state=state)
+
+    def _row(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    # --- both ----------------------------------------------------------------------------------
 
     def _measured(
         self, recipe: Recipe, goes_on: bool = False
     ) -> tuple[Measurement | None, str | None]:
         """The recipe's measurement, known or made now; or the reason why there is none."""
-        known = self.store.measurement(self.bench.key(recipe))
+        known = self.patiently(self.store.measurement, self.bench.key(recipe))
         if known:
             return known, None
-        try:
-            measured = self.bench.measure(recipe, self._observer(), goes_on)
-        except (StoppedError, UserError):
-            raise
-        except DivergedError as error:
-            return None, f"diverged: {error}"
-        except MemoryError:
-            return None, "out of memory"
-        except Exception as error:
-            # one broken recipe must not end a long search: its traceback is its reason
-            if "out of memory" in str(error) or "not enough memory" in str(error):
-                return None, "out of memory"
-            return None, traceback.format_exc()
-        self.store.keep(measured)
-        return measured, None
+        failure = None
+        for _ in range(self.config.attempts):
+            try:
+                measured = self.bench.measure(recipe, self._observe, goes_on)
+            except (StoppedError, LostError, UserError):
+                raise
+            except DivergedError as error:
+                return None, f"diverged: {error}"  # and would again
+            except Exception as error:
+                # one broken recipe must not end a long search: its traceback is its reason
+                failure = _reason(error)
+            else:
+                self.patiently(self.store.keep, measured)
+                return measured, None
+        return None, failure
 
-    def _observer(self) -> Observer:
-        told = 0.0
-
-        def observe(record: TrainingRecord, updates: int) -> None:
-            nonlocal told
-            if self._stopping():
-                raise StoppedError
-            if time() - told > 1:
-                told = time()
-                self._say(Advanced(self.worker, record.updates / updates))
-
-        return observe
+    def _observe(self, record: TrainingRecord, updates: int) -> None:
+        if self._stopping():
+            raise StoppedError
+        if self.lease.lost:
+            raise LostError
+        self.lease.fraction = record.updates / updates
 
     def _stopping(self) -> bool:
         orphaned = self.parent is not None and not self.parent.is_alive()
-        return orphaned or self.board.stop.is_set()
+        return orphaned or self.stop.is_set()
 
-    def _say(self, message: Message) -> None:
-        self.board.messages.put(message)
+
+def _outcome(measured: Measurement | None, failure: str | None) -> str:
+    if measured is None:
+        return f"failed: {(failure or '').strip().splitlines()[-1]}"
+    return f"{format_size(measured.size_bytes)}, perplexity {measured.valid_perplexity:.2f}"
+
+
+def _reason(error: Exception) -> str:
+    said = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in said or "not enough memory" in said:
+        return "out of memory"
+    return "".join(traceback.format_exception(error))

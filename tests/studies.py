@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,10 +20,12 @@ from lmcore.corpus import Corpus, load_corpus
 from lmcore.settings import parse
 from search.config import SweepConfig
 from search.dense import DenseCheckpoint, find_dense, train_dense
+from search.slots import Ended, Slots, worker_name
 from search.store import Store
 from search.study import create
+from search.sweep import ended_trials
 from search.terminal import quiet_optuna
-from search.worker import Board, Message, work
+from search.worker import Worker
 
 COMMAND = str(Path(sys.executable).parent / "lmpareto")
 STUDY = "mine"
@@ -272,6 +273,7 @@ def settings(folder: Path, **changed: Any) -> SweepConfig:
         "cache": str(folder),
         "max_stages": "1 GB",
         "workers": 1,
+        "attempts": 2,
         "max_hours": None,
     }
     return parse(SweepConfig, data | changed)
@@ -285,25 +287,21 @@ class Sweep:
     corpus: Corpus
     store: Store
     study: optuna.Study
-    messages: list[Message]
     dense: DenseCheckpoint
+    ended: list[Ended]
 
 
 def sweep_here(config: SweepConfig, slots: int | None = None) -> Sweep:
-    """Run up to `slots` trials of the study in this process, by the very loop of a worker."""
+    """Run the trials of the study, or up to `slots` more, in this process, as a worker does."""
     quiet_optuna()
     corpus = load_corpus(config.corpus, config.folder)
     store = Store(config.storage)
     study = create(config, store, corpus)
     dense = find_dense(config, corpus) or train_dense(config, corpus)
-    board = Board(get_context("spawn"), config.trials if slots is None else slots, None)
-    started = len(study.get_trials(deepcopy=False))
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        work(config, 0, started, dense, board)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    messages = []
-    while not board.messages.empty():
-        messages.append(board.messages.get())
-    return Sweep(config, corpus, store, study, messages, dense)
+    ended = ended_trials(study)
+    if slots is not None:
+        config = config.model_copy(update={"trials": len(ended) + slots})
+    provided = Slots(store.engine, config.study, config.trials, config.storage.lease)
+    provided.provide([], ended)
+    Worker(config, 0, worker_name(), dense, threading.Event()).run()
+    return Sweep(config, corpus, store, study, dense, provided.ended())

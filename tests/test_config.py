@@ -28,6 +28,7 @@ from search.config import (
     ReplayConfig,
     StudyConfig,
     SweepConfig,
+    WorkerConfig,
 )
 from search.space import Space
 from search.study import sampler
@@ -52,6 +53,7 @@ SETTINGS: dict[str, type[StudyConfig]] = {
     "publish": PublishConfig,
     "replay": ReplayConfig,
     "sweep": SweepConfig,
+    "worker": WorkerConfig,
 }
 NEEDED = {
     "evaluate": ["bundle=model.lmb"],
@@ -251,7 +253,7 @@ def test_the_settings_that_are_shown_hold_no_password(shell: Shell) -> None:
     url = f"postgresql://ada:{SECRET}@127.0.0.1:1/studies"
     run = shell("sweep", "storage=url", "--cfg", "job", LMPARETO_STORAGE=url).ok()
     assert SECRET not in run.out + run.err
-    assert yaml.safe_load(run.out)["storage"] == {"url": "${oc.env:LMPARETO_STORAGE}"}
+    assert yaml.safe_load(run.out)["storage"]["url"] == "${oc.env:LMPARETO_STORAGE}"
 
 
 def test_a_storage_that_the_environment_does_not_give_is_named(shell: Shell) -> None:

@@ -15,65 +15,102 @@ from sqlalchemy import create_engine, inspect
 from search.config import StorageSettings
 from search.migrations import TABLE, upgrade
 from search.schema import Base
-from search.slots import Slot, Slots, worker_name
+from search.slots import Ended, Slot, Slots, worker_name
 from search.store import Store
 
 
 @pytest.fixture
 def slots(url: str) -> Slots:
     """A study's of its own: the PostgreSQL server is shared."""
-    return Slots(Store(StorageSettings(url=url)).engine, uuid4().hex, lease=60.0)
+    return Slots(Store(StorageSettings(url=url)).engine, uuid4().hex, trials=100, lease=60.0)
 
 
-def names(count: int) -> list[str]:
-    return [f"{number:06d}" for number in range(count)]
+def of(slots: Slots, trials: int = 2, lease: float = 60.0) -> Slots:
+    """The same study's, wanting so many trials."""
+    return Slots(slots.engine, slots.study, trials, lease)
 
 
 def test_a_slot_is_claimed_once_filled_and_finished(slots: Slots) -> None:
-    slots.provide("trial", names(2))
-    slots.provide("trial", names(3))
-    slots.provide("baseline", ["control"])
-    assert slots.open == 4
-    first = slots.claim("a")
-    assert first == Slot("baseline", "control", None, 1)  # before any trial
-    claimed = [slots.claim(worker) for worker in "abcd"]
-    assert [slot.name for slot in claimed if slot] == names(3)
-    assert claimed[3] is None
-    slot = claimed[1]
+    slots = of(slots, trials=3)
+    slots.provide(["control"], [])
+    slots.provide([], [])
+    assert slots.open() == 4
+    assert slots.claim("a") == Slot("baseline", "control", None, 1)  # before any trial
+    first, slot, third, none = (slots.claim(worker) for worker in "abcd")
+    assert first
     assert slot
+    assert third
+    assert none is None
+    assert len({first.name, slot.name, third.name}) == 3
     assert slots.fill(slot, "b", 17)
-    assert slots.filled == {17}
     assert not slots.fill(slot, "a", 18)
+    assert not slots.fill(third, "c", 17)  # it has a slot
     assert slots.renew(slot, "b", 0.5)
     (holding,) = [one for one in slots.held() if one.name == slot.name]
     assert (holding.worker, holding.trial, holding.fraction) == ("b", 17, 0.5)
     assert 55 < holding.seconds_left <= 60
-    assert slots.finish(slot, "b")
-    assert not slots.finish(slot, "b")
+    assert slots.finish(slot, "b", "1.2 MB")
+    assert slots.ended() == [Ended("trial", slot.name, 17, "1.2 MB")]
+    assert not slots.finish(slot, "b", "1.2 MB")
     assert not slots.renew(slot, "b", 1.0)
-    assert slots.open == 3
-    slots.provide("trial", names(3))  # what is done stays so
-    assert slots.open == 3
+    assert slots.open() == 3
+    slots.provide([], [17])
+    assert slots.open() == 3  # what is done stays so
+
+
+def test_a_total_that_changes(slots: Slots) -> None:
+    of(slots, trials=2).provide([], [])
+    of(slots, trials=4).provide([], [])
+    assert of(slots, trials=4).open() == 4
+    assert of(slots, trials=1).open() == 1
+    few = of(slots, trials=1)
+    assert few.claim("a")
+    assert few.claim("b") is None
+
+
+def test_trials_from_before_there_were_slots_have_theirs(slots: Slots) -> None:
+    slots = of(slots, trials=5)
+    slots.provide([], [0, 1, 4])
+    assert slots.open() == 2
+    assert {one.trial for one in slots.ended()} == {0, 1, 4}
+    of(slots, trials=6).provide([], [0, 1, 4])
+    assert of(slots, trials=6).open() == 3
+
+
+def test_a_baseline_that_has_no_measurement_is_open_again(slots: Slots) -> None:
+    slots = of(slots, trials=1)
+    slots.provide(["control"], [])
+    slot = slots.claim("a")
+    assert slot
+    slots.finish(slot, "a", "failed: diverged")
+    slots.provide([], [])
+    assert slots.open() == 1
+    slots.provide(["control"], [])
+    assert slots.open() == 2
 
 
 def test_what_a_worker_leaves_is_gone_on_with_at_once(slots: Slots) -> None:
-    slots.provide("trial", names(3))
+    slots = of(slots, trials=3)
+    slots.provide([], [])
     slot = slots.claim("a")
     assert slot
     slots.fill(slot, "a", 4)
     assert slots.leave(slot, "a")
     assert slots.held() == []
-    assert slots.claim("b") == Slot("trial", slot.name, 4, 2)
-    again = Slot("trial", slot.name, 4, 2)
-    assert slots.vacate(again, "b")
-    assert slots.filled == set()
-    assert slots.leave(again, "b")
-    assert slots.claim("c") == Slot("trial", slot.name, None, 3)
+    again = Slot("trial", slot.name, 4, 1)  # leaving is no failed attempt
+    assert slots.claim("b") == again
+    slots.free("b")  # as a worker's parent does that saw it die
+    died = Slot("trial", slot.name, 4, 2)
+    assert slots.claim("c") == died
+    assert slots.vacate(died, "c")
+    assert slots.orphans([4], "x") == []  # c may be asking for one just now
+    assert slots.orphans([4], "c") == [4]
 
 
 def test_a_lease_that_ran_out_is_anothers(slots: Slots) -> None:
-    slots.provide("trial", names(2))
-    short = Slots(slots.engine, slots.study, lease=0.2)
+    slots = of(slots, trials=2)
+    slots.provide([], [])
+    short = of(slots, lease=0.2)
     slot = short.claim("dead")
     assert slot
     short.fill(slot, "dead", 9)
@@ -83,15 +120,16 @@ def test_a_lease_that_ran_out_is_anothers(slots: Slots) -> None:
     for late in (
         short.renew(slot, "dead", 0.9),
         short.fill(slot, "dead", 10),
-        short.finish(slot, "dead"),
+        short.finish(slot, "dead", ""),
         short.leave(slot, "dead"),
     ):
         assert not late
-    assert slots.finish(taken, "alive")
+    assert slots.finish(taken, "alive", "")
 
 
 def test_workers_at_once_share_the_slots_out(slots: Slots) -> None:
-    slots.provide("trial", names(60))
+    slots = of(slots, trials=60)
+    slots.provide([], [])
     start = threading.Barrier(8)
 
     def work(_: int) -> list[str]:
@@ -100,14 +138,14 @@ def test_workers_at_once_share_the_slots_out(slots: Slots) -> None:
         while slot := slots.claim(worker):
             done.append(slot.name)
             assert slots.fill(slot, worker, int(slot.name))
-            assert slots.finish(slot, worker)
+            assert slots.finish(slot, worker, "")
         return done
 
     with ThreadPoolExecutor(8) as pool:
-        found = Counter(name for names_ in pool.map(work, range(8)) for name in names_)
-    assert found == Counter(names(60))
-    assert slots.open == 0
-    assert slots.filled == set(range(60))
+        found = Counter(name for names in pool.map(work, range(8)) for name in names)
+    assert len(found) == 60
+    assert set(found.values()) == {1}
+    assert slots.open() == 0
 
 
 # --- migrations --------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from lmcore.bundle import load, save
@@ -27,7 +26,6 @@ from search.store import Store
 from search.study import ATTRIBUTE, create, find, progress, sampler
 from search.sweep import sweep
 from search.trial import Workbench
-from search.worker import Ended
 from studies import Sweep, settings, sweep_here
 
 
@@ -137,8 +135,8 @@ def test_each_slot_is_one_measured_trial(swept: Sweep) -> None:
     done = progress(swept.study, 5)
     assert (done.complete, done.failed, done.running, done.left) == (5, {}, 0, 0)
     assert done.seconds > 0
-    ended = [m for m in swept.messages if isinstance(m, Ended) and m.measured]
-    assert [message.label for message in ended] == [f"trial {number}" for number in range(5)]
+    assert sorted(one.trial for one in swept.ended if one.trial is not None) == list(range(5))
+    assert all("perplexity" in one.outcome for one in swept.ended)
 
 
 def test_the_study_opens_with_plain_optuna_and_its_values_are_the_measurements(
@@ -266,8 +264,8 @@ def test_a_diverging_recipe_fails_with_its_reason_and_the_study_goes_on(tmp_path
     (reason,) = done.failed
     assert reason.startswith("diverged")
     assert done.failed[reason] == 1
-    failures = [m.failure for m in swept.messages if isinstance(m, Ended) and m.failure]
-    assert failures == [reason]
+    (failed,) = [one for one in swept.ended if one.trial == 1]
+    assert failed.outcome == f"failed: {reason}"
     assert set(results_of(swept.config, swept.store).trials) == {0, 2, 3}
 
 
@@ -282,21 +280,36 @@ def test_a_diverging_recipe_fails_with_its_reason_and_the_study_goes_on(tmp_path
 def test_a_recipe_that_breaks_fails_with_its_reason(
     raised: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure: Callable[..., Any] = Workbench.measure
-    calls = []
-
-    def second_breaks(self: Workbench, *arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise raised
-        return measure(self, *arguments)
-
-    monkeypatch.setattr(Workbench, "measure", second_breaks)
+    tried = breaking(monkeypatch, raised, times=2)
     swept = sweep_here(settings(tmp_path, trials=3))
     done = progress(swept.study, 3)
     assert (done.complete, done.finished, done.running) == (2, 3, 0)
     (said,) = done.failed
     assert reason in said.splitlines()[-1]
+    assert len(tried) == 4  # as often as `attempts` says
+
+
+def test_what_breaks_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaking(monkeypatch, OSError("the disk was full for a moment"), times=1)
+    swept = sweep_here(settings(tmp_path, trials=3))
+    done = progress(swept.study, 3)
+    assert (done.complete, done.failed) == (3, {})
+
+
+def breaking(patch: pytest.MonkeyPatch, raised: Exception, times: int) -> list[str]:
+    """From now on the second recipe that is measured raises, so many times; the tried ones."""
+    measure: Callable[..., Any] = Workbench.measure
+    tried: list[str] = []
+
+    def breaks(self: Workbench, recipe: Recipe, *arguments: Any) -> Any:
+        tried.append(recipe.key)
+        second = len(set(tried)) == 2 and recipe.key == tried[1]
+        if second and tried.count(recipe.key) <= times:
+            raise raised
+        return measure(self, recipe, *arguments)
+
+    patch.setattr(Workbench, "measure", breaks)
+    return tried
 
 
 @pytest.mark.slow
@@ -463,17 +476,20 @@ def test_a_recipe_with_distillation_learns_from_the_dense_model(
         assert torch.equal(value, before[name])
 
 
-def test_workers_ask_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_another_worker_was_given_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On SQLite two that ask at once can be given the same enqueued trial."""
-    config, alone = settings(tmp_path, trials=2), []
     ask = optuna.Study.ask
+    given: list[optuna.Trial] = []
 
-    def watched(study: optuna.Study, *rest: Any) -> Any:
-        with pytest.raises(Timeout):
-            FileLock(tmp_path / "locks" / f"{config.study}.ask").acquire(timeout=0)
-        alone.append(True)
-        return ask(study, *rest)
+    def twice(study: optuna.Study, *rest: Any) -> Any:
+        again = len(given) == 1
+        given.append(given[0] if again else ask(study, *rest))
+        return given[-1]
 
-    monkeypatch.setattr(optuna.Study, "ask", watched)
-    sweep_here(config)
-    assert len(alone) >= 2
+    monkeypatch.setattr(optuna.Study, "ask", twice)
+    swept = sweep_here(settings(tmp_path, trials=2))
+    assert [trial.number for trial in given] == [0, 0, 1]
+    assert [row.number for row in swept.study.trials] == [0, 1]
+    assert len({one.trial for one in swept.ended}) == 2

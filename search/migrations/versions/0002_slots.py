@@ -26,4 +26,6 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Float(53), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("fraction", sa.Float(53), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.UniqueConstraint("study", "trial"),
     )

@@ -1,0 +1,51 @@
+"""A database that goes away for a while is waited for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from lmcore.errors import UserError
+
+AWAY = (OperationalError, InterfaceError, StorageInternalError)
+PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last one repeats
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Tries again, for up to so many seconds, what fails because the database is away."""
+
+    seconds: float
+    place: str  # for messages, without a password
+
+    def __call__(self, do: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """The result of `do`, which may run several times. Raises UserError at the end."""
+        since, attempt = time.monotonic(), 0
+        while True:
+            try:
+                return do(*given, **named)
+            except AWAY as error:
+                if time.monotonic() - since > self.seconds:
+                    raise UserError(
+                        f"the storage {self.place} was away for more than {self.seconds:.0f} s "
+                        f"({reason(error)}); the same command goes on once it is back"
+                    ) from None
+                if attempt == 3:
+                    print(f"waiting for {self.place}: {reason(error)}", file=sys.stderr)
+            time.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+            attempt += 1
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what the driver said; SQLAlchemy's own would repeat the statement."""
+    while isinstance(error, StorageInternalError) and error.__cause__:
+        error = error.__cause__
+    return str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
