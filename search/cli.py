@@ -9,6 +9,7 @@ import sys
 
 COMMANDS = {
     "train": "train the dense model of a study",
+    "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
     "status": "how far a study is; without study=, the list of all",

@@ -33,22 +33,27 @@ from search.config import (
     PlotConfig,
     PublishConfig,
     ReplayConfig,
+    SensitivityConfig,
     StudyConfig,
     SweepConfig,
     WorkerConfig,
 )
 from search.dense import find_dense, need_dense, train_dense
-from search.export import check_words, export, publish
+from search.effects import measure_effects
+from search.export import check_words, export, publish, workbench
 from search.front import choose
-from search.plane import record_of
+from search.plane import PlotRecord, record_of
 from search.plots import figure, image, page
 from search.replay import replay
-from search.results import results_of
+from search.results import Results, results_of
 from search.slots import worker_name
+from search.space import Space
 from search.store import Store
 from search.study import find, progress
 from search.sweep import sweep
 from search.tables import (
+    effects_document,
+    effects_table,
     front_document,
     front_table,
     inspection_document,
@@ -85,6 +90,15 @@ def _train(config: StudyConfig) -> Answer:
         f"{dense.path}: {size}, valid perplexity {dense.record['valid_perplexity']:.2f}"
         f"{' (trained before)' if known else ''}",
     )
+
+
+def _sensitivity(config: SensitivityConfig) -> Answer:
+    corpus = _corpus(config)
+    space = Space(config.space, config.model, len(corpus.vocabulary))
+    bench = workbench(config, corpus)
+    store = Store(config.storage)
+    effects = measure_effects(config.study, space, bench, store, config.settings)
+    return Answer(effects_document(config.study, effects), effects_table(effects))
 
 
 def _sweep(config: SweepConfig) -> Answer:
@@ -136,9 +150,13 @@ def _front(config: StudyConfig) -> Answer:
 def _plot(config: PlotConfig) -> Answer:
     results = results_of(config, Store(config.storage))
     folder = Path(config.to) if config.to else config.folder / "plots" / config.study
-    drawn = figure(record_of(results.front, config.corpus.kind, results.beside))
+    drawn = figure(_drawn(config, results))
     files = _page(drawn, folder, "front")
     return Answer({"study": config.study, "files": files}, "\n".join(files))
+
+
+def _drawn(config: StudyConfig, results: Results) -> PlotRecord:
+    return record_of(results.front, config.corpus.kind, results.beside, results.predicted)
 
 
 def _page(drawn: Figure, folder: Path, name: str) -> list[str]:
@@ -186,7 +204,7 @@ def _publish(config: PublishConfig) -> Answer:
     results = results_of(config, Store(config.storage))
     folder = Path(config.to)
     publish(config, _corpus(config), results, folder)
-    _pictures(figure(record_of(results.front, config.corpus.kind, results.beside)), folder, "front")
+    _pictures(figure(_drawn(config, results)), folder, "front")
     files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     return Answer({"study": config.study, "files": files}, "\n".join(files))
 
@@ -238,6 +256,7 @@ def _corpus(config: StudyConfig) -> Corpus:
 
 _RUNS: dict[str, tuple[type[StudyConfig], Callable[[Any], Answer]]] = {
     "train": (StudyConfig, _train),
+    "sensitivity": (SensitivityConfig, _sensitivity),
     "sweep": (SweepConfig, _sweep),
     "worker": (WorkerConfig, _worker),
     "status": (StudyConfig, _status),

@@ -16,6 +16,7 @@ from lmcore.model import ModelSettings
 from lmcore.settings import Settings
 from lmcore.training import DenseTrainingSettings
 from search.fidelity import AnyFidelity
+from search.sensitivity import AnyPrior
 from search.units import parse_size
 
 Count = Annotated[int, Field(ge=1)]
@@ -65,6 +66,7 @@ class StudyConfig(Settings):
     space: dict[str, Any]
     sampler: dict[str, Any]
     fidelity: AnyFidelity
+    prior: AnyPrior
     storage: StorageSettings
     baselines: dict[str, dict[str, Any]]
     start: list[dict[str, Any]]
@@ -154,6 +156,10 @@ class InspectConfig(StudyConfig):
                 f"a study is inspected at its dense model, a bundle from the file alone"
             )
         return self.bundle or f"the dense model of {self.study}"
+
+
+class SensitivityConfig(StudyConfig):
+    settings: Annotated[int, Field(ge=2)]
 
 
 class ReplayConfig(StudyConfig):

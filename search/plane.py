@@ -39,6 +39,7 @@ class PlotRecord:
     baselines: tuple[Point, ...]
     published: tuple[PublishedPoint, ...]
     pick: Point | None
+    predicted: tuple[tuple[float, float], ...] = ()  # bytes and perplexity, before any training
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,14 @@ class View:
     perplexity: tuple[float, float]
 
 
-def record_of(front: Front, corpus: str, baselines: Iterable[Point] = ()) -> PlotRecord:
-    """What to draw of `front`: its knee picked, with `baselines` measured beside the search and
-    what is published for `corpus`. An empty front has no pick.
+def record_of(
+    front: Front,
+    corpus: str,
+    baselines: Iterable[Point] = (),
+    predicted: Iterable[tuple[float, float]] = (),
+) -> PlotRecord:
+    """What to draw of `front`: its knee picked, with `baselines` measured beside the search, what
+    is published for `corpus` and what was `predicted`. An empty front has no pick.
     """
     others = (*front.dominated, *baselines)
     return PlotRecord(
@@ -63,6 +69,7 @@ def record_of(front: Front, corpus: str, baselines: Iterable[Point] = ()) -> Plo
         baselines=tuple(point for point in baselines if point.measured),
         published=published_points(corpus),
         pick=front.knee() if front.points else None,
+        predicted=tuple((size, perplexity) for size, perplexity in predicted),
     )
 
 

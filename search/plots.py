@@ -92,7 +92,8 @@ def figure(record: PlotRecord) -> go.Figure:
     labels = Labels(record, view)
     pick, baselines = _pick(record, labels), list(_baselines(record, labels))
     published = _published(record, labels)
-    traces = [_dominated(record), *published, *_front(record, view), *baselines, pick]
+    drawn = [_predicted(record), _dominated(record)]
+    traces = [*drawn, *published, *_front(record, view), *baselines, pick]
     return go.Figure([trace for trace in traces if trace.x], _layout(record, view))
 
 
@@ -150,6 +151,20 @@ def _dominated(record: PlotRecord) -> go.Scatter:
         name=f"dominated: {_models(len(record.dominated))}",
         marker={"color": PALE, "size": 7},
         legendrank=3,
+        **STUDY_GROUP,
+    )
+
+
+def _predicted(record: PlotRecord) -> go.Scatter:
+    """The staircase that the search has to beat."""
+    return go.Scatter(
+        x=[size for size, _ in record.predicted],
+        y=[perplexity for _, perplexity in record.predicted],
+        mode="lines",
+        name="predicted from parts alone, untrained",
+        line={"color": MUTED, "width": 1.4, "dash": "dash", "shape": "hv"},
+        hoverinfo="skip",
+        legendrank=4,
         **STUDY_GROUP,
     )
 

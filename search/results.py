@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lmcore
 from lmcore.errors import UserError
-from lmcore.files import write_atomic
+from lmcore.files import write_atomic, write_json
 from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
 from search.front import Front, Point, front_of
 from search.methods import methods_of
+from search.sensitivity import Effects
 from search.store import Store
 from search.study import complete_keys, find
 from search.trial import Measurement
 
 PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # there is one in a checkout only
 RECORDS = "trials.jsonl"
+PREDICTED = "predicted.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Results:
     study: str
     trials: Mapping[int, Measurement]
     baselines: Mapping[str, Measurement]
+    predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
 
     @property
     def front(self) -> Front:
@@ -64,7 +67,14 @@ def results_of(config: StudyConfig, store: Store) -> Results:
         study=config.study,
         trials={number: found[key] for number, key in trials.items()},
         baselines={name: found[key] for name, key in names.items() if key in found},
+        predicted=_predicted(store.effects(config.study)),
     )
+
+
+def _predicted(effects: Effects | None) -> list[tuple[float, float]]:
+    if effects is None:
+        return []
+    return [(one.size_bytes, effects.perplexity_of(one)) for one in effects.front]
 
 
 def write_records(results: Results, path: Path) -> None:
@@ -72,6 +82,8 @@ def write_records(results: Results, path: Path) -> None:
     named = {**{str(n): one for n, one in results.trials.items()}, **results.baselines}
     lines = [json.dumps({"name": name, **one.plain()}) for name, one in named.items()]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+    if results.predicted:
+        write_json(path.with_name(PREDICTED), [list(place) for place in results.predicted])
 
 
 def _published(study: str) -> Path:
@@ -81,10 +93,12 @@ def _published(study: str) -> Path:
 def _read(study: str, path: Path) -> Results:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     named = {row.pop("name"): Measurement(**row) for row in rows}
+    predicted = path.with_name(PREDICTED)
     return Results(
         study=study,
         trials={int(name): one for name, one in named.items() if name.isdigit()},
         baselines={name: one for name, one in named.items() if not name.isdigit()},
+        predicted=json.loads(predicted.read_text()) if predicted.exists() else (),
     )
 
 

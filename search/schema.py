@@ -51,6 +51,19 @@ class RungRow(Base):
     key: Mapped[str] = mapped_column(String(16))
 
 
+class EffectRow(Base):
+    """What one setting of a part of the study's space does alone, without training."""
+
+    __tablename__ = "lmpareto_effect"
+
+    study: Mapped[str] = mapped_column(String(512), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # 0 is the model that parts act on
+    part: Mapped[str] = mapped_column(Text)  # the places that it acts on
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    key: Mapped[str] = mapped_column(String(16))
+    site_bytes: Mapped[dict[str, int]] = mapped_column(JSON)
+
+
 class SlotRow(Base):
     """One of a study's jobs: a trial of those it is to have in total, or a baseline by name.
 

@@ -11,9 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from lmcore.settings import Family
 
 MOST = 4000  # points kept of a front while parts are added
+LAYERS, BIASES = "layers", "biases"  # what parts act on beside sites
 
 Parameters = tuple[tuple[str, Any], ...]
 
@@ -34,6 +39,60 @@ class Predicted:
     size_bytes: float
     nats: float
     parameters: Parameters = ()
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What each part of a space does alone to the dense model.
+
+    `dense` is what the model is where nothing is compressed that the space decides. `parts` has
+    the effects of each part by what it acts on; those of `LAYERS` reshape it for all others.
+    """
+
+    dense: Effect
+    size_bytes: int
+    perplexity: float
+    parts: Mapping[str, Sequence[Effect]]
+
+    @property
+    def front(self) -> list[Predicted]:
+        """The predicted front, by size."""
+        others = [effects for name, effects in self.parts.items() if name != LAYERS]
+        other_bytes = self.size_bytes - sum(self.dense.site_bytes.values())
+        shapes = self.parts.get(LAYERS, [self.dense])
+        return predicted_front(self.dense, other_bytes, shapes, others)
+
+    def perplexity_of(self, predicted: Predicted) -> float:
+        return self.perplexity * math.exp(predicted.nats)
+
+
+class Prior(Family):
+    """Where a search begins, after the study's own `start`."""
+
+
+class Nowhere(Prior):
+    """The sampler begins by itself."""
+
+    kind: Literal["none"] = "none"
+
+
+class Sensitivity(Prior):
+    """It begins with up to `starts` recipes of the front that the parts predict, each part measured
+    alone at about `settings` settings, without training. Those that are predicted to have more
+    than `worst` times the dense model's perplexity are left out."""
+
+    kind: Literal["sensitivity"] = "sensitivity"
+    settings: Annotated[int, Field(ge=2)] = 12
+    starts: Annotated[int, Field(ge=1)] = 12
+    worst: Annotated[float, Field(gt=1)] = 2.0
+
+    def chosen(self, front: Sequence[Predicted]) -> list[dict[str, Any]]:
+        """The parameter values to start from, the smallest file first."""
+        good = [one for one in front if one.nats <= math.log(self.worst)]
+        return [dict(one.parameters) for one in spread(good, self.starts)]
+
+
+AnyPrior = Annotated[SerializeAsAny[Prior], BeforeValidator(Prior.pick)]
 
 
 def predicted_front(

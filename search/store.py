@@ -6,12 +6,15 @@ and seed. Studies refer to it, so that no recipe is trained twice, in whichever 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy import Engine, create_engine, delete, event, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -19,10 +22,21 @@ from lmcore.errors import UserError
 from search.config import StorageSettings
 from search.fidelity import Look
 from search.migrations import upgrade
-from search.schema import Base, BaselineRow, MeasurementRow, RungRow
+from search.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
+from search.sensitivity import Effect, Effects
 from search.trial import Measurement
 
 BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
+
+
+@dataclass(frozen=True)
+class MeasuredPart:
+    """A setting of a part, the key of its measurement, and what each site has in that file."""
+
+    part: str
+    parameters: dict[str, Any]
+    key: str
+    site_bytes: dict[str, int]
 
 
 class Store:
@@ -107,6 +121,32 @@ class Store:
     def keep_rung(self, study: str, trial: int, rung: int, key: str) -> None:
         with Session(self.engine) as session, session.begin():
             session.merge(RungRow(study=study, trial=trial, rung=rung, key=key))
+
+    def effects(self, study: str) -> Effects | None:
+        """What was measured of the parts of the study's space, None where nothing was."""
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
+                .join(MeasurementRow, MeasurementRow.key == EffectRow.key)
+                .where(EffectRow.study == study)
+                .order_by(EffectRow.number)
+            ).all()
+        if not rows:
+            return None
+        (first, size_bytes, perplexity), *others = rows
+        parts: dict[str, list[Effect]] = {}
+        for row, _, reached in others:
+            nats = math.log(reached / perplexity)
+            effect = Effect(nats, row.site_bytes, tuple(row.parameters.items()))
+            parts.setdefault(row.part, []).append(effect)
+        return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
+
+    def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
+        """Store them in the place of those that the study had; the first has no part."""
+        with Session(self.engine) as session, session.begin():
+            session.execute(delete(EffectRow).where(EffectRow.study == study))
+            for number, one in enumerate(measured):
+                session.add(EffectRow(study=study, number=number, **asdict(one)))
 
     def _add(self, row: Base) -> None:
         try:

@@ -23,6 +23,7 @@ from search.config import StudyConfig
 from search.store import Store
 
 ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate
+PRIOR = "lmpareto_prior"  # the study's attribute that says what was enqueued of a prior
 DENSE_BASELINE = "dense"
 
 

@@ -20,12 +20,15 @@ from lmcore.settings import parse
 from lmcore.training import check_text
 from search.config import SweepConfig
 from search.dense import DenseCheckpoint, find_dense, train_dense
+from search.effects import measure_effects
 from search.outage import Patience
+from search.sensitivity import Sensitivity
 from search.slots import Ended, Holding, Slots, worker_name
 from search.space import Space
 from search.store import Store
-from search.study import DENSE_BASELINE, attribute, create, sampler
+from search.study import DENSE_BASELINE, PRIOR, attribute, create, sampler
 from search.terminal import interruptible, training_bar
+from search.trial import Workbench
 from search.worker import work
 
 POLL_SECONDS = 0.5
@@ -49,9 +52,32 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
     missing = [name for name in (DENSE_BASELINE, *config.baselines) if name not in known]
     slots = Slots(store.engine, config.study, config.trials, config.storage.lease)
     slots.provide(missing, ended_trials(study))
+    if isinstance(config.prior, Sensitivity):
+        _begin_with(config, config.prior, corpus, store, study, dense)
     if config.workers and slots.open():
         _Crew(config, slots, dense, config.deadline).run()
     return study
+
+
+def _begin_with(
+    config: SweepConfig,
+    prior: Sensitivity,
+    corpus: Corpus,
+    store: Store,
+    study: optuna.Study,
+    dense: DenseCheckpoint,
+) -> None:
+    """Enqueue what the prior chooses, once."""
+    if PRIOR in study.user_attrs:
+        return
+    effects = store.effects(config.study)
+    if effects is None:
+        space = Space(config.space, config.model, len(corpus.vocabulary))
+        bench = Workbench.of(config, corpus, dense.load())
+        effects = measure_effects(config.study, space, bench, store, prior.settings)
+    for parameters in prior.chosen(effects.front):
+        study.enqueue_trial(parameters, skip_if_exists=True)
+    study.set_user_attr(PRIOR, prior.plain())
 
 
 def ended_trials(study: optuna.Study) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from lmcore.inspection import Inspection, LeafInspection, SiteInspection
 from search.front import Front, Point
 from search.recipe_text import setting_text
+from search.sensitivity import Effect, Effects, Predicted, spread
 from search.study import Progress
 from search.units import format_size
 
 ENERGIES = (0.5, 0.9, 0.99)  # shares of the squared Frobenius norm whose ranks are told
+SHOWN = 12  # points of a predicted front in a table
 CURVE_POINTS = 64  # at most so many ranks of a spectrum stand in a document
 
 
@@ -59,6 +62,64 @@ def _aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
 
 def _row(point: Point, note: str) -> tuple[str, str, str, str]:
     return point.name, format_size(point.size_bytes), f"{point.valid_perplexity:.2f}", note
+
+
+def effects_document(study: str, effects: Effects) -> dict[str, Any]:
+    """{"study", "parts": part -> its settings alone, "front": the predicted one}."""
+    return {
+        "study": study,
+        "size_bytes": effects.size_bytes,
+        "valid_perplexity": effects.perplexity,
+        "parts": {
+            part: [
+                {
+                    "parameters": dict(effect.parameters),
+                    "site_bytes": effect.site_bytes,
+                    "nats": effect.nats,
+                }
+                for effect in settings
+            ]
+            for part, settings in effects.parts.items()
+        },
+        "front": [
+            {
+                "size_bytes": round(one.size_bytes),
+                "valid_perplexity": effects.perplexity_of(one),
+                "parameters": dict(one.parameters),
+            }
+            for one in effects.front
+        ],
+    }
+
+
+def effects_table(effects: Effects) -> str:
+    """What each setting saves and costs alone, then some points of the predicted front."""
+    rows = [("alone", "", "size", "perplexity")]
+    whole = sum(effects.dense.site_bytes.values())
+    for part, settings in effects.parts.items():
+        for name, effect in zip((part, *[""] * len(settings)), settings, strict=False):
+            left = effects.size_bytes - whole + sum(effect.site_bytes.values())
+            reached = effects.perplexity * math.exp(effect.nats)
+            rows.append((name, _settings(effect), format_size(left), f"{reached:.2f}"))
+    front = effects.front
+    points = [("predicted", "size", "perplexity", "")]
+    for one in spread(front, SHOWN):
+        size = format_size(round(one.size_bytes))
+        points.append(("", size, f"{effects.perplexity_of(one):.2f}", _settings(one)))
+    return "\n".join(
+        [
+            *_aligned(rows, "<<>>"),
+            "",
+            *_aligned(points, "<>><"),
+            f"perplexity on valid, without training; {SHOWN} of {len(front)} points predicted",
+        ]
+    )
+
+
+def _settings(one: Effect | Predicted) -> str:
+    """ "decoder.bits.step=0.7, rank=40"."""
+    values = ((n, f"{v:.3g}" if isinstance(v, float) else str(v)) for n, v in one.parameters)
+    return ", ".join(f"{name}={value}" for name, value in values)
 
 
 def progress_document(progress: Progress) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""Measure each part of a space alone, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from lmcore.bundle import Bundle, load
+from lmcore.errors import UserError
+from lmcore.recipe import Recipe, resolve
+from lmcore.training import DivergedError
+from search.dense import DENSE
+from search.parts import Part, alone, parts_of, settings_of
+from search.sensitivity import BIASES, Effects
+from search.space import Space
+from search.store import MeasuredPart, Store
+from search.trial import Measurement, Workbench
+
+
+def measure_effects(study: str, space: Space, bench: Workbench, store: Store, most: int) -> Effects:
+    """What each part does at about `most` settings; what was measured before is not again.
+
+    Settings whose file has an infinite perplexity are left out.
+    """
+    asked = list(_asked(space, most))
+    found = []
+    with tqdm(asked, desc=f"parts of {study}", mininterval=1) as bar:
+        for part, values, recipe in bar:
+            try:
+                measured, bundle = _measured(recipe, bench, store)
+            except DivergedError:
+                continue
+            name = part.name if part else ""
+            found.append(MeasuredPart(name, values, measured.key, _site_bytes(bundle)))
+    store.keep_effects(study, found)
+    effects = store.effects(study)
+    assert effects, "the first of them is the dense model"
+    return effects
+
+
+def _asked(space: Space, most: int) -> Iterator[tuple[Part | None, dict[str, Any], Recipe]]:
+    """What all recipes of the space share, then each part's settings on that."""
+    model, words = space.model, space.words
+    base = resolve(alone(space, None, {}, resolve(DENSE, model, words)), model, words)
+    yield None, {}, base
+    for part in parts_of(space):
+        for values in settings_of(space, part, most):
+            yield part, values, resolve(alone(space, part, values, base), model, words)
+
+
+def _measured(recipe: Recipe, bench: Workbench, store: Store) -> tuple[Measurement, Bundle]:
+    known = store.measurement(bench.key(recipe))
+    if known:
+        try:
+            return known, load(bench.path(known.key))
+        except UserError:
+            pass  # its file is not in the cache any more
+    measured = bench.measure(recipe)
+    store.keep(measured)
+    return measured, load(bench.path(measured.key))
+
+
+def _site_bytes(bundle: Bundle) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, sizes in bundle.parts.leaves.items():
+        site = name.rpartition("/")[0] or BIASES
+        found[site] = found.get(site, 0) + sum(sizes)
+    return found
