@@ -16,6 +16,7 @@ from lmcore.model import ModelSettings
 from lmcore.settings import Settings
 from lmcore.training import DenseTrainingSettings
 from search.fidelity import AnyFidelity
+from search.limits import Limits
 from search.sensitivity import AnyPrior
 from search.units import parse_size
 
@@ -96,8 +97,15 @@ class StudyConfig(Settings):
 
 
 class WorkConfig(StudyConfig):
+    max_size: str | int | None
+    max_perplexity: Annotated[float, Field(gt=1)] | None
     attempts: Count
     max_hours: Annotated[float, Field(gt=0)] | None
+
+    @property
+    def limits(self) -> Limits:
+        max_size_bytes = None if self.max_size is None else parse_size(self.max_size)
+        return Limits(max_size_bytes, self.max_perplexity)
 
     @property
     def deadline(self) -> float | None:

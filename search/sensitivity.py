@@ -83,12 +83,16 @@ class Sensitivity(Prior):
 
     kind: Literal["sensitivity"] = "sensitivity"
     settings: Annotated[int, Field(ge=2)] = 12
-    starts: Annotated[int, Field(ge=1)] = 12
+    starts: Annotated[int, Field(ge=2)] = 12
     worst: Annotated[float, Field(gt=1)] = 2.0
 
-    def chosen(self, front: Sequence[Predicted]) -> list[dict[str, Any]]:
+    def chosen(
+        self, front: Sequence[Predicted], max_size_bytes: int | None = None
+    ) -> list[dict[str, Any]]:
         """The parameter values to start from, the smallest file first."""
-        good = [one for one in front if one.nats <= math.log(self.worst)]
+        most = math.inf if max_size_bytes is None else max_size_bytes
+        worst = math.log(self.worst)
+        good = [one for one in front if one.nats <= worst and one.size_bytes <= most]
         return [dict(one.parameters) for one in spread(good, self.starts)]
 
 

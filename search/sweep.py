@@ -75,7 +75,7 @@ def _begin_with(
         space = Space(config.space, config.model, len(corpus.vocabulary))
         bench = Workbench.of(config, corpus, dense.load())
         effects = measure_effects(config.study, space, bench, store, prior.settings)
-    for parameters in prior.chosen(effects.front):
+    for parameters in prior.chosen(effects.front, config.limits.max_size_bytes):
         study.enqueue_trial(parameters, skip_if_exists=True)
     study.set_user_attr(PRIOR, prior.plain())
 

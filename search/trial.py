@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import lmcore
-from lmcore.bundle import Bundle, load, save
+from lmcore.bundle import Bundle, load, pack, save
 from lmcore.calibration import Calibration
 from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
 from lmcore.corpus import Corpus
@@ -92,10 +92,7 @@ class Workbench:
         loss or the perplexity is no number.
         """
         key = self.key(recipe)
-        start = self.calibration
-        if recipe.layers.units:
-            start = start.of(self._stage(recipe.layers.units, observe))
-        model = build(start.model, recipe, start).to(self.device)
+        model = self._built(recipe, observe).to(self.device)
         record = TrainingRecord()
         if recipe.finetuning:
             with self.stages.held(key, observe):
@@ -120,6 +117,16 @@ class Workbench:
             sha256=bundle.sha256,
             provenance=provenance() | {"seed": self.seed, "dense": self.dense.sha256},
         )
+
+    def untrained_size(self, recipe: Recipe, observe: Observer = ignore) -> int:
+        """Bytes of the resolved recipe's file before any fine-tuning."""
+        return len(pack(self._built(recipe, observe), self.dense.vocabulary))
+
+    def _built(self, recipe: Recipe, observe: Observer) -> LanguageModel:
+        start = self.calibration
+        if recipe.layers.units:
+            start = start.of(self._stage(recipe.layers.units, observe))
+        return build(start.model, recipe, start)
 
     def _finetune(
         self,

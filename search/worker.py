@@ -6,7 +6,7 @@ import multiprocessing
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import sleep, time
 from typing import Any
@@ -24,6 +24,7 @@ from search.alive import alive, is_dead
 from search.config import WorkConfig
 from search.dense import DENSE, DenseCheckpoint
 from search.fidelity import Look
+from search.fitting import Fitted, Fitter
 from search.outage import AWAY, Patience
 from search.slots import Slot, Slots
 from search.space import Space
@@ -108,6 +109,10 @@ class Worker:
         self.space = Space(config.space, config.model, self.words)
         self.bench = Workbench.of(config, corpus, dense.load())
         self.dense = dense.size_bytes, dense.valid_perplexity
+        self.limits = config.limits
+        self.fitter = None
+        if self.limits.max_size_bytes is not None:
+            self.fitter = Fitter(self.space, self.bench, self.limits.max_size_bytes)
         self.patiently = Patience(config.storage.lease, config.storage.shown)
         self.store = self.patiently(Store, config.storage)
         self.study = self.patiently(find, config, self.store)
@@ -180,11 +185,13 @@ class Worker:
             return ""  # told, but its worker did not live to say so
         while self.repeats < MOST_REPEATS:
             current = trial or self.patiently(self._asked, slot)
-            recipe = self.patiently(self.space.suggest, current)
-            ladder = self.config.fidelity.ladder(recipe)
+            fitted = self.patiently(self._fitted, current)
+            ladder = self.config.fidelity.ladder(fitted.recipe)
+            if not fitted.fits:
+                ladder = [fitted.recipe.model_copy(update={"finetuning": None})]
             if not self.patiently(self._repeats, current, ladder[-1]):
                 self.repeats = 0
-                return self._climb(current, slot, ladder)
+                return self._climb(current, slot, ladder, fitted.moved)
             self.patiently(self.slots.vacate, slot, self.name)
             self.repeats += 1
             trial = None
@@ -214,6 +221,11 @@ class Worker:
             if self.slots.fill(slot, self.name, trial.number):
                 return trial
 
+    def _fitted(self, trial: optuna.trial.Trial) -> Fitted:
+        if self.fitter:
+            return self.fitter.fit(trial, self._observe)
+        return Fitted(self.space.suggest(trial), fits=True)
+
     def _repeats(self, trial: optuna.trial.Trial, recipe: Recipe) -> bool:
         """Whether an earlier trial had the recipe: then this one is told what that one came to."""
         asked = self.bench.key(recipe)
@@ -223,13 +235,22 @@ class Worker:
             if (attribute(row, "asked") or key) == asked and row.number != trial.number:
                 ours = {"asked": asked, "key": key, "duplicate": True}
                 trial.set_user_attr(ATTRIBUTE, ours | {"recipe": attribute(row, "recipe")})
+                self._constrain(trial, *row.values)
                 self._tell(trial.number, row.values)
                 return True
         return False
 
-    def _climb(self, trial: optuna.trial.Trial, slot: Slot, ladder: list[Recipe]) -> str:
+    def _climb(
+        self,
+        trial: optuna.trial.Trial,
+        slot: Slot,
+        ladder: list[Recipe],
+        moved: Mapping[str, Any],
+    ) -> str:
         """Measure the trial rung by rung, and tell Optuna what its last file is."""
         ours: dict[str, Any] = {"asked": self.bench.key(ladder[-1]), "recipe": ladder[-1].plain()}
+        if moved:
+            ours["moved"] = dict(moved)
         self.patiently(trial.set_user_attr, ATTRIBUTE, ours)
         reached, failure = None, None
         if slot.attempts > self.config.attempts:
@@ -244,8 +265,14 @@ class Worker:
             raise LostError
         self.patiently(trial.set_user_attr, ATTRIBUTE, ours)
         values = [float(reached.size_bytes), reached.valid_perplexity] if reached else None
+        if values:
+            self.patiently(self._constrain, trial, *values)
         self.patiently(self._tell, trial.number, values)
         return _outcome(reached, failure)
+
+    def _constrain(self, trial: optuna.trial.Trial, size_bytes: float, perplexity: float) -> None:
+        for name, broken in self.limits.constraints(size_bytes, perplexity).items():
+            trial.set_constraint(name, broken)
 
     def _highest(self, trial: int, ladder: list[Recipe]) -> tuple[Measurement | None, str | None]:
         """The measurement at the highest rung that the trial reached; why there is none, or why it
@@ -263,6 +290,8 @@ class Worker:
         return reached, None
 
     def _goes_on(self, trial: int, rung: int, measured: Measurement) -> bool:
+        if self.limits.too_large(measured.size_bytes):
+            return False
         looks = self.store.looks(self.config.study)
         mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
         return self.config.fidelity.goes_on(mine, looks, self.dense)

@@ -1,0 +1,26 @@
+"""Limits on what a search is after."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """In bytes and in perplexity, of the trained file; None: no limit."""
+
+    max_size_bytes: int | None = None
+    max_perplexity: float | None = None
+
+    def constraints(self, size_bytes: float, perplexity: float) -> dict[str, float]:
+        """Name -> by how much a limit is broken, in nats; at most 0 where it is kept."""
+        found = {}
+        if self.max_size_bytes is not None:
+            found["max_size"] = math.log(size_bytes / self.max_size_bytes)
+        if self.max_perplexity is not None:
+            found["max_perplexity"] = math.log(perplexity / self.max_perplexity)
+        return found
+
+    def too_large(self, size_bytes: float) -> bool:
+        return self.max_size_bytes is not None and size_bytes > self.max_size_bytes

@@ -1,0 +1,119 @@
+"""Limits of a search: no training is spent on what is too large, and what can be made to fit is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from search.limits import Limits
+from search.study import attribute
+from search.trial import Measurement
+from studies import Sweep, settings, sweep_here
+
+SPACE: dict[str, Any] = {
+    "sites": {
+        "lstm.*": {
+            "bits": {"choice": ["float16", {"kind": "linear", "bits": {"low": 2, "high": 8}}]}
+        },
+        "*": {
+            "structure": {"kind": "svd", "rank": {"low": 1, "high": 16}},
+            "bits": {"kind": "uniform", "step": {"low": 0.3, "high": 3.0, "log": True}},
+        },
+    },
+    "finetuning": {
+        "epochs": 0.1,
+        "batch": 8,
+        "window": 20,
+        "optimizer": "adam",
+        "rate": 0.005,
+        "dropout": {"kind": "sequence", "rate": 0.1},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return sweep_here(settings(tmp_path_factory.mktemp("free"), space=SPACE, trials=8))
+
+
+def limited(free: Sweep, folder: Path, **more: Any) -> Sweep:
+    """The same study, from the same dense model, under a limit."""
+    text = free.config.corpus.plain()
+    database = {"url": f"sqlite:///{folder}/studies.db"}
+    return sweep_here(
+        settings(free.config.folder, space=SPACE, trials=8, corpus=text, storage=database, **more)
+    )
+
+
+def measurements(swept: Sweep) -> list[tuple[FrozenTrial, Measurement]]:
+    found = []
+    for row in swept.study.get_trials():
+        assert row.state == TrialState.COMPLETE
+        measured = swept.store.measurement(attribute(row, "key"))
+        assert measured
+        found.append((row, measured))
+    return found
+
+
+def sizes(swept: Sweep) -> list[int]:
+    return sorted(measured.size_bytes for _, measured in measurements(swept))
+
+
+def test_what_is_too_large_is_moved_until_it_fits(free: Sweep, tmp_path: Path) -> None:
+    most = sizes(free)[3]
+    swept = limited(free, tmp_path, max_size=f"{most}B")
+    rows = measurements(swept)
+    moved = [row for row, measured in rows if attribute(row, "moved") and measured.updates]
+    assert moved
+    for row, measured in rows:
+        assert row.constraints == {"max_size": math.log(measured.size_bytes / most)}
+        if measured.updates:  # else a choice that is not moved is too large by itself
+            assert measured.size_bytes <= most * 1.05
+    for row in moved:
+        for name, value in attribute(row, "moved").items():
+            distribution = row.distributions[name]
+            assert distribution._contains(distribution.to_internal_repr(value))
+
+
+def test_what_cannot_fit_is_told_as_it_is_and_never_trained(free: Sweep, tmp_path: Path) -> None:
+    most = sizes(free)[0] // 2
+    for row, measured in measurements(limited(free, tmp_path, max_size=most)):
+        assert measured.updates == 0
+        assert measured.size_bytes > most
+        assert row.values == [measured.size_bytes, measured.valid_perplexity]
+        assert row.constraints["max_size"] > 0
+
+
+def test_a_limit_that_all_keep_changes_nothing(free: Sweep, tmp_path: Path) -> None:
+    swept = limited(free, tmp_path, max_size="1MB")
+    assert [r.params for r in swept.study.get_trials()] == [
+        r.params for r in free.study.get_trials()
+    ]
+    assert sizes(swept) == sizes(free)
+
+
+def test_a_perplexity_that_is_too_high_is_infeasible(free: Sweep, tmp_path: Path) -> None:
+    worst = sorted(measured.valid_perplexity for _, measured in measurements(free))[3]
+    swept = limited(free, tmp_path, max_perplexity=worst)
+    broken = [row.constraints["max_perplexity"] > 0 for row in swept.study.get_trials()]
+    above = [row.values[1] > worst for row in swept.study.get_trials()]
+    assert broken == above
+    assert 0 < sum(broken) < len(broken)
+    best = {row.number for row in swept.study.best_trials}
+    assert best.isdisjoint(n for n, is_broken in enumerate(broken) if is_broken)
+
+
+def test_a_limit_says_by_how_much_it_is_broken() -> None:
+    limits = Limits(1000, 50.0)
+    assert limits.constraints(1000, 50.0) == {"max_size": 0.0, "max_perplexity": 0.0}
+    assert limits.constraints(500, 100.0) == pytest.approx(
+        {"max_size": -math.log(2), "max_perplexity": math.log(2)}
+    )
+    assert Limits().constraints(10**9, math.inf) == {}
+    assert limits.too_large(1001)
+    assert not limits.too_large(1000)
+    assert not Limits().too_large(10**12)
