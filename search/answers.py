@@ -31,6 +31,9 @@ class Suggested:
         return self.trial.suggest_int(asked.name, low, high, step=asked.step, log=asked.log)
 
     def option(self, asked: Options) -> Any:
+        if asked.ordered:
+            last = len(asked.labels) - 1
+            return asked.labels[self.trial.suggest_int(asked.name, 0, last, step=1, log=False)]
         return self.trial.suggest_categorical(asked.name, list(asked.labels))
 
 

@@ -2,6 +2,11 @@
 
     {low: 0.6, high: 4.0, log: true}        a number between; whole where both ends are whole
     {choice: [float16, {kind: uniform, step: {low: 1, high: 3}}]}    one of these
+    {ordered: [0.25, 0.5, 1.0, 2.0]}        one of these, where neighbours are alike
+
+An ordered list may grow at its end when the study has begun: the sampler sees the entry's place,
+0 for the first. All else, `start` among it, names an option by its value, or its kind where it is
+settings.
 
 A range inside an option is asked for only when the option is chosen: a rank stands inside
 `svd` and nowhere else. Under `sites`, a pattern gives each site that it matches values of
@@ -19,7 +24,7 @@ from lmcore.model import ModelSettings
 from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
 from search.answers import Given, Suggested, Suggester, corners
-from search.template import Answers, Place, read
+from search.template import Answers, Options, Place, read
 
 
 class Space:
@@ -49,14 +54,27 @@ class Space:
             for place in node.places():
                 self.places.setdefault(place.parameter.name, []).append(place)
         _check_ties(self.places)
+        self.parameters = {name: places[0].parameter for name, places in self.places.items()}
         self.corners = [self._fill(Answers(corner)) for corner in corners()]
+
+    @property
+    def ordered(self) -> dict[str, int]:
+        """How many entries each ordered list has, by parameter."""
+        return {
+            name: len(asked.labels)
+            for name, asked in self.parameters.items()
+            if isinstance(asked, Options) and asked.ordered
+        }
 
     def suggest(self, trial: Suggester) -> Recipe:
         """The resolved recipe that the trial's suggestions make."""
         return self._fill(Answers(Suggested(trial)))
 
-    def check(self, start: Mapping[str, Any]) -> None:
-        """Raises UserError where parameter values to start from lie outside the space."""
+    def start(self, start: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameter values to start from as Optuna takes them: of an ordered list the place.
+
+        Raises UserError where they lie outside the space.
+        """
         answers = Answers(Given(start))
         self._fill(answers)
         if unknown := set(start) - set(answers.known):
@@ -64,6 +82,8 @@ class Space:
                 f"start: there is no parameter {', '.join(sorted(unknown))} where the others have "
                 f"these values; there are {', '.join(sorted(answers.known))}"
             )
+        lists = {name: self.parameters[name].ends for name in self.ordered if name in start}
+        return {**start, **{name: labels.index(start[name]) for name, labels in lists.items()}}
 
     def _fill(self, answers: Answers) -> Recipe:
         layers = self.layers.fill(answers)

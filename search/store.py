@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from sqlalchemy import Engine, create_engine, delete, event, select
+from optuna.distributions import IntDistribution, distribution_to_json
+from sqlalchemy import Engine, column, create_engine, delete, event, select, table, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,6 +27,12 @@ from search.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
 from search.sensitivity import Effect, Effects
 from search.trial import Measurement
 
+# the columns of Optuna's that `widen` needs
+_STUDIES = table("studies", column("study_id"), column("study_name"))
+_TRIALS = table("trials", column("trial_id"), column("study_id"))
+_PARAMS = table(
+    "trial_params", column("trial_id"), column("param_name"), column("distribution_json")
+)
 BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
 
 
@@ -147,6 +154,25 @@ class Store:
             session.execute(delete(EffectRow).where(EffectRow.study == study))
             for number, one in enumerate(measured):
                 session.add(EffectRow(study=study, number=number, **asdict(one)))
+
+    def widen(self, study: str, lengths: dict[str, int]) -> None:
+        """Let the study's trials have been asked for the places of lists of these lengths.
+
+        Optuna keeps with each value the range that it was drawn from, and TPE in groups draws a
+        parameter from the first range that it finds: after a list grew, it would never come to the
+        new entries. Optuna has no call that changes a range, so this writes its table; a range is
+        all that is said of a value there, and a longer list leaves every earlier place as it was.
+        """
+        known = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == study)
+        trials = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == known.scalar_subquery())
+        with self.optuna.engine.begin() as connection:
+            for name, length in lengths.items():
+                range_ = distribution_to_json(IntDistribution(0, length - 1))
+                connection.execute(
+                    update(_PARAMS)
+                    .where(_PARAMS.c.param_name == name, _PARAMS.c.trial_id.in_(trials))
+                    .values(distribution_json=range_)
+                )
 
     def _add(self, row: Base) -> None:
         try:

@@ -20,6 +20,7 @@ from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.files import content_key
 from search.config import StudyConfig
+from search.space import Space
 from search.store import Store
 
 ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate
@@ -41,8 +42,10 @@ def identity(config: StudyConfig, corpus: Corpus) -> dict[str, Any]:
 def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
     """The study of the config, made where it does not exist.
 
-    Raises UserError where it was begun with other settings.
+    Ordered lists in its space may have grown at their ends since it was begun. Raises UserError
+    where anything else changed.
     """
+    space = Space(config.space, config.model, len(corpus.vocabulary))
     study = optuna.create_study(
         storage=store.optuna,
         study_name=config.study,
@@ -53,7 +56,7 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
     begun = study.user_attrs.get(ATTRIBUTE)
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])
-        for parameters in config.start:
+        for parameters in map(space.start, config.start):
             study.enqueue_trial(parameters)
         study.set_user_attr(ATTRIBUTE, wanted)
     elif changed := list(_differences(begun, wanted)):
@@ -61,6 +64,9 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
             f"study {config.study} was begun with other settings: {'; '.join(changed[:3])}. "
             f"Start one of another name with these: name={config.study}_2"
         )
+    elif begun != wanted:  # ordered lists have grown
+        store.widen(config.study, space.ordered)
+        study.set_user_attr(ATTRIBUTE, wanted)
     return study
 
 
@@ -130,12 +136,19 @@ def complete_keys(study: optuna.Study) -> dict[int, str]:
     return {row.number: attribute(row, "key") for row in rows if not attribute(row, "duplicate")}
 
 
-def _differences(
-    begun: Mapping[str, Any], wanted: Mapping[str, Any], path: str = ""
-) -> Iterator[str]:
-    for name in sorted({*begun, *wanted}):
-        old, new = begun.get(name), wanted.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differences(old, new, f"{path}{name}.")
-        elif old != new:
-            yield f"{path}{name} was {old!r}, is {new!r}"
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """What changed, but for ordered lists of the space that begin as they did."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(old, list) and isinstance(new, list) and _begins_as(old, new, path):
+        for index, (before, now) in enumerate(zip(old, new, strict=False)):
+            yield from _differences(before, now, f"{path}.{index}")
+    elif old != new:
+        yield f"{path} was {old!r}, is {new!r}"
+
+
+def _begins_as(old: list[Any], new: list[Any], path: str) -> bool:
+    """Whether a list may be compared entry by entry: it is as long as it was, or may have grown."""
+    grows = path.startswith("space.") and path.endswith(".ordered")
+    return len(old) == len(new) or (grows and len(old) < len(new))

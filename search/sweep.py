@@ -94,7 +94,7 @@ def _check(config: SweepConfig, corpus: Corpus) -> None:
         _check_trainings(recipe, corpus, "space")
     check_text(config.training, len(corpus.train), "training")
     for parameters in config.start:
-        space.check(parameters)
+        space.start(parameters)
     for name, data in config.baselines.items():
         if name == DENSE_BASELINE:
             raise UserError(f"baselines.{name}: this name belongs to the dense model itself")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lmcore.errors import UserError
 
-RANGE, CHOICE = {"low", "high", "log", "step", "tie"}, {"choice", "tie"}
+RANGE = {"low", "high", "log", "step", "tie"}
 
 
 class Answerer(Protocol):
@@ -149,11 +149,13 @@ class Number(Parameter):
 
 @dataclass(frozen=True)
 class Options(Parameter):
-    """One of the nodes, called by its label."""
+    """One of the nodes, called by its label; of an ordered list by its place for the sampler, so
+    that the list may grow at its end."""
 
     name: str
     labels: tuple[Any, ...]
     nodes: tuple[Node, ...] = field(compare=False)
+    ordered: bool = False
 
     def fill(self, answers: Answers) -> Any:
         return self.nodes[self.labels.index(answers.ask(self))].fill(answers)
@@ -171,7 +173,7 @@ class Options(Parameter):
         return self.labels
 
     def plain(self) -> dict[str, Any]:
-        return {"choice": list(self.labels)}
+        return {"ordered" if self.ordered else "choice": list(self.labels)}
 
 
 def read(value: Any, path: str) -> Node:
@@ -186,8 +188,9 @@ def read(value: Any, path: str) -> Node:
     name = str(value.get("tie", path))
     if {"low", "high"} <= set(value) <= RANGE:
         return _number(value, name)
-    if "choice" in value and set(value) <= CHOICE:
-        return _options(value["choice"], name)
+    for kind in ("choice", "ordered"):
+        if kind in value and set(value) <= {kind, "tie"}:
+            return _options(value[kind], name, kind)
     inner = {key: read(inner, f"{path}.{key}" if path else key) for key, inner in value.items()}
     return Mapped(inner)
 
@@ -213,16 +216,16 @@ def _number(value: Mapping[str, Any], name: str) -> Number:
     return Number(name, float(low), float(high), log)
 
 
-def _options(options: Any, name: str) -> Options:
+def _options(options: Any, name: str, kind: str) -> Options:
     if not isinstance(options, list) or not options:
-        raise UserError(f"space.{name}: got {options!r}; choice takes a list")
+        raise UserError(f"space.{name}: got {options!r}; {kind} takes a list")
     labels = [_label(option) for option in options]
     if lists := [label for label in labels if isinstance(label, list)]:
         raise UserError(f"space.{name}: got {lists[0]!r}; an option is a value or settings")
     if len(set(labels)) < len(labels):
         raise UserError(f"space.{name}: its options {labels} are not all different")
     nodes = (read(one, f"{name}.{label}") for one, label in zip(options, labels, strict=True))
-    return Options(name, tuple(labels), tuple(nodes))
+    return Options(name, tuple(labels), tuple(nodes), kind == "ordered")
 
 
 def _label(option: Any) -> Any:

@@ -174,7 +174,7 @@ def test_a_study_can_begin(study: str) -> None:
     space = Space(config.space, config.model, words)
     start = own_values(CONF / "study" / f"{study}.yaml").get("start", [])
     for values in [*start, *config.start]:
-        space.check(values)
+        space.start(values)
     for name, recipe in config.baselines.items():
         resolve(parse(Recipe, recipe, f"baselines.{name}"), config.model, words)
 

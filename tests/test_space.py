@@ -271,6 +271,31 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"sites": {"decoder": {"bits": {"choice": []}}}},
         ["space.decoder.bits", "[]", "list"],
     ),
+    "an ordered list that is none": (
+        {"sites": {"decoder": {"sparsity": {"ordered": 0.5}}}},
+        ["space.decoder.sparsity", "0.5", "ordered takes a list"],
+    ),
+    "an ordered list of one value twice": (
+        {"sites": {"decoder": {"sparsity": {"ordered": [0.5, 0.5]}}}},
+        ["space.decoder.sparsity", "[0.5, 0.5]", "different"],
+    ),
+    "an entry of an ordered list that no recipe takes": (
+        {"sites": {"decoder": {"sparsity": {"ordered": [0.5, 0.9, 1.5, 0.95]}}}},
+        ["space.sites.decoder.sparsity", "1.5", "less than 1"],
+    ),
+    "an ordered list and a choice in one": (
+        {"sites": {"decoder": {"sparsity": {"ordered": [0.5], "choice": [0.5]}}}},
+        ["space.sites.decoder.sparsity"],
+    ),
+    "one tie over a choice and an ordered list": (
+        {
+            "sites": {
+                "embedding": {"sparsity": {"choice": [0.1, 0.2], "tie": "zeros"}},
+                "decoder": {"sparsity": {"ordered": [0.1, 0.2], "tie": "zeros"}},
+            }
+        },
+        ["space.zeros", "choice", "ordered"],
+    ),
     "two options of one name": (
         {"sites": {"decoder": {"bits": {"choice": ["float16", {"kind": "float16"}]}}}},
         ["space.decoder.bits", "float16", "different"],
@@ -393,7 +418,7 @@ START: dict[str, Any] = {
 )
 def test_values_within_the_space_may_start_it(values: dict[str, Any]) -> None:
     one = space(**START)
-    one.check(values)
+    assert one.start(values) == values
     study = optuna.create_study(directions=["minimize"] * 2)
     study.enqueue_trial(values)
     trial = study.ask()
@@ -422,7 +447,7 @@ def test_values_within_the_space_may_start_it(values: dict[str, Any]) -> None:
 )
 def test_values_outside_the_space_may_not(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        space(**START).check(values)
+        space(**START).start(values)
 
 
 def test_a_fixed_trial_gives_the_recipe_of_its_values() -> None:
@@ -438,6 +463,52 @@ def test_a_fixed_trial_gives_the_recipe_of_its_values() -> None:
     assert recipe.finetuning
     assert (recipe.finetuning.rate, recipe.finetuning.batch) == (2.0, 8)
     assert re.fullmatch("[0-9a-f]{16}", recipe.key)
+
+
+# --- ordered lists -----------------------------------------------------------------------------
+
+BITS = ["float16", {"kind": "linear", "bits": {"low": 4, "high": 8}}, {"kind": "kmeans", "bits": 2}]
+ORDERED: dict[str, Any] = {
+    "sites": {"decoder": {"bits": {"ordered": BITS}}},
+    "finetuning": {**FINETUNING, "epochs": {"ordered": [0.25, 0.5, 1, 2]}},
+}
+
+
+def test_an_ordered_list_is_asked_for_by_place() -> None:
+    one = space(**ORDERED)
+    for parameters, recipe in asked(one, 30):
+        place = parameters["decoder.bits"]
+        assert recipe.sites["decoder"].bits.kind == ("float16", "linear", "kmeans")[place]
+        assert ("decoder.bits.linear.bits" in parameters) == (place == 1)
+        assert recipe.finetuning
+        assert recipe.finetuning.epochs == (0.25, 0.5, 1, 2)[parameters["finetuning.epochs"]]
+    found = distributions(one)
+    assert found["finetuning.epochs"] == IntDistribution(0, 3)
+    assert found["decoder.bits"] == IntDistribution(0, 2)
+
+
+def test_a_tie_at_an_ordered_list_shares_the_place() -> None:
+    levels = {"ordered": [0.0, 0.5, 0.9], "tie": "zeros"}
+    for parameters, recipe in asked(space(sites={"*": {"sparsity": levels}}), 10):
+        assert set(parameters) == {"zeros"}
+        assert {site.sparsity for site in recipe.sites.values()} == {
+            (0.0, 0.5, 0.9)[parameters["zeros"]]
+        }
+
+
+def test_a_row_to_start_from_has_the_values_of_ordered_lists() -> None:
+    one = space(**ORDERED)
+    row = {"finetuning.epochs": 2, "decoder.bits": "linear", "decoder.bits.linear.bits": 5}
+    begun = one.start(row)
+    assert begun == {"finetuning.epochs": 3, "decoder.bits": 1, "decoder.bits.linear.bits": 5}
+    recipe = one.suggest(FixedTrial(begun))
+    assert recipe.sites["decoder"].bits.plain()["bits"] == 5
+    assert recipe.finetuning
+    assert recipe.finetuning.epochs == 2
+    with pytest.raises(UserError, match=r"start\.finetuning\.epochs: got 3; .*0\.25, 0\.5, 1, 2"):
+        one.start({"finetuning.epochs": 3})
+    with pytest.raises(UserError, match=r"start\.decoder\.bits: got 1; .*'float16', 'linear'"):
+        one.start({"decoder.bits": 1})
 
 
 # --- layers, zeros and energies ----------------------------------------------------------------

@@ -21,6 +21,7 @@ from lmcore.settings import parse
 from search.config import SweepConfig
 from search.front import Point
 from search.results import results_of
+from search.space import Space
 from search.stages import Stages
 from search.store import Store
 from search.study import ATTRIBUTE, create, find, progress, sampler
@@ -101,6 +102,119 @@ def test_one_number_of_the_training_or_the_space_is_enough(tmp_path: Path) -> No
     finetuning = {**config.space["finetuning"], "rate": {"low": 0.001, "high": 0.02, "log": True}}
     with pytest.raises(UserError, match=r"space\.finetuning\.rate\.high was 0\.01, is 0\.02"):
         begin(settings(tmp_path, space=changed_space(config, finetuning=finetuning)))
+
+
+RATES = [0.001, 0.002, 0.004, 0.008]
+KMEANS = {"kind": "kmeans", "bits": 4}
+
+
+def coded(*bits: int) -> list[Any]:
+    """Codecs, one of them with an ordered list of its own."""
+    return ["float16", {"kind": "linear", "bits": {"ordered": list(bits)}}]
+
+
+def with_rates(folder: Path, rates: Any, **changed: Any) -> SweepConfig:
+    """The study `mine`, its fine-tuning rate one of a list."""
+    config = settings(folder)
+    finetuning = {**config.space["finetuning"], "rate": {"ordered": rates}}
+    return settings(folder, space=changed_space(config, finetuning=finetuning, **changed))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"rates": RATES}, {"rates": [*RATES, 0.016]}),
+        ({"rates": RATES[:1]}, {"rates": RATES}),
+        (
+            {"rates": RATES, "biases": {"ordered": coded(8)}},
+            {"rates": RATES, "biases": {"ordered": [*coded(8, 6), KMEANS]}},
+        ),
+        (
+            {"rates": RATES, "biases": {"choice": coded(8)}},
+            {"rates": RATES, "biases": {"choice": coded(8, 6)}},
+        ),
+    ],
+)
+def test_an_ordered_list_may_grow_at_its_end(
+    before: dict[str, Any], after: dict[str, Any], tmp_path: Path
+) -> None:
+    begin(with_rates(tmp_path, **before))
+    begin(with_rates(tmp_path, **after))
+    begin(with_rates(tmp_path, **after))
+    with pytest.raises(UserError, match=r"space\..*ordered was"):  # and not shrink
+        begin(with_rates(tmp_path, **before))
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        [0.016, *RATES],
+        [*RATES[:2], 0.003, *RATES[2:]],
+        [*RATES[:3], 0.009, 0.016],
+        RATES[:3],
+        RATES[::-1],
+    ],
+)
+def test_an_ordered_list_may_change_in_no_other_way(rates: list[float], tmp_path: Path) -> None:
+    begin(with_rates(tmp_path, RATES))
+    with pytest.raises(UserError, match=r"space\.finetuning\.rate\.ordered"):
+        begin(with_rates(tmp_path, rates))
+
+
+def test_a_choice_may_not_grow(tmp_path: Path) -> None:
+    begin(with_rates(tmp_path, RATES, biases={"choice": coded(8)}))
+    with pytest.raises(UserError, match=r"space\.biases\.choice was"):
+        begin(with_rates(tmp_path, RATES, biases={"choice": [*coded(8), KMEANS]}))
+
+
+def test_the_sampler_comes_to_the_new_entries_of_a_list_that_grew(tmp_path: Path) -> None:
+    """TPE in groups draws from the first range that it finds in the study: without Store.widen
+    0 of 40 trials come to a new entry, whichever of three seeds it has; with it at least 37."""
+    growing = [with_rates(tmp_path, rates) for rates in (RATES, [*RATES, 0.016, 0.032, 0.064])]
+    drawn: list[float] = []
+    for config in growing:
+        study = begin(config)
+        study.sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, seed=1, n_startup_trials=5
+        )
+        space = Space(config.space, config.model, 200)
+        for _ in range(25):
+            trial = study.ask()
+            recipe = space.suggest(trial)
+            assert recipe.finetuning
+            drawn.append(recipe.finetuning.rate)
+            study.tell(trial, [1 / drawn[-1], 1 / drawn[-1]])
+    old, new = drawn[:25], drawn[25:]
+    assert set(old) == set(RATES)
+    assert set(new) >= {0.016, 0.032, 0.064}
+    shown = optuna.load_study(study_name="mine", storage=growing[0].storage.url)
+    ranges = {trial.distributions["finetuning.rate"] for trial in shown.trials}
+    assert ranges == {optuna.distributions.IntDistribution(0, 6)}
+    places = [trial.params["finetuning.rate"] for trial in shown.trials]
+    assert [[*RATES, 0.016, 0.032, 0.064][place] for place in places] == drawn
+
+
+def test_another_study_keeps_its_ranges_when_one_has_grown(tmp_path: Path) -> None:
+    other = with_rates(tmp_path, RATES).model_copy(update={"name": "other"})
+    for config in (other, with_rates(tmp_path, RATES)):
+        Space(config.space, config.model, 200).suggest(begin(config).ask())
+    begin(with_rates(tmp_path, [*RATES, 0.016]))
+    last = {
+        name: optuna.load_study(study_name=name, storage=other.storage.url)
+        .trials[0]
+        .distributions["finetuning.rate"]
+        for name in ("mine", "other")
+    }
+    assert [last["mine"].high, last["other"].high] == [4, 3]  # type: ignore[attr-defined]
+
+
+def test_a_row_to_start_from_names_the_entry_of_a_list_by_its_value(tmp_path: Path) -> None:
+    config = with_rates(tmp_path, RATES)
+    config = config.model_copy(update={"start": [{"finetuning.rate": 0.004}]})
+    trial = begin(config).ask()
+    recipe = Space(config.space, config.model, 200).suggest(trial)
+    assert recipe.finetuning
+    assert (recipe.finetuning.rate, trial.params["finetuning.rate"]) == (0.004, 2)
 
 
 @pytest.mark.parametrize(
