@@ -11,11 +11,20 @@ settings.
 A range inside an option is asked for only when the option is chosen: a rank stands inside
 `svd` and nowhere else. Under `sites`, a pattern gives each site that it matches values of
 its own; `tie: NAME` in a site's settings or in a range shares one value under that name.
+
+    {low: 0.1, high: 0.4, when: {finetuning.optimizer: sgd}}
+    {low: 2, high: 6, when: {.structure: [svd, dense], biases: float16}, otherwise: 8}
+
+What has a `when` is asked for where each of these parameters has the value, or one of the values;
+elsewhere the setting is as `otherwise` says, which may be a range too, or left out. A parameter is
+called as in Optuna: by the settings that lead to it, `sites` left out, or by its tie; one that
+begins with a dot is of the same site. A parameter that is not asked for has no value. It does not
+matter which stands first; `layers` cannot wait for sites, which follow from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -23,15 +32,28 @@ from lmcore.errors import UserError
 from lmcore.model import ModelSettings
 from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
-from search.answers import Given, Suggested, Suggester, corners
-from search.template import Answers, Options, Place, read
+from search.answers import Given, Suggested, Suggester
+from search.corners import corners
+from search.reader import Reader
+from search.template import (
+    LEFT_OUT,
+    Answerer,
+    Answers,
+    Conditional,
+    Mapped,
+    Node,
+    Options,
+    Parameter,
+    Place,
+)
 
 
 class Space:
     """What a study samples from, for one model and vocabulary size.
 
-    `corners` are recipes that together have both ends of every range and every option.
-    Raises UserError where a range is wrong or where an end of a range or an option is no recipe.
+    `places` are where each parameter is asked for, by its name; `corners` are recipes that together
+    have both ends of every range, every option, and every condition held and not held. Raises
+    UserError where a range is wrong or where one of these is no recipe.
     """
 
     def __init__(self, template: Mapping[str, Any], model: ModelSettings, words: int) -> None:
@@ -41,21 +63,23 @@ class Space:
         every = model.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
         sites = {**model.site_shapes(words), **every.site_shapes(words)}
         _check_patterns(patterns, sites)
-        self.layers = read(template.get("layers", {}), "layers")
+        self.layers = Reader().read(template.get("layers", {}), "layers")
         self.sites = {
-            site: read({k: v for k, v in value.items() if k != "tie"}, value.get("tie", site))
+            site: _read_site(value, site)
             for site in sites
             if (value := _settings_of(patterns, site)) is not None
         }
         rest = {k: value for k, value in template.items() if k not in ("layers", "sites")}
-        self.rest = read(rest, "")
+        self.rest = Mapped({name: Reader().read(value, name) for name, value in rest.items()})
         self.places: dict[str, list[Place]] = {}
-        for node in (self.layers, *self.sites.values(), self.rest):
-            for place in node.places():
-                self.places.setdefault(place.parameter.name, []).append(place)
-        _check_ties(self.places)
-        self.parameters = {name: places[0].parameter for name, places in self.places.items()}
-        self.corners = [self._fill(Answers(corner)) for corner in corners()]
+        branches = []
+        for place in self._walk():
+            if isinstance(place.node, Parameter):
+                self.places.setdefault(place.node.name, []).append(place)
+            elif isinstance(place.node, Conditional):
+                branches.append(place)
+        self.parameters = {name: _parameter(name, places) for name, places in self.places.items()}
+        self.corners = corners(self._run, self.places, branches)
 
     @property
     def ordered(self) -> dict[str, int]:
@@ -68,15 +92,14 @@ class Space:
 
     def suggest(self, trial: Suggester) -> Recipe:
         """The resolved recipe that the trial's suggestions make."""
-        return self._fill(Answers(Suggested(trial)))
+        return self._run(Suggested(trial))[1]
 
     def start(self, start: Mapping[str, Any]) -> dict[str, Any]:
         """Parameter values to start from as Optuna takes them: of an ordered list the place.
 
         Raises UserError where they lie outside the space.
         """
-        answers = Answers(Given(start))
-        self._fill(answers)
+        answers, _ = self._run(Given(start))
         if unknown := set(start) - set(answers.known):
             raise UserError(
                 f"start: there is no parameter {', '.join(sorted(unknown))} where the others have "
@@ -85,16 +108,38 @@ class Space:
         lists = {name: self.parameters[name].ends for name in self.ordered if name in start}
         return {**start, **{name: labels.index(start[name]) for name, labels in lists.items()}}
 
-    def _fill(self, answers: Answers) -> Recipe:
-        layers = self.layers.fill(answers)
-        reshaped = parse(LayerSettings, layers, "space.layers").canonical(self.model, self.words)
+    def _walk(self) -> Iterator[Place]:
+        nodes: list[tuple[Node, str | None]] = [(self.layers, None)]
+        nodes += [(node, site) for site, node in self.sites.items()]
+        for top, site in [*nodes, (self.rest, None)]:
+            yield from (Place(node, conditions, site) for node, conditions in top.walk())
+
+    def _run(self, answerer: Answerer) -> tuple[Answers, Recipe]:
+        """What a trial is asked for and answers, and the resolved recipe that this makes."""
+        answers = Answers(answerer, self.places, self._sites)
+        layers = self._layers(answers)
         sites = {
-            site: self.sites[site].fill(answers)
-            for site in reshaped.site_shapes(self.model, self.words)
-            if site in self.sites
+            site: value
+            for site in answers.sites
+            if site in self.sites and (value := self.sites[site].fill(answers)) is not LEFT_OUT
         }
         data = {"layers": layers, "sites": sites, **self.rest.fill(answers)}
-        return resolve(parse(Recipe, data, "space"), self.model, self.words)
+        return answers, resolve(parse(Recipe, data, "space"), self.model, self.words)
+
+    def _layers(self, answers: Answers) -> Any:
+        layers = answers.settle("layers", lambda: self.layers.fill(answers))
+        return {} if layers is LEFT_OUT else layers
+
+    def _sites(self, answers: Answers) -> list[str]:
+        """The sites that the model has after the layers."""
+        layers = parse(LayerSettings, self._layers(answers), "space.layers")
+        return list(layers.canonical(self.model, self.words).site_shapes(self.model, self.words))
+
+
+def _read_site(value: Mapping[str, Any], site: str) -> Node:
+    prefix = str(value.get("tie", site))
+    rest = {name: inner for name, inner in value.items() if name != "tie"}
+    return Reader(prefix).read(rest, prefix)
 
 
 def _check_patterns(patterns: Any, sites: Iterable[str]) -> None:
@@ -110,15 +155,18 @@ def _check_patterns(patterns: Any, sites: Iterable[str]) -> None:
             )
 
 
-def _check_ties(places: Mapping[str, list[Place]]) -> None:
-    """Raises UserError where one name stands for two ranges."""
-    for name, (first, *others) in places.items():
-        for other in others:
-            if other.parameter != first.parameter:
-                raise UserError(
-                    f"space.{name}: stands for {first.parameter.plain()} and for "
-                    f"{other.parameter.plain()}; a tie has one range"
-                )
+def _parameter(name: str, places: list[Place]) -> Parameter:
+    """The parameter of that name. Raises UserError where it stands for two."""
+    first, *others = (place.node for place in places)
+    assert isinstance(first, Parameter)
+    for other in others:
+        assert isinstance(other, Parameter)
+        if other != first:
+            raise UserError(
+                f"space.{name}: stands for {first.plain()} and for {other.plain()}; "
+                f"a tie has one range"
+            )
+    return first
 
 
 def _settings_of(patterns: Mapping[str, Any], site: str) -> Mapping[str, Any] | None:

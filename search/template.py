@@ -1,19 +1,56 @@
 """What a space is made of: values, and what a trial is asked for in their place.
 
-`read` makes nodes of a template once. A node's `fill` is its value in one trial, its `places` are
-where a trial may be asked for something, and under which conditions.
+A node's `fill` is its value in one trial; `walk` has all that is below it, each with the
+conditions under which a trial comes to it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 from lmcore.errors import UserError
 
-RANGE = {"low", "high", "log", "step", "tie"}
+LEFT_OUT = object()  # what a setting is whose condition does not hold
+NOT_ASKED = object()  # what a trial answers where it is not asked
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Each of the parameters has one of these values; `unless`: not all of them do.
+
+    A parameter that a trial is not asked for has no value.
+    """
+
+    values: Mapping[str, tuple[Any, ...]]
+    unless: bool = False
+
+    def __str__(self) -> str:
+        """ "decoder.structure = svd", "unless biases = float16 or float32"."""
+        texts = (f"{name} = {' or '.join(map(str, of))}" for name, of in self.values.items())
+        return f"{'unless ' if self.unless else ''}{' and '.join(texts)}"
+
+    @property
+    def opposite(self) -> Condition:
+        return Condition(self.values, not self.unless)
+
+
+Conditions = tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node, the conditions under which a trial comes to it, and the site whose settings it is
+    among."""
+
+    node: Node
+    conditions: Conditions
+    site: str | None
 
 
 class Answerer(Protocol):
@@ -24,45 +61,81 @@ class Answerer(Protocol):
 
 
 class Answers:
-    """What one trial was asked for, each parameter once, and answered."""
+    """What one trial was asked for, each parameter once and when it is first needed.
 
-    def __init__(self, answerer: Answerer) -> None:
-        self.answerer = answerer
+    `places` are where each parameter is asked for, `sites` the sites that the model has after the
+    layers that are answered.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        places: Mapping[str, list[Place]],
+        sites: Callable[[Answers], Collection[str]],
+    ) -> None:
+        self.answerer, self.places, self._sites = answerer, places, sites
         self.known: dict[str, Any] = {}
+        self._open: list[str] = []
 
     def ask(self, parameter: Parameter) -> Any:
         if parameter.name not in self.known:
             self.known[parameter.name] = parameter.put_to(self.answerer)
         return self.known[parameter.name]
 
+    def holds(self, condition: Condition) -> bool:
+        met = all(self.value(name) in values for name, values in condition.values.items())
+        return met != condition.unless
 
-@dataclass(frozen=True)
-class Condition:
-    """Whether a parameter has the value."""
+    def value(self, name: str) -> Any:
+        """The parameter's value, asked for now if it was not before; NOT_ASKED where the trial
+        never comes to it."""
+        if name not in self.known:
+            self.settle(name, lambda: self._find(name))
+        return self.known.get(name, NOT_ASKED)
 
-    parameter: str
-    value: Any
+    def _find(self, name: str) -> None:
+        for place in self.places.get(name, ()):
+            if self.comes_to(place):
+                assert isinstance(place.node, Parameter)
+                self.ask(place.node)
+                return
 
+    def comes_to(self, place: Place) -> bool:
+        there = place.site is None or place.site in self.sites
+        return there and all(map(self.holds, place.conditions))
 
-Conditions = tuple[Condition, ...]
+    @cached_property
+    def sites(self) -> Collection[str]:
+        return self._sites(self)
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a trial is asked for the parameter, if all of the conditions hold."""
-
-    parameter: Parameter
-    conditions: Conditions
+    def settle(self, name: str, find: Callable[[], T]) -> T:
+        """What is found under the name. Raises UserError where that waits for itself."""
+        if name in self._open:
+            circle = [*self._open[self._open.index(name) :], name]
+            raise UserError(
+                f"space: {' waits for '.join(circle)}; conditions cannot go in a circle"
+            )
+        self._open.append(name)
+        try:
+            return find()
+        finally:
+            self._open.pop()
 
 
 class Node(ABC):
     @abstractmethod
     def fill(self, answers: Answers) -> Any:
-        """The node's value in the trial that answers."""
+        """The node's value in the trial that answers; LEFT_OUT where it has none."""
 
-    def places(self, under: Conditions = ()) -> Iterator[Place]:
-        """Where it, or what is below it, asks a trial."""
+    def below(self) -> Iterator[tuple[Node, Conditions]]:
+        """The nodes within, each with its conditions."""
         yield from ()
+
+    def walk(self, under: Conditions = ()) -> Iterator[tuple[Node, Conditions]]:
+        """This node and all below it, each with all of its conditions."""
+        yield self, under
+        for node, conditions in self.below():
+            yield from node.walk((*under, *conditions))
 
 
 @dataclass(frozen=True)
@@ -78,11 +151,11 @@ class Mapped(Node):
     nodes: Mapping[str, Node]
 
     def fill(self, answers: Answers) -> Any:
-        return {name: node.fill(answers) for name, node in self.nodes.items()}
+        filled = ((name, node.fill(answers)) for name, node in self.nodes.items())
+        return {name: value for name, value in filled if value is not LEFT_OUT}
 
-    def places(self, under: Conditions = ()) -> Iterator[Place]:
-        for node in self.nodes.values():
-            yield from node.places(under)
+    def below(self) -> Iterator[tuple[Node, Conditions]]:
+        yield from ((node, ()) for node in self.nodes.values())
 
 
 @dataclass(frozen=True)
@@ -92,9 +165,28 @@ class Listed(Node):
     def fill(self, answers: Answers) -> Any:
         return [node.fill(answers) for node in self.nodes]
 
-    def places(self, under: Conditions = ()) -> Iterator[Place]:
-        for node in self.nodes:
-            yield from node.places(under)
+    def below(self) -> Iterator[tuple[Node, Conditions]]:
+        yield from ((node, ()) for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Conditional(Node):
+    """A node where a condition holds, otherwise another or none. `path` is where it stands."""
+
+    path: str
+    condition: Condition
+    node: Node
+    otherwise: Node | None
+
+    def fill(self, answers: Answers) -> Any:
+        if answers.holds(self.condition):
+            return self.node.fill(answers)
+        return LEFT_OUT if self.otherwise is None else self.otherwise.fill(answers)
+
+    def below(self) -> Iterator[tuple[Node, Conditions]]:
+        yield self.node, (self.condition,)
+        if self.otherwise is not None:
+            yield self.otherwise, (self.condition.opposite,)
 
 
 class Parameter(Node):
@@ -102,14 +194,21 @@ class Parameter(Node):
 
     name: str
 
+    def fill(self, answers: Answers) -> Any:
+        return answers.ask(self)
+
     @abstractmethod
     def put_to(self, answerer: Answerer) -> Any:
         """What the answerer says."""
 
+    @abstractmethod
+    def check(self, value: Any, where: str) -> None:
+        """Raises UserError, which begins with `where`, if the parameter never has that value."""
+
     @property
     @abstractmethod
     def ends(self) -> tuple[Any, ...]:
-        """The least and the greatest number, or every option."""
+        """The least and the greatest number, or every option's label."""
 
     @abstractmethod
     def plain(self) -> dict[str, Any]:
@@ -126,19 +225,21 @@ class Number(Parameter):
     log: bool = False
     step: int | None = None
 
-    def fill(self, answers: Answers) -> Any:
-        return answers.ask(self)
-
     def put_to(self, answerer: Answerer) -> Any:
         return answerer.number(self)
 
-    def places(self, under: Conditions = ()) -> Iterator[Place]:
-        yield Place(self, under)
+    def check(self, value: Any, where: str) -> None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not self.low <= value <= self.high:
+            raise UserError(f"{where}: got {value!r}; it lies between {self.low} and {self.high}")
+        if self.step is not None and (value - self.low) % self.step:
+            raise UserError(
+                f"{where}: got {value!r}; it goes from {self.low} in steps of {self.step}"
+            )
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        high = self.high - (self.high - self.low) % self.step if self.step else self.high
-        return self.low, high
+        return self.low, self.high - (self.high - self.low) % self.step if self.step else self.high
 
     def plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"low": self.low, "high": self.high}
@@ -163,10 +264,13 @@ class Options(Parameter):
     def put_to(self, answerer: Answerer) -> Any:
         return answerer.option(self)
 
-    def places(self, under: Conditions = ()) -> Iterator[Place]:
-        yield Place(self, under)
+    def check(self, value: Any, where: str) -> None:
+        if value not in self.labels:
+            raise UserError(f"{where}: got {value!r}; it is one of {list(self.labels)}")
+
+    def below(self) -> Iterator[tuple[Node, Conditions]]:
         for label, node in zip(self.labels, self.nodes, strict=True):
-            yield from node.places((*under, Condition(self.name, label)))
+            yield node, (Condition({self.name: (label,)}),)
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -174,62 +278,3 @@ class Options(Parameter):
 
     def plain(self) -> dict[str, Any]:
         return {"ordered" if self.ordered else "choice": list(self.labels)}
-
-
-def read(value: Any, path: str) -> Node:
-    """The nodes of a template; `path` is what its parameters are called where no tie names them.
-
-    Raises UserError for a range or a choice that is none.
-    """
-    if isinstance(value, list):
-        return Listed(tuple(read(inner, f"{path}.{index}") for index, inner in enumerate(value)))
-    if not isinstance(value, Mapping):
-        return Fixed(value)
-    name = str(value.get("tie", path))
-    if {"low", "high"} <= set(value) <= RANGE:
-        return _number(value, name)
-    for kind in ("choice", "ordered"):
-        if kind in value and set(value) <= {kind, "tie"}:
-            return _options(value[kind], name, kind)
-    inner = {key: read(inner, f"{path}.{key}" if path else key) for key, inner in value.items()}
-    return Mapped(inner)
-
-
-def _number(value: Mapping[str, Any], name: str) -> Number:
-    low, high, log = value["low"], value["high"], bool(value.get("log", False))
-    for end in (low, high):
-        if not isinstance(end, int | float) or isinstance(end, bool):
-            raise UserError(f"space.{name}: got {end!r}; low and high are numbers")
-    if low > high:
-        raise UserError(f"space.{name}: got low {low} above high {high}")
-    if log and low <= 0:
-        raise UserError(f"space.{name}: got low {low}; with log, low is above 0")
-    if isinstance(low, int) and isinstance(high, int):
-        step = value.get("step", 1)
-        if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-            raise UserError(f"space.{name}: got step {step!r}; it is a whole number above 0")
-        if log and step != 1:
-            raise UserError(f"space.{name}: got step {step} with log; they exclude each other")
-        return Number(name, low, high, log, step)
-    if "step" in value:
-        raise UserError(f"space.{name}: a step goes with whole numbers")
-    return Number(name, float(low), float(high), log)
-
-
-def _options(options: Any, name: str, kind: str) -> Options:
-    if not isinstance(options, list) or not options:
-        raise UserError(f"space.{name}: got {options!r}; {kind} takes a list")
-    labels = [_label(option) for option in options]
-    if lists := [label for label in labels if isinstance(label, list)]:
-        raise UserError(f"space.{name}: got {lists[0]!r}; an option is a value or settings")
-    if len(set(labels)) < len(labels):
-        raise UserError(f"space.{name}: its options {labels} are not all different")
-    nodes = (read(one, f"{name}.{label}") for one, label in zip(options, labels, strict=True))
-    return Options(name, tuple(labels), tuple(nodes), kind == "ordered")
-
-
-def _label(option: Any) -> Any:
-    """How an option is called: itself, or the kind (or the settings) of a mapping."""
-    if not isinstance(option, Mapping):
-        return option
-    return str(option["kind"]) if "kind" in option else str(dict(option))

@@ -20,6 +20,7 @@ from search.space import Space
 MODEL = ModelSettings(layers=2, hidden=16, embedding=16, tied=False)
 WORDS = 50
 FINETUNING = {"epochs": 1, "rate": 1.0, "dropout": {"kind": "sequence", "rate": 0.1}}
+STEP = {"kind": "uniform", "step": {"low": 0.5, "high": 2.0}}
 SITES = (
     "embedding",
     "lstm.0.input",
@@ -296,6 +297,131 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         },
         ["space.zeros", "choice", "ordered"],
     ),
+    "a condition on what there is not": (
+        {"biases": {"choice": ["float16"], "when": {"finetuning.rait": 1}, "otherwise": "float32"}},
+        ["space.biases.when", "no parameter finetuning.rait", "there are biases"],
+    ),
+    "a condition on a setting that is no parameter": (
+        {
+            "biases": {"choice": ["float16"], "when": {"finetuning.rate": 1.0}},
+            "finetuning": FINETUNING,
+        },
+        ["space.biases.when", "no parameter finetuning.rate"],
+    ),
+    "a condition on an option that there is not": (
+        {
+            "sites": {
+                "decoder": {
+                    "bits": NESTED,
+                    "sparsity": {"low": 0.1, "high": 0.2, "when": {".bits": "linear"}},
+                }
+            }
+        },
+        ["space.decoder.sparsity.when.decoder.bits", "'linear'", "uniform"],
+    ),
+    "a condition on a number beyond its range": (
+        {
+            "finetuning": {
+                **FINETUNING,
+                "batch": {"low": 4, "high": 8},
+                "clip": {"low": 0.1, "high": 0.2, "when": {"finetuning.batch": [4, 9]}},
+            }
+        },
+        ["space.finetuning.clip.when.finetuning.batch", "9", "4 and 8"],
+    ),
+    "a condition of nothing": (
+        {"biases": {"choice": ["float16"], "when": {}}},
+        ["space.biases.when", "values by parameter"],
+    ),
+    "a condition that is a name": (
+        {"biases": {"choice": ["float16"], "when": "finetuning"}},
+        ["space.biases.when", "'finetuning'", "values by parameter"],
+    ),
+    "a condition for nothing": (
+        {"biases": {"when": {"biases": "float16"}, "otherwise": "float16"}},
+        ["space.biases", "beside `when`"],
+    ),
+    "an otherwise without a when": (
+        {"biases": {"choice": ["float16"], "otherwise": "float32"}},
+        ["space.biases.when", "values by parameter"],
+    ),
+    "a dot outside of sites": (
+        {"finetuning": {**FINETUNING, "clip": {"low": 0.1, "high": 0.2, "when": {".batch": 1}}}},
+        ["space.finetuning.clip.when", ".batch", "whole"],
+    ),
+    "an entry of a list that may be left out": (
+        {
+            "sites": {
+                "decoder": {
+                    "pattern": [{"low": 1, "high": 4, "when": {"decoder.sparsity": 0.1}}, 1]
+                }
+            }
+        },
+        ["space.decoder.pattern.0", "otherwise"],
+    ),
+    "an option that may be left out": (
+        {"biases": {"choice": [{"kind": "linear", "bits": 8, "when": {"biases": "linear"}}]}},
+        ["space.biases.linear", "otherwise"],
+    ),
+    "conditions that exclude each other": (
+        {
+            "biases": {
+                "choice": [
+                    "float16",
+                    {
+                        "kind": "linear",
+                        "bits": {
+                            "low": 2,
+                            "high": 4,
+                            "when": {"biases": "float16"},
+                            "otherwise": 8,
+                        },
+                    },
+                ]
+            }
+        },
+        ["space.biases.linear.bits.when", "biases = float16 never holds"],
+    ),
+    "a condition that never holds under another": (
+        {
+            "finetuning": {
+                **FINETUNING,
+                "optimizer": {"choice": ["sgd", "adam"]},
+                "clip": {"low": 0.1, "high": 0.2, "when": {"finetuning.optimizer": "sgd"}},
+                "batch": {
+                    "low": 4,
+                    "high": 8,
+                    "when": {"finetuning.optimizer": "adam", "finetuning.clip": 0.1},
+                },
+            }
+        },
+        ["space.finetuning.batch.when", "never holds"],
+    ),
+    "a condition on itself": (
+        {"biases": {"choice": ["float16", "float32"], "when": {"biases": "float16"}}},
+        ["biases waits for biases", "circle"],
+    ),
+    "two conditions that wait for each other": (
+        {
+            "biases": {"choice": ["float16", "float32"], "when": {"finetuning.batch": 4}},
+            "finetuning": {
+                **FINETUNING,
+                "batch": {"low": 4, "high": 8, "when": {"biases": "float16"}},
+            },
+        },
+        ["finetuning.batch waits for biases waits for finetuning.batch", "circle"],
+    ),
+    "layers that wait for a site": (
+        {
+            "layers": {"embedding": {"low": 4, "high": 8, "when": {"decoder.bits": "float16"}}},
+            "sites": {"decoder": {"bits": {"choice": ["float16", "float32"]}}},
+        },
+        ["layers waits for decoder.bits waits for layers", "circle"],
+    ),
+    "settings of a space under a condition": (
+        {"when": {"biases": "float16"}, "biases": {"choice": ["float16"]}},
+        ["space.when: there is no such setting"],
+    ),
     "two options of one name": (
         {"sites": {"decoder": {"bits": {"choice": ["float16", {"kind": "float16"}]}}}},
         ["space.decoder.bits", "float16", "different"],
@@ -511,10 +637,190 @@ def test_a_row_to_start_from_has_the_values_of_ordered_lists() -> None:
         one.start({"decoder.bits": 1})
 
 
+# --- conditions --------------------------------------------------------------------------------
+
+RATE = {"low": 1.0, "high": 10.0, "log": True}
+SMALL = {"low": 0.001, "high": 0.01, "log": True}
+OPTIMIZER = {"choice": ["sgd", "adam"]}
+
+
+def test_a_range_is_asked_for_where_its_condition_holds_and_otherwise_left_out() -> None:
+    clip = {"low": 0.1, "high": 0.4, "when": {"finetuning.optimizer": "sgd"}}
+    one = space(finetuning={**FINETUNING, "optimizer": OPTIMIZER, "clip": clip})
+    seen = set()
+    for parameters, recipe in asked(one, 20):
+        optimizer = parameters["finetuning.optimizer"]
+        seen.add(optimizer)
+        assert ("finetuning.clip" in parameters) == (optimizer == "sgd")
+        assert recipe.finetuning
+        default = Recipe.model_validate({"finetuning": FINETUNING}).finetuning
+        assert default
+        assert recipe.finetuning.clip == parameters.get("finetuning.clip", default.clip)
+    assert seen == {"sgd", "adam"}
+
+
+def test_otherwise_is_a_value_or_a_range_of_its_own() -> None:
+    sgd = {"finetuning.optimizer": ["sgd"]}
+    rate = {**RATE, "when": sgd, "otherwise": SMALL}
+    batch = {"low": 4, "high": 8, "when": sgd, "otherwise": 32}
+    one = space(finetuning={**FINETUNING, "batch": batch, "rate": rate, "optimizer": OPTIMIZER})
+    for parameters, recipe in asked(one, 20):
+        assert recipe.finetuning
+        if parameters.pop("finetuning.optimizer") == "sgd":
+            assert set(parameters) == {"finetuning.rate", "finetuning.batch"}
+            assert recipe.finetuning.rate == parameters["finetuning.rate"]
+        else:
+            assert set(parameters) == {"finetuning.rate.otherwise"}
+            assert recipe.finetuning.rate == parameters["finetuning.rate.otherwise"]
+            assert recipe.finetuning.batch == 32
+
+
+def test_a_name_that_begins_with_a_dot_is_of_the_same_site() -> None:
+    settings = {
+        "sparsity": {"low": 0.1, "high": 0.9, "when": {".structure": "dense"}},
+        "structure": {"choice": ["dense", {"kind": "svd", "rank": {"low": 1, "high": 4}}]},
+    }
+    for template in (settings, {"tie": "all", **settings}):
+        one = space(sites={"lstm.*": template})
+        for parameters, recipe in asked(one, 10):
+            for site in SITES[1:5]:
+                prefix = template.get("tie", site)
+                dense = parameters[f"{prefix}.structure"] == "dense"
+                assert (f"{prefix}.sparsity" in parameters) == dense
+                assert (recipe.sites[site].sparsity > 0) == dense
+
+
+def test_a_condition_may_stand_at_a_site_a_list_and_a_whole_part() -> None:
+    one = space(
+        layers={"embedding": {"low": 8, "high": 12}, "when": {"biases": "float16"}},
+        sites={
+            "decoder": {
+                "bits": STEP,
+                "when": {"finetuning.epochs": [1, 2], "biases": "float16"},
+                "otherwise": {"bits": "float16"},
+            },
+            "embedding": {"bits": STEP, "when": {"finetuning.epochs": 1}},
+        },
+        biases={"choice": ["float16", "float32"]},
+        finetuning={
+            **FINETUNING,
+            "epochs": {"ordered": [0.5, 1, 2]},
+            "when": {"biases": "float16"},
+        },
+    )
+    seen = set()
+    for parameters, recipe in asked(one, 60):
+        epochs = recipe.finetuning and recipe.finetuning.epochs
+        seen.add((recipe.biases.kind, epochs))
+        assert (epochs is None) == (recipe.biases.kind == "float32")
+        assert (recipe.layers.embedding is None) == (epochs is None)
+        assert recipe.sites["decoder"].bits.kind == ("uniform" if epochs in (1, 2) else "float16")
+        assert recipe.sites["embedding"].bits.kind == ("uniform" if epochs == 1 else "float32")
+        assert ("embedding.bits.step" in parameters) == (epochs == 1)
+    assert seen == {("float32", None), ("float16", 0.5), ("float16", 1), ("float16", 2)}
+
+
+TANGLED: dict[str, Any] = {
+    "layers": {
+        "projection": {
+            "low": 2,
+            "high": 10,
+            "when": {"finetuning.batch": [4, 8], "finetuning.optimizer": "adam"},
+            "otherwise": {"low": 11, "high": 15, "when": {"biases": "linear"}},
+        }
+    },
+    "sites": {
+        "*": {
+            "sparsity": {"low": 0.1, "high": 0.5, "when": {".structure.svd.rank": [1, 2]}},
+            "structure": {
+                "choice": ["dense", {"kind": "svd", "rank": {"low": 1, "high": 4}}],
+                "when": {"finetuning.optimizer": "adam"},
+                "otherwise": {"kind": "svd", "rank": {"low": 2, "high": 3}},
+            },
+        }
+    },
+    "finetuning": {
+        **FINETUNING,
+        "rate": {**RATE, "when": {"finetuning.optimizer": "sgd"}, "otherwise": SMALL},
+        "optimizer": {**OPTIMIZER, "when": {"biases.linear.bits": [5, 6]}, "otherwise": "sgd"},
+        "batch": {"low": 4, "high": 16, "step": 4},
+    },
+    "biases": {"choice": ["float16", {"kind": "linear", "bits": {"low": 4, "high": 6}}]},
+}
+
+
+def reversed_at_any_depth(template: Any) -> Any:
+    if isinstance(template, dict):
+        return {key: reversed_at_any_depth(template[key]) for key in reversed(template)}
+    return template
+
+
+def test_what_is_asked_for_is_what_the_conditions_say_in_whatever_order_it_stands() -> None:
+    """Against a slow reading of the same conditions: ask, look at all answers, ask again."""
+    one = space(**TANGLED)
+    other = space(**reversed_at_any_depth(TANGLED))
+    assert set(one.parameters) == set(other.parameters)
+    seen = set()
+    for parameters, recipe in asked(one, 150):
+        assert other.suggest(FixedTrial(parameters)) == recipe
+        expected: set[str] = set()
+        while True:
+            reached = {
+                name
+                for name, places in one.places.items()
+                for place in places
+                if (place.site is None or place.site in recipe.sites)
+                and all(
+                    all(n in expected and parameters[n] in v for n, v in c.values.items())
+                    != c.unless
+                    for c in place.conditions
+                )
+            }
+            if reached == expected:
+                break
+            expected = reached
+        assert set(parameters) == expected
+        seen |= expected
+    assert seen == set(one.parameters)
+
+
+def test_every_combination_that_a_condition_asks_for_is_a_corner() -> None:
+    """The options of three choices go round together: only two of the eight are met by chance."""
+    three = {"a": "sgd", "b": "float16", "c": "at_once"}
+    template: dict[str, Any] = {
+        "finetuning": {**FINETUNING, "optimizer": {**OPTIMIZER, "tie": "a"}},
+        "biases": {"choice": ["float16", "float32"], "tie": "b"},
+        "pruning": {"schedule": {"choice": ["cubic", "at_once"], "tie": "c"}},
+        "sites": {"decoder": {"sparsity": {"low": 0.1, "high": 0.5, "when": three}}},
+    }
+    space(**template)
+    template["sites"]["decoder"]["sparsity"]["high"] = 1.5
+    with pytest.raises(UserError, match=r"space\.sites\.decoder\.sparsity: got 1\.5"):
+        space(**template)
+    template["sites"]["decoder"]["sparsity"] = {"choice": [0.5], "when": three, "otherwise": 1.5}
+    with pytest.raises(UserError, match=r"space\.sites\.decoder\.sparsity: got 1\.5"):
+        space(**template)
+
+
+def test_the_sites_that_only_narrow_layers_have_are_looked_at_with_both_ends() -> None:
+    one = {"low": 0.1, "high": 1.5}
+    with pytest.raises(UserError, match=r"projection\.sparsity: got 1\.5"):
+        space(
+            layers={"projection": {"low": 3, "high": 16}}, sites={"*.projection": {"sparsity": one}}
+        )
+
+
+def test_a_row_to_start_from_is_held_to_the_conditions() -> None:
+    one = space(**TANGLED)
+    row = {"biases": "linear", "biases.linear.bits": 5, "finetuning.optimizer": "adam"}
+    assert one.start(row) == row
+    with pytest.raises(UserError, match=r"no parameter finetuning\.optimizer"):
+        one.start({**row, "biases.linear.bits": 4})
+
+
 # --- layers, zeros and energies ----------------------------------------------------------------
 
 TIED = MODEL.model_copy(update={"tied": True})
-STEP = {"kind": "uniform", "step": {"low": 0.5, "high": 2.0}}
 
 
 def test_a_width_is_a_range_and_its_sites_are_asked_for_where_they_are() -> None:

@@ -1,0 +1,118 @@
+"""Makes the nodes of a space of its template: plain data in the language of `search.space`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmcore.errors import UserError
+from search.template import Condition, Conditional, Fixed, Listed, Mapped, Node, Number, Options
+
+RANGE = {"low", "high", "log", "step", "tie"}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a part of a template. `site` is what the parameters of a site's settings begin with,
+    None outside of sites.
+
+    Raises UserError for a range, a choice or a condition that is none.
+    """
+
+    site: str | None = None
+
+    def read(self, value: Any, path: str) -> Node:
+        """The nodes of `value`; its parameters are called as `path` where no tie names them."""
+        if isinstance(value, list):
+            nodes = [self.read(inner, f"{path}.{index}") for index, inner in enumerate(value)]
+            return Listed(tuple(_kept(node) for node in nodes))
+        if not isinstance(value, Mapping):
+            return Fixed(value)
+        if "when" in value or "otherwise" in value:
+            return self._conditional(value, path)
+        name = str(value.get("tie", path))
+        if {"low", "high"} <= set(value) <= RANGE:
+            return _number(value, name)
+        for kind in ("choice", "ordered"):
+            if kind in value and set(value) <= {kind, "tie"}:
+                return self._options(value[kind], name, kind)
+        return Mapped({key: self.read(inner, f"{path}.{key}") for key, inner in value.items()})
+
+    def _conditional(self, value: Mapping[str, Any], path: str) -> Conditional:
+        wanted = value.get("when")
+        if not isinstance(wanted, Mapping) or not wanted:
+            raise UserError(f"space.{path}.when: got {wanted!r}; it takes values by parameter")
+        rest = {key: inner for key, inner in value.items() if key not in ("when", "otherwise")}
+        if not rest:
+            raise UserError(f"space.{path}: beside `when` there is nothing that it is for")
+        otherwise = None
+        if "otherwise" in value:
+            otherwise = self.read(value["otherwise"], f"{path}.otherwise")
+        condition = Condition(
+            {
+                self._parameter(str(name), path): tuple(of) if isinstance(of, list) else (of,)
+                for name, of in wanted.items()
+            }
+        )
+        return Conditional(path, condition, self.read(rest, path), otherwise)
+
+    def _parameter(self, name: str, path: str) -> str:
+        """A parameter's name in full; one that begins with a dot is of the same site."""
+        if not name.startswith("."):
+            return name
+        if self.site is None:
+            raise UserError(
+                f"space.{path}.when: got {name}; outside of sites a parameter's name is whole"
+            )
+        return self.site + name
+
+    def _options(self, options: Any, name: str, kind: str) -> Options:
+        if not isinstance(options, list) or not options:
+            raise UserError(f"space.{name}: got {options!r}; {kind} takes a list")
+        labels = [_label(option) for option in options]
+        if lists := [label for label in labels if isinstance(label, list)]:
+            raise UserError(f"space.{name}: got {lists[0]!r}; an option is a value or settings")
+        if len(set(labels)) < len(labels):
+            raise UserError(f"space.{name}: its options {labels} are not all different")
+        pairs = zip(options, labels, strict=True)
+        nodes = tuple(_kept(self.read(one, f"{name}.{label}")) for one, label in pairs)
+        return Options(name, tuple(labels), nodes, kind == "ordered")
+
+
+def _kept(node: Node) -> Node:
+    """The node. Raises UserError for one that is left out under a condition, where it cannot be."""
+    last: Node | None = node
+    while isinstance(last, Conditional):
+        if last.otherwise is None:
+            raise UserError(f"space.{last.path}: with `when`, it takes an `otherwise` here")
+        last = last.otherwise
+    return node
+
+
+def _number(value: Mapping[str, Any], name: str) -> Number:
+    low, high, log = value["low"], value["high"], bool(value.get("log", False))
+    for end in (low, high):
+        if not isinstance(end, int | float) or isinstance(end, bool):
+            raise UserError(f"space.{name}: got {end!r}; low and high are numbers")
+    if low > high:
+        raise UserError(f"space.{name}: got low {low} above high {high}")
+    if log and low <= 0:
+        raise UserError(f"space.{name}: got low {low}; with log, low is above 0")
+    if isinstance(low, int) and isinstance(high, int):
+        step = value.get("step", 1)
+        if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+            raise UserError(f"space.{name}: got step {step!r}; it is a whole number above 0")
+        if log and step != 1:
+            raise UserError(f"space.{name}: got step {step} with log; they exclude each other")
+        return Number(name, low, high, log, step)
+    if "step" in value:
+        raise UserError(f"space.{name}: a step goes with whole numbers")
+    return Number(name, float(low), float(high), log)
+
+
+def _label(option: Any) -> Any:
+    """How an option is called: itself, or the kind (or the settings) of a mapping."""
+    if not isinstance(option, Mapping):
+        return option
+    return str(option["kind"]) if "kind" in option else str(dict(option))
