@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmcore.errors import UserError
-from search.template import Condition, Conditional, Fixed, Listed, Mapped, Node, Number, Options
+from search.template import (
+    Answers,
+    Condition,
+    Conditional,
+    Fixed,
+    Listed,
+    Mapped,
+    Node,
+    Number,
+    Options,
+    Share,
+)
 
-RANGE = {"low", "high", "log", "step", "tie"}
+RANGE = {"low", "high", "log", "step", "tie", "of"}
+
+Sizes = Mapping[str, Callable[[Answers], int]]  # what ranges can be shares of
 
 
 @dataclass(frozen=True)
 class Reader:
     """Reads a part of a template. `site` is what the parameters of a site's settings begin with,
-    None outside of sites.
+    None outside of sites; `layers` are the sizes that belong to each layer, where a setting can
+    be a list of one value a layer.
 
     Raises UserError for a range, a choice or a condition that is none.
     """
 
+    sizes: Sizes
     site: str | None = None
+    layers: tuple[Sizes, ...] = ()
 
     def read(self, value: Any, path: str) -> Node:
         """The nodes of `value`; its parameters are called as `path` where no tie names them."""
@@ -31,9 +47,12 @@ class Reader:
             return Fixed(value)
         if "when" in value or "otherwise" in value:
             return self._conditional(value, path)
+        if "foreach" in value:
+            return self._each(value, path)
         name = str(value.get("tie", path))
         if {"low", "high"} <= set(value) <= RANGE:
-            return _number(value, name)
+            number = _number(value, name)
+            return number if number.of is None else Share(number, self._size(number.of, name))
         for kind in ("choice", "ordered"):
             if kind in value and set(value) <= {kind, "tie"}:
                 return self._options(value[kind], name, kind)
@@ -67,6 +86,28 @@ class Reader:
             )
         return self.site + name
 
+    def _each(self, value: Mapping[str, Any], path: str) -> Listed:
+        """One value a layer, its parameters called by the layer's number."""
+        if not self.layers:
+            raise UserError(
+                f"space.{path}.foreach: here is no list of one value a layer; "
+                f"a site's settings take foreach as a whole"
+            )
+        if value["foreach"] != "layer":
+            raise UserError(f"space.{path}.foreach: got {value['foreach']!r}; it takes layer")
+        rest = {key: inner for key, inner in value.items() if key not in ("foreach", "tie")}
+        name = str(value.get("tie", path))
+        readers = (replace(self, sizes={**self.sizes, **of}, layers=()) for of in self.layers)
+        nodes = (reader.read(rest, f"{name}.{layer}") for layer, reader in enumerate(readers))
+        return Listed(tuple(nodes))
+
+    def _size(self, of: Any, name: str) -> Callable[[Answers], int]:
+        if of not in self.sizes:
+            raise UserError(
+                f"space.{name}.of: got {of!r}; here it is one of {', '.join(self.sizes)}"
+            )
+        return self.sizes[of]
+
     def _options(self, options: Any, name: str, kind: str) -> Options:
         if not isinstance(options, list) or not options:
             raise UserError(f"space.{name}: got {options!r}; {kind} takes a list")
@@ -99,6 +140,12 @@ def _number(value: Mapping[str, Any], name: str) -> Number:
         raise UserError(f"space.{name}: got low {low} above high {high}")
     if log and low <= 0:
         raise UserError(f"space.{name}: got low {low}; with log, low is above 0")
+    if "of" in value:
+        if low < 0 or high > 1:
+            raise UserError(f"space.{name}: got {low} to {high}; a share lies between 0 and 1")
+        if "step" in value:
+            raise UserError(f"space.{name}: got a step; a share takes none")
+        return Number(name, float(low), float(high), log, of=str(value["of"]))
     if isinstance(low, int) and isinstance(high, int):
         step = value.get("step", 1)
         if not isinstance(step, int) or isinstance(step, bool) or step < 1:

@@ -20,11 +20,21 @@ elsewhere the setting is as `otherwise` says, which may be a range too, or left 
 called as in Optuna: by the settings that lead to it, `sites` left out, or by its tie; one that
 begins with a dot is of the same site. A parameter that is not asked for has no value. It does not
 matter which stands first; `layers` cannot wait for sites, which follow from them.
+
+    layers: {projection: {foreach: layer, low: 0.3, high: 1.0, of: units}}
+    sites: {"*": {foreach: kind, structure: {kind: svd, rank: {low: 0.1, high: 0.5, of: rank}}}}
+
+So a space fits any model. `foreach: layer` makes a list of one value a layer, each asked for under
+the layer's number (`layers.projection.0`). In a site's settings it shares them among the sites of
+a layer, `foreach: kind` among those of a kind (input, recurrent); the layer or the kind is added
+to the pattern, or to the tie. `of` makes a range a share, and the setting a whole number from 1
+on: of a site's `rank` (the largest that it can have), `rows` or `columns`, of a layer's `units`
+or of the `embedding`'s width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -34,7 +44,7 @@ from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
 from search.answers import Given, Suggested, Suggester
 from search.corners import corners
-from search.reader import Reader
+from search.reader import Reader, Sizes
 from search.template import (
     LEFT_OUT,
     Answerer,
@@ -45,7 +55,10 @@ from search.template import (
     Options,
     Parameter,
     Place,
+    Shapes,
 )
+
+EACH = ("layer", "kind")  # what the settings of sites can be shared by: the parts of their names
 
 
 class Space:
@@ -63,14 +76,15 @@ class Space:
         every = model.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
         sites = {**model.site_shapes(words), **every.site_shapes(words)}
         _check_patterns(patterns, sites)
-        self.layers = Reader().read(template.get("layers", {}), "layers")
+        reader = _reader(model)
+        self.layers = reader.read(template.get("layers", {}), "layers")
         self.sites = {
-            site: _read_site(value, site)
+            site: _read_site(site, pattern, patterns[pattern])
             for site in sites
-            if (value := _settings_of(patterns, site)) is not None
+            if (pattern := _pattern_of(patterns, site)) is not None
         }
         rest = {k: value for k, value in template.items() if k not in ("layers", "sites")}
-        self.rest = Mapped({name: Reader().read(value, name) for name, value in rest.items()})
+        self.rest = Mapped({name: reader.read(value, name) for name, value in rest.items()})
         self.places: dict[str, list[Place]] = {}
         branches = []
         for place in self._walk():
@@ -130,16 +144,41 @@ class Space:
         layers = answers.settle("layers", lambda: self.layers.fill(answers))
         return {} if layers is LEFT_OUT else layers
 
-    def _sites(self, answers: Answers) -> list[str]:
+    def _sites(self, answers: Answers) -> Shapes:
         """The sites that the model has after the layers."""
         layers = parse(LayerSettings, self._layers(answers), "space.layers")
-        return list(layers.canonical(self.model, self.words).site_shapes(self.model, self.words))
+        return layers.canonical(self.model, self.words).site_shapes(self.model, self.words)
 
 
-def _read_site(value: Mapping[str, Any], site: str) -> Node:
-    prefix = str(value.get("tie", site))
-    rest = {name: inner for name, inner in value.items() if name != "tie"}
-    return Reader(prefix).read(rest, prefix)
+def _reader(model: ModelSettings) -> Reader:
+    """Reads what stands beside the sites."""
+    layers: tuple[Sizes, ...] = tuple({"units": _always(units)} for units in model.units)
+    sizes: Sizes = {"embedding": _always(model.embedding)}
+    return Reader(sizes if len(set(model.units)) > 1 else {**sizes, **layers[0]}, layers=layers)
+
+
+def _always(size: int) -> Callable[[Answers], int]:
+    return lambda answers: size
+
+
+def _read_site(site: str, pattern: str, value: Mapping[str, Any]) -> Node:
+    """The settings of a site that the pattern gives it."""
+    name, each = str(value.get("tie", site)), value.get("foreach")
+    if each is not None:
+        if each not in EACH:
+            raise UserError(
+                f"space.sites.{pattern}.foreach: got {each!r}; it is one of {', '.join(EACH)}"
+            )
+        parts = site.split(".")  # CELL.LAYER.KIND, or a site that is no layer's
+        group = parts[EACH.index(each) + 1] if len(parts) == 3 else site
+        name = f"{value.get('tie', pattern)}.{group}"
+    sizes: Sizes = {
+        "rank": lambda answers: min(answers.sites[site]),
+        "rows": lambda answers: answers.sites[site][0],
+        "columns": lambda answers: answers.sites[site][1],
+    }
+    rest = {name: inner for name, inner in value.items() if name not in ("tie", "foreach")}
+    return Reader(sizes, site=name).read(rest, name)
 
 
 def _check_patterns(patterns: Any, sites: Iterable[str]) -> None:
@@ -169,9 +208,8 @@ def _parameter(name: str, places: list[Place]) -> Parameter:
     return first
 
 
-def _settings_of(patterns: Mapping[str, Any], site: str) -> Mapping[str, Any] | None:
+def _pattern_of(patterns: Mapping[str, Any], site: str) -> str | None:
     """The site's part of the template, by the precedence of recipes."""
     if site in patterns:
-        found: Mapping[str, Any] = patterns[site]
-        return found
-    return next((value for name, value in patterns.items() if fnmatchcase(site, name)), None)
+        return site
+    return next((pattern for pattern in patterns if fnmatchcase(site, pattern)), None)

@@ -7,7 +7,7 @@ conditions under which a trial comes to it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -18,6 +18,7 @@ LEFT_OUT = object()  # what a setting is whose condition does not hold
 NOT_ASKED = object()  # what a trial answers where it is not asked
 
 T = TypeVar("T")
+Shapes = Mapping[str, tuple[int, int]]  # site -> (out, in)
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,15 @@ class Answerer(Protocol):
 class Answers:
     """What one trial was asked for, each parameter once and when it is first needed.
 
-    `places` are where each parameter is asked for, `sites` the sites that the model has after the
-    layers that are answered.
+    `places` are where each parameter is asked for, `sites` the shapes of the sites that the model
+    has after the layers that are answered.
     """
 
     def __init__(
         self,
         answerer: Answerer,
         places: Mapping[str, list[Place]],
-        sites: Callable[[Answers], Collection[str]],
+        sites: Callable[[Answers], Shapes],
     ) -> None:
         self.answerer, self.places, self._sites = answerer, places, sites
         self.known: dict[str, Any] = {}
@@ -105,7 +106,7 @@ class Answers:
         return there and all(map(self.holds, place.conditions))
 
     @cached_property
-    def sites(self) -> Collection[str]:
+    def sites(self) -> Shapes:
         return self._sites(self)
 
     def settle(self, name: str, find: Callable[[], T]) -> T:
@@ -189,6 +190,20 @@ class Conditional(Node):
             yield self.otherwise, (self.condition.opposite,)
 
 
+@dataclass(frozen=True)
+class Share(Node):
+    """A whole number from 1 on: a share of a size."""
+
+    share: Number
+    size: Callable[[Answers], int]
+
+    def fill(self, answers: Answers) -> Any:
+        return max(1, round(answers.ask(self.share) * self.size(answers)))
+
+    def below(self) -> Iterator[tuple[Node, Conditions]]:
+        yield self.share, ()
+
+
 class Parameter(Node):
     """What a trial is asked for: its name, and what it can be told."""
 
@@ -217,13 +232,14 @@ class Parameter(Node):
 
 @dataclass(frozen=True)
 class Number(Parameter):
-    """A number between; whole where it goes in steps."""
+    """A number between; whole where it goes in steps. `of` names the size that it is a share of."""
 
     name: str
     low: float
     high: float
     log: bool = False
     step: int | None = None
+    of: str | None = None
 
     def put_to(self, answerer: Answerer) -> Any:
         return answerer.number(self)
@@ -243,9 +259,9 @@ class Number(Parameter):
 
     def plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"low": self.low, "high": self.high}
-        if self.log:
-            plain["log"] = True
-        return plain if self.step in (None, 1) else {**plain, "step": self.step}
+        more = {"log": self.log or None, "step": self.step, "of": self.of}
+        defaults: tuple[Any, ...] = (None, 1)
+        return plain | {name: value for name, value in more.items() if value not in defaults}
 
 
 @dataclass(frozen=True)
