@@ -15,6 +15,7 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -222,6 +223,7 @@ def _header_text(header: _Header) -> bytes:
     return json.dumps(header.plain(), sort_keys=True, separators=(",", ":")).encode()
 
 
+@lru_cache(maxsize=1)
 def _pack_words(vocabulary: Vocabulary) -> bytes:
     """Front coding: how many letters each word shares with the one before, then the rest of it."""
     shared, rests, before = bytearray(), [], ""

@@ -42,6 +42,7 @@ from search.dense import find_dense, need_dense, train_dense
 from search.effects import measure_effects
 from search.export import check_words, export, publish, workbench
 from search.front import choose
+from search.overview import overview
 from search.plane import PlotRecord, record_of
 from search.plots import figure, image, page
 from search.replay import replay
@@ -254,7 +255,13 @@ def _corpus(config: StudyConfig) -> Corpus:
     return corpus
 
 
+def _space(config: StudyConfig) -> Answer:
+    shown = overview(config, _corpus(config).vocabulary)
+    return Answer(shown.document(), shown.text())
+
+
 _RUNS: dict[str, tuple[type[StudyConfig], Callable[[Any], Answer]]] = {
+    "space": (StudyConfig, _space),
     "train": (StudyConfig, _train),
     "sensitivity": (SensitivityConfig, _sensitivity),
     "sweep": (SweepConfig, _sweep),

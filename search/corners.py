@@ -24,6 +24,7 @@ from search.template import (
 Places = Mapping[str, list[Place]]  # parameter -> where it is asked for
 Values = dict[str, tuple[Any, ...]]  # parameter -> values that it may have
 R = TypeVar("R")
+Run = Callable[[Answerer], tuple[Answers, R]]
 
 
 class Corner:
@@ -50,9 +51,7 @@ class Corner:
         return self.fixed.get(asked.name, asked.labels[place % len(asked.labels)])
 
 
-def corners(
-    run: Callable[[Answerer], tuple[Answers, R]], places: Places, branches: list[Place]
-) -> list[R]:
+def corners(run: Run[R], places: Places, branches: list[Place]) -> list[tuple[Answers, R]]:
     """What `run` makes of corners that together have both ends of every range, every option, and
     every condition held and not held.
 
@@ -71,7 +70,24 @@ def corners(
         exists = not target.site or any(target.site in answers.sites for answers, _ in found)
         if exists and not any(answers.comes_to(target) for answers, _ in found):
             found += _reach(target, run, places)
-    return [made for _, made in found]
+    return found
+
+
+def smallest(
+    run: Run[R], places: Places, found: list[tuple[Answers, R]], size: Callable[[R], int]
+) -> tuple[Answers, R]:
+    """From the smallest of the corners found on to smaller ones, as long as there is one that has
+    another end of a single parameter."""
+    best, improves = min(found, key=lambda one: size(one[1])), True
+    while improves:
+        improves = False
+        for name in list(best[0].known):
+            for end, high in product(_ends(places[name]), (False, True)):
+                fixed = {**best[0].known, name: end}
+                other = run(Corner(high, {}, Counter(), fixed))
+                if size(other[1]) < size(best[1]):
+                    best, improves = other, True
+    return best
 
 
 def _targets(places: Places, branches: list[Place]) -> Iterator[Place]:
@@ -90,9 +106,7 @@ def _under(place: Place, condition: Condition) -> Place:
     return replace(place, conditions=(*place.conditions, condition))
 
 
-def _reach(
-    target: Place, run: Callable[[Answerer], tuple[Answers, R]], places: Places
-) -> list[tuple[Answers, R]]:
+def _reach(target: Place, run: Run[R], places: Places) -> list[tuple[Answers, R]]:
     """A corner that comes to the place, if there is one."""
     for values in _ways(target.conditions, {}, places):
         fixed = {name: of[0] for name, of in values.items()}

@@ -43,7 +43,7 @@ from lmcore.model import ModelSettings
 from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
 from search.answers import Given, Suggested, Suggester
-from search.corners import corners
+from search.corners import corners, smallest
 from search.reader import Reader, Sizes
 from search.template import (
     LEFT_OUT,
@@ -64,9 +64,10 @@ EACH = ("layer", "kind")  # what the settings of sites can be shared by: the par
 class Space:
     """What a study samples from, for one model and vocabulary size.
 
-    `places` are where each parameter is asked for, by its name; `corners` are recipes that together
-    have both ends of every range, every option, and every condition held and not held. Raises
-    UserError where a range is wrong or where one of these is no recipe.
+    `parameters` are what trials are asked for, by name, `places` where; `corners` are recipes that
+    together have both ends of every range, every option, and every condition held and not held.
+    Some sites are `possible`, those that the model has whatever is sampled are `certain`. Raises
+    UserError where a range is wrong or where a corner is no recipe.
     """
 
     def __init__(self, template: Mapping[str, Any], model: ModelSettings, words: int) -> None:
@@ -92,8 +93,13 @@ class Space:
                 self.places.setdefault(place.node.name, []).append(place)
             elif isinstance(place.node, Conditional):
                 branches.append(place)
-        self.parameters = {name: _parameter(name, places) for name, places in self.places.items()}
-        self.corners = corners(self._run, self.places, branches)
+        named = {name: _parameter(name, places) for name, places in self.places.items()}
+        self._found = corners(self._run, self.places, branches)
+        self.corners = [recipe for _, recipe in self._found]
+        asked = {name for answers, _ in self._found for name in answers.known}
+        self.parameters = {name: one for name, one in named.items() if name in asked}
+        found = [set(answers.sites) for answers, _ in self._found]
+        self.possible_sites, self.certain_sites = set.union(*found), set.intersection(*found)
 
     @property
     def ordered(self) -> dict[str, int]:
@@ -121,6 +127,12 @@ class Space:
             )
         lists = {name: self.parameters[name].ends for name in self.ordered if name in start}
         return {**start, **{name: labels.index(start[name]) for name, labels in lists.items()}}
+
+    def smallest(self, size: Callable[[Recipe], int]) -> tuple[dict[str, Any], Recipe]:
+        """The values and the recipe of a corner that no single parameter's other end makes smaller
+        than it is by the given measure."""
+        answers, recipe = smallest(self._run, self.places, self._found, size)
+        return answers.known, recipe
 
     def _walk(self) -> Iterator[Place]:
         nodes: list[tuple[Node, str | None]] = [(self.layers, None)]

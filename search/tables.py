@@ -43,13 +43,13 @@ def front_table(front: Front, baselines: Iterable[Point]) -> str:
     rows = [("trial", "size", "perplexity", "")]
     rows += [_row(point, "<- knee" if point is knee else "") for point in front.points]
     rows += [_row(point, "") for point in baselines]
-    lines = _aligned(rows, ">>><")
+    lines = aligned(rows, ">>><")
     others = len(front.dominated)
     lines.append(f"perplexity on valid; {len(front.points)} on the front, {others} dominated")
     return "\n".join(lines)
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
     """Lines with each column as wide as its widest cell; `sides` has a < or > for each column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -108,9 +108,9 @@ def effects_table(effects: Effects) -> str:
         points.append(("", size, f"{effects.perplexity_of(one):.2f}", _settings(one)))
     return "\n".join(
         [
-            *_aligned(rows, "<<>>"),
+            *aligned(rows, "<<>>"),
             "",
-            *_aligned(points, "<>><"),
+            *aligned(points, "<>><"),
             f"perplexity on valid, without training; {SHOWN} of {len(front)} points predicted",
         ]
     )
@@ -230,11 +230,11 @@ def inspection_table(inspection: Inspection) -> str:
         norms.append((name, f"{site.mean_magnitude:#.3g}", *values, *ranks))
     return "\n".join(
         [
-            *_aligned(spent, "<<<<" + 7 * ">"),
+            *aligned(spent, "<<<<" + 7 * ">"),
             "bits a stored value: before coding, at its codes' entropy, as coded in the file; "
             "bits/weight: all bytes",
             "",
-            *_aligned(norms, "<" + 9 * ">"),
+            *aligned(norms, "<" + 9 * ">"),
             "stable rank: Frobenius^2 / spectral^2; rank of 90%: the least that keeps 90% of "
             "Frobenius^2",
         ]

@@ -259,9 +259,11 @@ class Number(Parameter):
 
     def plain(self) -> dict[str, Any]:
         plain: dict[str, Any] = {"low": self.low, "high": self.high}
-        more = {"log": self.log or None, "step": self.step, "of": self.of}
-        defaults: tuple[Any, ...] = (None, 1)
-        return plain | {name: value for name, value in more.items() if value not in defaults}
+        if self.log:
+            plain["log"] = True
+        if self.step not in (None, 1):
+            plain["step"] = self.step
+        return plain if self.of is None else {**plain, "of": self.of}
 
 
 @dataclass(frozen=True)

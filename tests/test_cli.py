@@ -118,6 +118,26 @@ def test_the_help_of_a_command_shows_examples(command: str, studio: Studio) -> N
 # --- the walk ----------------------------------------------------------------------------------
 
 
+def test_what_a_study_can_sample_is_shown_without_a_model(studio: Studio, tmp_path: Path) -> None:
+    run = studio("space", LMPARETO_CACHE=str(tmp_path)).ok()
+    assert re.search(r"^all\.bits\.step +0\.3 to 3\.0, log +always$", run.out, re.MULTILINE)
+    assert "2 parameters, 2 of them in every trial" in run.out
+    assert not list(tmp_path.rglob("*.lmb"))
+    document = studio("space", "format=json").ok().document
+    assert document["study"] == "mine"
+    assert [one["name"] for one in document["parameters"]] == ["all.bits.step", "finetuning.rate"]
+    for point in studio.front:
+        assert point["size_bytes"] <= document["largest"]["packed_bytes"]
+    run = studio("space", "space.biases={kind: linear, bits: 9}")
+    run.refused("space.biases", "9")
+
+
+def test_a_space_is_shown_without_a_study(studio: Studio) -> None:
+    text = studio.configs / "text.txt"
+    run = studio.shell("space", "corpus=text", f"corpus.file={text}", "model=tiny", "space=bits")
+    assert "embedding.bits " in run.ok().out
+
+
 def test_train_writes_a_bundle_that_does_what_it_says(studio: Studio) -> None:
     document = studio.trained.document
     path = Path(document["bundle"])

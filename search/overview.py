@@ -1,0 +1,129 @@
+"""What a study can sample, and how many bytes its corners have: a record, as JSON and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmcore.bundle import packed_size
+from lmcore.corpus import Vocabulary
+from lmcore.recipe import Recipe
+from search.config import StudyConfig
+from search.recipe_text import recipe_lines
+from search.space import Space
+from search.tables import aligned
+from search.units import format_size
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A parameter: what it can be, and in which cases a trial is asked for it, the conditions of
+    each all to be met; a case without any is always."""
+
+    name: str
+    values: Mapping[str, Any]
+    cases: list[list[str]]
+
+    @property
+    def always(self) -> bool:
+        return [] in self.cases
+
+
+@dataclass(frozen=True)
+class SizedCorner:
+    """A recipe where every range is at an end; `packed_bytes` is an upper bound of its file."""
+
+    packed_bytes: int
+    parameters: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All parameters of a space, and its smallest and its largest corner by packed size."""
+
+    study: str | None
+    parameters: list[Asked]
+    smallest: SizedCorner
+    largest: SizedCorner
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "study": self.study,
+            "parameters": [
+                {"name": one.name, **one.values, "cases": one.cases} for one in self.parameters
+            ],
+            "smallest": _corner_document(self.smallest),
+            "largest": _corner_document(self.largest),
+        }
+
+    def text(self) -> str:
+        rows = [("parameter", "values", "asked for")]
+        rows += [(one.name, _values_text(one.values), _cases_text(one)) for one in self.parameters]
+        count = len(self.parameters)
+        always = sum(one.always for one in self.parameters)
+        lines = [*aligned(rows, "<<<"), f"{count} parameters, {always} of them in every trial"]
+        for name, corner in (("smallest", self.smallest), ("largest", self.largest)):
+            lines += ["", f"{name} corner: a file of at most {format_size(corner.packed_bytes)}"]
+            lines += [f"    {line}" for line in recipe_lines(corner.recipe)]
+        return "\n".join([*lines, "", "at most: its bytes before entropy coding"])
+
+
+def overview(config: StudyConfig, vocabulary: Vocabulary) -> Overview:
+    """What the space of the settings is; no model needs to be trained for it."""
+    space = Space(config.space, config.model, len(vocabulary))
+    asked = [
+        Asked(name, parameter.plain(), _cases(space, name))
+        for name, parameter in space.parameters.items()
+    ]
+
+    def size(recipe: Recipe) -> int:
+        return packed_size(recipe, config.model, vocabulary)
+
+    def corner(sign: int) -> SizedCorner:
+        parameters, recipe = space.smallest(lambda recipe: sign * size(recipe))
+        return SizedCorner(size(recipe), parameters, recipe.plain())
+
+    return Overview(config.name, asked, smallest=corner(1), largest=corner(-1))
+
+
+def _corner_document(corner: SizedCorner) -> dict[str, Any]:
+    return {
+        "packed_bytes": corner.packed_bytes,
+        "parameters": dict(corner.parameters),
+        "recipe": corner.recipe,
+    }
+
+
+def _cases(space: Space, name: str) -> list[list[str]]:
+    """When a trial is asked for the parameter; a case that is part of another is left out.
+
+    As in [["all.structure = svd", "there is lstm.0.projection"]].
+    """
+    found = []
+    for place in space.places[name]:
+        if place.site is None or place.site in space.possible_sites:
+            made = [] if place.site in (None, *space.certain_sites) else [f"there is {place.site}"]
+            found.append(list(dict.fromkeys([*map(str, place.conditions), *made])))
+    found.sort(key=len)
+    return [
+        case
+        for index, case in enumerate(found)
+        if not any(set(other) <= set(case) for other in found[:index])
+    ]
+
+
+def _cases_text(asked: Asked) -> str:
+    return "always" if asked.always else "; or ".join(map(", ".join, asked.cases))
+
+
+def _values_text(values: Mapping[str, Any]) -> str:
+    """As in "0.4 to 3.0, log", "one of dense, svd", "0.25, 0.5, 1 in order"."""
+    if "choice" in values:
+        return f"one of {', '.join(map(str, values['choice']))}"
+    if "ordered" in values:
+        return f"{', '.join(map(str, values['ordered']))} in order"
+    share = f" of {values['of']}" if "of" in values else ""
+    step = f" in steps of {values['step']}" if "step" in values else ""
+    return f"{values['low']} to {values['high']}{share}{step}{', log' if 'log' in values else ''}"
