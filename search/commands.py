@@ -48,9 +48,9 @@ from search.plots import figure, image, page
 from search.replay import replay
 from search.results import Results, results_of
 from search.slots import worker_name
-from search.space import Space
+from search.space import OWN
 from search.store import Store
-from search.study import find, progress
+from search.study import find, progress, space_of
 from search.sweep import sweep
 from search.tables import (
     effects_document,
@@ -79,15 +79,25 @@ class Answer:
 
 def _train(config: StudyConfig) -> Answer:
     corpus = _corpus(config)
-    dense = find_dense(config, corpus)
+    own, *others = (_trained(config, name, corpus) for name in config.dense_names)
+    document = dict(own.document)
+    if others:
+        documents = (one.document for one in others)
+        document["models"] = dict(zip(config.models, documents, strict=True))
+    return Answer(document, "\n".join(one.text for one in (own, *others)))
+
+
+def _trained(config: StudyConfig, name: str, corpus: Corpus) -> Answer:
+    """The dense model of that name, trained where it is not at hand."""
+    one = config.of(name)
+    dense = find_dense(one, corpus)
     known = dense is not None
     if dense is None:
-        with training_bar("dense model") as observe:
-            dense = train_dense(config, corpus, observe)
-    document = {"bundle": str(dense.path), **dense.record}
+        with training_bar("dense model" if name == OWN else f"dense model {name}") as observe:
+            dense = train_dense(one, corpus, observe)
     size = format_size(dense.record["size_bytes"])
     return Answer(
-        document,
+        {"bundle": str(dense.path), **dense.record},
         f"{dense.path}: {size}, valid perplexity {dense.record['valid_perplexity']:.2f}"
         f"{' (trained before)' if known else ''}",
     )
@@ -95,7 +105,7 @@ def _train(config: StudyConfig) -> Answer:
 
 def _sensitivity(config: SensitivityConfig) -> Answer:
     corpus = _corpus(config)
-    space = Space(config.space, config.model, len(corpus.vocabulary))
+    space = space_of(config, len(corpus.vocabulary)).own()
     bench = workbench(config, corpus)
     store = Store(config.storage)
     effects = measure_effects(config.study, space, bench, store, config.settings)
@@ -117,7 +127,7 @@ def _sweep(config: SweepConfig) -> Answer:
 
 def _worker(config: WorkerConfig) -> Answer:
     corpus = _corpus(config)
-    dense = need_dense(config, corpus)
+    dense = {name: need_dense(config.of(name), corpus) for name in config.dense_names}
     name = worker_name()
     with interruptible(stop := threading.Event()):
         Worker(config, config.worker, name, dense, stop, config.deadline).run()
@@ -261,11 +271,11 @@ def _space(config: StudyConfig) -> Answer:
 
 
 _RUNS: dict[str, tuple[type[StudyConfig], Callable[[Any], Answer]]] = {
-    "space": (StudyConfig, _space),
     "train": (StudyConfig, _train),
     "sensitivity": (SensitivityConfig, _sensitivity),
     "sweep": (SweepConfig, _sweep),
     "worker": (WorkerConfig, _worker),
+    "space": (StudyConfig, _space),
     "status": (StudyConfig, _status),
     "front": (StudyConfig, _front),
     "plot": (PlotConfig, _plot),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +19,10 @@ from lmcore.training import DenseTrainingSettings
 from search.fidelity import AnyFidelity
 from search.limits import Limits
 from search.sensitivity import AnyPrior
+from search.space import OWN
 from search.units import parse_size
+
+DENSE_BASELINE = "dense"  # what the study's own dense model is called among what was measured
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -57,13 +61,24 @@ class StorageSettings(Settings):
             ) from None
 
 
+class DenseSettings(Settings):
+    """A dense model and how it is trained."""
+
+    model: ModelSettings
+    training: DenseTrainingSettings
+
+
 class StudyConfig(Settings):
-    """What every command knows."""
+    """What every command knows.
+
+    `models` are dense models beside the study's own, which the space's `dense` chooses among.
+    """
 
     name: str | None
     corpus: AnyCorpus
     model: ModelSettings
     training: DenseTrainingSettings
+    models: dict[str, DenseSettings] = Field(default_factory=dict)
     space: dict[str, Any]
     sampler: dict[str, Any]
     fidelity: AnyFidelity
@@ -85,6 +100,29 @@ class StudyConfig(Settings):
         if self.name is None:
             raise UserError("name a study: study=quickstart, say, or one of your own")
         return self.name
+
+    @model_validator(mode="after")
+    def _names_apart(self) -> Self:
+        for name in self.models:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+                raise ValueError(f"models.{name}: a name has letters, digits and _")
+            if name in (OWN, DENSE_BASELINE, *self.baselines):
+                raise ValueError(
+                    f"models.{name}: this name belongs to a baseline or the study's own dense model"
+                )
+        return self
+
+    @property
+    def dense_names(self) -> tuple[str, ...]:
+        """The study's own dense model, then the others."""
+        return OWN, *self.models
+
+    def of(self, dense: str) -> Self:
+        """The settings with the dense model of that name as the study's own."""
+        if dense == OWN:
+            return self
+        chosen = self.models[dense]
+        return self.model_copy(update={"model": chosen.model, "training": chosen.training})
 
     @property
     def folder(self) -> Path:

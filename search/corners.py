@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from search.template import (
     Conditions,
     Number,
     Options,
-    Parameter,
     Place,
 )
 
@@ -51,14 +50,17 @@ class Corner:
         return self.fixed.get(asked.name, asked.labels[place % len(asked.labels)])
 
 
-def corners(run: Run[R], places: Places, branches: list[Place]) -> list[tuple[Answers, R]]:
+def corners(
+    run: Run[R], places: Places, branches: list[Place], elsewhere: Collection[str] = ()
+) -> list[tuple[Answers, R]]:
     """What `run` makes of corners that together have both ends of every range, every option, and
     every condition held and not held.
 
-    Raises UserError where a condition can never hold.
+    Raises UserError where a condition can never hold, here or where the parameters are asked for
+    that have the names `elsewhere`.
     """
     for branch in branches:
-        _check_branch(branch, places)
+        _check_branch(branch, places, elsewhere)
     found = []
     for high in (False, True):
         options: dict[str, int] = {}
@@ -82,7 +84,7 @@ def smallest(
     while improves:
         improves = False
         for name in list(best[0].known):
-            for end, high in product(_ends(places[name]), (False, True)):
+            for end, high in product(places[name][0].parameter.ends, (False, True)):
                 fixed = {**best[0].known, name: end}
                 other = run(Corner(high, {}, Counter(), fixed))
                 if size(other[1]) < size(best[1]):
@@ -93,9 +95,8 @@ def smallest(
 def _targets(places: Places, branches: list[Place]) -> Iterator[Place]:
     """Each place of a parameter at each end, and each branch with its condition held and not."""
     for place in (place for of_name in places.values() for place in of_name):
-        assert isinstance(place.node, Parameter)
-        for end in place.node.ends:
-            yield _under(place, Condition({place.node.name: (end,)}))
+        for end in place.parameter.ends:
+            yield _under(place, Condition({place.parameter.name: (end,)}))
     for branch in branches:
         assert isinstance(branch.node, Conditional)
         yield _under(branch, branch.node.condition)
@@ -130,7 +131,7 @@ def _ways(conditions: Conditions, known: Values, places: Places) -> Iterator[Val
         }
         if not all(both.values()):
             continue
-        asked = (_unique(places[name]) for name in values if name not in known)
+        asked = (_unique(places.get(name, [])) for name in values if name not in known)
         for more in product(*asked):
             yield from _ways((*rest, *(one for of in more for one in of)), both, places)
 
@@ -139,17 +140,13 @@ def _alternatives(condition: Condition, places: Places) -> list[Values]:
     """What makes the condition hold: its values, or for one of its parameters the others."""
     if not condition.unless:
         return [dict(condition.values)]
-    others = {name: _ends(places[name]) for name in condition.values}
+    others = {name: places[name][0].parameter.ends for name in condition.values if name in places}
     left = {
         name: tuple(end for end in others[name] if end not in values)
         for name, values in condition.values.items()
+        if name in others
     }
     return [{name: ends} for name, ends in left.items() if ends] or [{}]
-
-
-def _ends(places: list[Place]) -> tuple[Any, ...]:
-    assert isinstance(places[0].node, Parameter)
-    return places[0].node.ends
 
 
 def _unique(places: list[Place]) -> list[Conditions]:
@@ -160,18 +157,18 @@ def _unique(places: list[Place]) -> list[Conditions]:
     return found
 
 
-def _check_branch(branch: Place, places: Places) -> None:
+def _check_branch(branch: Place, places: Places, elsewhere: Collection[str]) -> None:
     """Raises UserError for a condition that can never hold, and says why if it is its values."""
     assert isinstance(branch.node, Conditional)
     where, condition = f"space.{branch.node.path}.when", branch.node.condition
     for name, values in condition.values.items():
+        if name not in places and name in elsewhere:
+            return
         if name not in places:
             raise UserError(
                 f"{where}: there is no parameter {name}; there are {', '.join(sorted(places))}"
             )
-        asked = places[name][0].node
-        assert isinstance(asked, Parameter)
         for value in values:
-            asked.check(value, f"{where}.{name}")
+            places[name][0].parameter.check(value, f"{where}.{name}")
     if next(_ways((*branch.conditions, condition), {}, places), None) is None:
         raise UserError(f"{where}: {condition} never holds here")

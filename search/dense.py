@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ class DenseCheckpoint:
         return load(self.path)
 
 
+DenseCheckpoints = Mapping[str, DenseCheckpoint]  # by the names of `StudyConfig.dense_names`
+
+
 def dense_key(config: StudyConfig, corpus: Corpus) -> str:
     """Hash of all that decides the training."""
     return content_key(corpus.key, config.model.plain(), config.training.plain(), config.seed)
@@ -53,7 +57,7 @@ def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
     """The checkpoint of these settings, from the cache or from a published study."""
     key = dense_key(config, corpus)
     cached = config.folder / "dense" / f"{key}.json"
-    for record_path in (cached, *sorted(PUBLISHED.glob("*/dense.json"))):
+    for record_path in (cached, *sorted(PUBLISHED.glob("*/dense*.json"))):
         bundle = record_path.with_suffix(".lmb")
         if not (record_path.exists() and bundle.exists()):
             continue

@@ -12,14 +12,16 @@ from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.training import DivergedError
 from search.dense import DENSE
+from search.model_space import ModelSpace
 from search.parts import Part, alone, parts_of, settings_of
 from search.sensitivity import BIASES, Effects
-from search.space import Space
 from search.store import MeasuredPart, Store
 from search.trial import Measurement, Workbench
 
 
-def measure_effects(study: str, space: Space, bench: Workbench, store: Store, most: int) -> Effects:
+def measure_effects(
+    study: str, space: ModelSpace, bench: Workbench, store: Store, most: int
+) -> Effects:
     """What each part does at about `most` settings; what was measured before is not again.
 
     Settings whose file has an infinite perplexity are left out.
@@ -40,7 +42,7 @@ def measure_effects(study: str, space: Space, bench: Workbench, store: Store, mo
     return effects
 
 
-def _asked(space: Space, most: int) -> Iterator[tuple[Part | None, dict[str, Any], Recipe]]:
+def _asked(space: ModelSpace, most: int) -> Iterator[tuple[Part | None, dict[str, Any], Recipe]]:
     """What all recipes of the space share, then each part's settings on that."""
     model, words = space.model, space.words
     base = resolve(alone(space, None, {}, resolve(DENSE, model, words)), model, words)

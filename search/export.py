@@ -16,12 +16,12 @@ from lmcore.evaluation import score
 from lmcore.files import write_atomic, write_json
 from lmcore.recipe import Recipe
 from lmcore.settings import parse
-from search.config import StudyConfig
-from search.dense import DenseCheckpoint, need_dense
+from search.config import DENSE_BASELINE, StudyConfig
+from search.dense import DenseCheckpoint, find_dense, need_dense
 from search.front import Point, front_of
 from search.methods import where
 from search.results import PUBLISHED, RECORDS, Results, write_records
-from search.study import DENSE_BASELINE
+from search.space import OWN
 from search.terminal import training_bar
 from search.trial import Measurement, Workbench
 
@@ -76,21 +76,18 @@ def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
 def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path) -> list[Path]:
     """Write what a stranger needs to look at a study, take its models and replay its numbers.
 
-    dense.lmb and dense.json (unless a study beside this one has the same), trials.jsonl (every
-    recipe and measurement), bundles/N.lmb of the front and of the baselines that nothing measured
-    dominates, and results.csv: a row for each of the front and for each baseline, with the test
-    perplexity of its file and the command that gives it. Returns the files.
+    dense.lmb and dense.json, dense_NAME.* for other dense models (unless a study beside this one
+    has the same), trials.jsonl (every recipe and measurement), bundles/N.lmb of the front and of
+    the baselines that nothing measured dominates, and results.csv: a row for each of the front and
+    for each baseline, with the test perplexity of its file and the command that gives it. Returns
+    the files.
     """
-    dense = need_dense(config, corpus)
-    kept_dense = _published_dense(dense, folder)
-    if kept_dense.parent == folder:
-        write_atomic(kept_dense, dense.path.read_bytes())
-        write_json(kept_dense.with_suffix(".json"), dense.record)
+    kept_dense = _publish_dense(config, corpus, folder)
     known, bundles = _published_rows(folder), folder / "bundles"
     points = [*results.beside, *results.front.points]
     best = (*results.front.points, *front_of(config.study, points).points)
     rows, kept = [], {point.name: bundles / f"{point.name}.lmb" for point in best}
-    kept[DENSE_BASELINE] = kept_dense
+    kept |= kept_dense
     for point in points:
         measured, bundle = results.measured(point.name), kept.get(point.name)
         row = known.get((point.name, measured.sha256))
@@ -100,7 +97,7 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
         command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
         if bundle:
             command = f"lmpareto evaluate bundle={bundle} corpus={corpus.name} split=test"
-            if bundle != kept_dense:
+            if point.name not in kept_dense:
                 write_atomic(bundle, path.read_bytes())
         rows.append({**row, "command": command})
     text = io.StringIO()
@@ -145,9 +142,19 @@ def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:
-    """The workbench of a study's dense checkpoint; UserError where that was not trained yet."""
-    dense = need_dense(config, corpus).load()
-    return Workbench.of(config, corpus, dense)
+    """The workbench of the study's own dense checkpoint; UserError where that was not trained
+    yet."""
+    return Workbench.of(config, corpus, need_dense(config, corpus).load())
+
+
+def workbench_of(config: StudyConfig, corpus: Corpus, measured: Measurement) -> Workbench:
+    """The workbench of the dense checkpoint that a measurement started from, or else of the study's
+    own; UserError where that was not trained yet."""
+    for name in config.models:
+        dense = find_dense(config.of(name), corpus)
+        if dense and _sha256(dense.path) == measured.provenance.get("dense"):
+            return Workbench.of(config, corpus, dense.load())
+    return workbench(config, corpus)
 
 
 def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
@@ -161,13 +168,32 @@ def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
     return recipe
 
 
-def _published_dense(dense: DenseCheckpoint, folder: Path) -> Path:
-    """Where the dense model is published: with another study beside this one, or here."""
-    for record in sorted(folder.parent.glob("*/dense.json")):
+def _publish_dense(config: StudyConfig, corpus: Corpus, folder: Path) -> dict[str, Path]:
+    """Where each dense model is published, written where it was not: by the name under which it
+    was measured."""
+    kept = {}
+    for name in config.dense_names:
+        dense = need_dense(config.of(name), corpus)
+        measured = DENSE_BASELINE if name == OWN else name
+        stem = DENSE_BASELINE if name == OWN else f"{DENSE_BASELINE}_{name}"
+        kept[measured] = _published_dense(dense, folder / f"{stem}.lmb")
+        if kept[measured].parent == folder:
+            write_atomic(kept[measured], dense.path.read_bytes())
+            write_json(kept[measured].with_suffix(".json"), dense.record)
+    return kept
+
+
+def _published_dense(dense: DenseCheckpoint, path: Path) -> Path:
+    """Where the dense model is published: with another study beside this one, or at the path."""
+    for record in sorted(path.parent.parent.glob("*/dense*.json")):
         same = json.loads(record.read_text()).get("key") == dense.record["key"]
-        if same and record.parent != folder and record.with_suffix(".lmb").exists():
+        if same and record.parent != path.parent and record.with_suffix(".lmb").exists():
             return record.with_suffix(".lmb")
-    return folder / "dense.lmb"
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def _bundle(
@@ -179,10 +205,11 @@ def _bundle(
     """
     path = config.folder / "bundles" / f"{measured.key}.lmb"
     published = PUBLISHED / config.study
-    for known in (path, published / "bundles" / f"{name}.lmb", published / "dense.lmb"):
-        if known.exists() and sha256(known.read_bytes()).hexdigest() == measured.sha256:
+    dense = sorted(published.glob("dense*.lmb"))
+    for known in (path, published / "bundles" / f"{name}.lmb", *dense):
+        if known.exists() and _sha256(known) == measured.sha256:
             return known, measured
-    bench = workbench(config, corpus)
+    bench = workbench_of(config, corpus, measured)
     recipe = stored_recipe(bench, name, measured)
     with training_bar(f"making {name} again") as observe:
         return path, bench.measure(recipe, observe)

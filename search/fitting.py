@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from lmcore.bundle import packed_size
 from lmcore.recipe import Recipe
 from lmcore.training import Observer
-from search.space import Space
+from search.model_space import ModelSpace
 from search.trial import Workbench
 
 AIM = 0.97  # of the limit, untrained: training makes some files a little larger
@@ -41,7 +41,7 @@ class Fitter:
     files, once for each parameter; `ends` knows those that were looked at.
     """
 
-    def __init__(self, space: Space, bench: Workbench, max_size_bytes: int) -> None:
+    def __init__(self, space: ModelSpace, bench: Workbench, max_size_bytes: int) -> None:
         self.space, self.bench, self.max_size_bytes = space, bench, max_size_bytes
         self.ends: dict[str, float | None] = {}  # None where it makes no difference
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from lmcore.bundle import packed_size
 from lmcore.corpus import Vocabulary
-from lmcore.recipe import Recipe
 from search.config import StudyConfig
+from search.model_space import ModelSpace
 from search.recipe_text import recipe_lines
-from search.space import Space
+from search.space import Proposal, Space
+from search.study import space_of
 from search.tables import aligned
 from search.units import format_size
 
@@ -72,18 +73,19 @@ class Overview:
 
 def overview(config: StudyConfig, vocabulary: Vocabulary) -> Overview:
     """What the space of the settings is; no model needs to be trained for it."""
-    space = Space(config.space, config.model, len(vocabulary))
+    space = space_of(config, len(vocabulary))
     asked = [
         Asked(name, parameter.plain(), _cases(space, name))
         for name, parameter in space.parameters.items()
     ]
 
-    def size(recipe: Recipe) -> int:
-        return packed_size(recipe, config.model, vocabulary)
+    def size(proposal: Proposal) -> int:
+        model = space.models[proposal.dense].model
+        return packed_size(proposal.recipe, model, vocabulary)
 
     def corner(sign: int) -> SizedCorner:
-        parameters, recipe = space.smallest(lambda recipe: sign * size(recipe))
-        return SizedCorner(size(recipe), parameters, recipe.plain())
+        parameters, proposal = space.smallest(lambda proposal: sign * size(proposal))
+        return SizedCorner(size(proposal), parameters, proposal.recipe.plain())
 
     return Overview(config.name, asked, smallest=corner(1), largest=corner(-1))
 
@@ -97,12 +99,23 @@ def _corner_document(corner: SizedCorner) -> dict[str, Any]:
 
 
 def _cases(space: Space, name: str) -> list[list[str]]:
-    """When a trial is asked for the parameter; a case that is part of another is left out.
+    """When a trial is asked for the parameter; a case that another covers is left out.
 
     As in [["all.structure = svd", "there is lstm.0.projection"]].
     """
+    if name == "dense":
+        return [[]]
+    found = {dense: _cases_of(one, name) for dense, one in space.models.items()}
+    first, *others = found.values()
+    if all(cases == first for cases in others):
+        return first
+    return [[f"dense = {dense}", *case] for dense, cases in found.items() for case in cases]
+
+
+def _cases_of(space: ModelSpace, name: str) -> list[list[str]]:
+    """The same for one dense model."""
     found = []
-    for place in space.places[name]:
+    for place in space.places.get(name, ()):
         if place.site is None or place.site in space.possible_sites:
             made = [] if place.site in (None, *space.certain_sites) else [f"there is {place.site}"]
             found.append(list(dict.fromkeys([*map(str, place.conditions), *made])))

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmcore.recipe import LayerSettings, Recipe, SiteSettings
+from search.model_space import ModelSpace
 from search.sensitivity import BIASES, LAYERS
-from search.space import Space
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Asked:
         return self.settled.setdefault(name, self.values.get(name, value))
 
 
-def parts_of(space: Space) -> list[Part]:
+def parts_of(space: ModelSpace) -> list[Part]:
     """The parts of a space: what reshapes the layers first, where anything does.
 
     A parameter that alone binds together what would be several parts is in none of them.
@@ -100,7 +100,7 @@ def _joined(places: Mapping[str, frozenset[str]]) -> list[list[str]]:
     return [sorted(group, key=order.index) for group in groups]
 
 
-def settings_of(space: Space, part: Part, most: int) -> list[dict[str, Any]]:
+def settings_of(space: ModelSpace, part: Part, most: int) -> list[dict[str, Any]]:
     """Up to `most` settings of the part's parameters: all options of its choices in turn (more
     than `most`, where they are more), its ranges by a Halton sequence."""
     options = list(_options(space, part, {}))
@@ -121,7 +121,7 @@ def settings_of(space: Space, part: Part, most: int) -> list[dict[str, Any]]:
     return found
 
 
-def alone(space: Space, part: Part | None, values: Mapping[str, Any], base: Recipe) -> Recipe:
+def alone(space: ModelSpace, part: Part | None, values: Mapping[str, Any], base: Recipe) -> Recipe:
     """`base` with what the values make of the part; of nothing, what is the same in every recipe
     of the space and no part's."""
     asked = space.suggest(_Asked(values))
@@ -147,11 +147,11 @@ def _plain(recipe: Recipe) -> SiteSettings:
     return SiteSettings(bits=next(iter(recipe.sites.values())).bits)
 
 
-def _sites(space: Space) -> list[str]:
+def _sites(space: ModelSpace) -> list[str]:
     return list(space.model.site_shapes(space.words))
 
 
-def _options(space: Space, part: Part, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _options(space: ModelSpace, part: Part, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All that the part's choices can come to, together."""
     asked = _Asked(values)
     space.suggest(asked)
@@ -163,7 +163,7 @@ def _options(space: Space, part: Part, values: dict[str, Any]) -> Iterator[dict[
         yield from _options(space, part, {**values, left[0]: option})
 
 
-def _places(space: Space) -> dict[str, set[str]]:
+def _places(space: ModelSpace) -> dict[str, set[str]]:
     """Parameter -> the places of a recipe that change with it, of all that the space asks for."""
     found: dict[str, set[str]] = {}
     waiting: list[dict[str, Any]] = [{}]

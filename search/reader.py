@@ -8,6 +8,7 @@ from typing import Any
 
 from lmcore.errors import UserError
 from search.template import (
+    LEFT_OUT,
     Answers,
     Condition,
     Conditional,
@@ -27,22 +28,25 @@ Sizes = Mapping[str, Callable[[Answers], int]]  # what ranges can be shares of
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads a part of a template. `site` is what the parameters of a site's settings begin with,
-    None outside of sites; `layers` are the sizes that belong to each layer, where a setting can
-    be a list of one value a layer.
+    """Reads a part of a template, for the dense model of that name among `names`.
 
+    `site` is what the parameters of a site's settings begin with, None outside of sites; `layers`
+    are the sizes that belong to each layer, where a setting can be a list of one value a layer.
     Raises UserError for a range, a choice or a condition that is none.
     """
 
     sizes: Sizes
+    dense: str
+    names: tuple[str, ...]
     site: str | None = None
     layers: tuple[Sizes, ...] = ()
 
     def read(self, value: Any, path: str) -> Node:
         """The nodes of `value`; its parameters are called as `path` where no tie names them."""
         if isinstance(value, list):
-            nodes = [self.read(inner, f"{path}.{index}") for index, inner in enumerate(value)]
-            return Listed(tuple(_kept(node) for node in nodes))
+            paths = [f"{path}.{index}" for index in range(len(value))]
+            nodes = (self.read(inner, path) for inner, path in zip(value, paths, strict=True))
+            return Listed(tuple(map(_kept, nodes, paths)))
         if not isinstance(value, Mapping):
             return Fixed(value)
         if "when" in value or "otherwise" in value:
@@ -58,23 +62,29 @@ class Reader:
                 return self._options(value[kind], name, kind)
         return Mapped({key: self.read(inner, f"{path}.{key}") for key, inner in value.items()})
 
-    def _conditional(self, value: Mapping[str, Any], path: str) -> Conditional:
+    def _conditional(self, value: Mapping[str, Any], path: str) -> Node:
         wanted = value.get("when")
         if not isinstance(wanted, Mapping) or not wanted:
             raise UserError(f"space.{path}.when: got {wanted!r}; it takes values by parameter")
         rest = {key: inner for key, inner in value.items() if key not in ("when", "otherwise")}
         if not rest:
             raise UserError(f"space.{path}: beside `when` there is nothing that it is for")
-        otherwise = None
+        values = {
+            self._parameter(str(name), path): tuple(of) if isinstance(of, list) else (of,)
+            for name, of in wanted.items()
+        }
+        for name in (dense := values.pop("dense", (self.dense,))):
+            if name not in self.names:
+                raise UserError(
+                    f"space.{path}.when.dense: got {name!r}; it is one of {list(self.names)}"
+                )
+        otherwise: Node = Fixed(LEFT_OUT)
         if "otherwise" in value:
             otherwise = self.read(value["otherwise"], f"{path}.otherwise")
-        condition = Condition(
-            {
-                self._parameter(str(name), path): tuple(of) if isinstance(of, list) else (of,)
-                for name, of in wanted.items()
-            }
-        )
-        return Conditional(path, condition, self.read(rest, path), otherwise)
+        if self.dense not in dense:
+            return otherwise
+        node = self.read(rest, path)
+        return Conditional(path, Condition(values), node, otherwise) if values else node
 
     def _parameter(self, name: str, path: str) -> str:
         """A parameter's name in full; one that begins with a dot is of the same site."""
@@ -116,18 +126,18 @@ class Reader:
             raise UserError(f"space.{name}: got {lists[0]!r}; an option is a value or settings")
         if len(set(labels)) < len(labels):
             raise UserError(f"space.{name}: its options {labels} are not all different")
-        pairs = zip(options, labels, strict=True)
-        nodes = tuple(_kept(self.read(one, f"{name}.{label}")) for one, label in pairs)
-        return Options(name, tuple(labels), nodes, kind == "ordered")
+        paths = [f"{name}.{label}" for label in labels]
+        nodes = (self.read(one, path) for one, path in zip(options, paths, strict=True))
+        return Options(name, tuple(labels), tuple(map(_kept, nodes, paths)), kind == "ordered")
 
 
-def _kept(node: Node) -> Node:
+def _kept(node: Node, path: str) -> Node:
     """The node. Raises UserError for one that is left out under a condition, where it cannot be."""
-    last: Node | None = node
+    last = node
     while isinstance(last, Conditional):
-        if last.otherwise is None:
-            raise UserError(f"space.{last.path}: with `when`, it takes an `otherwise` here")
         last = last.otherwise
+    if last == Fixed(LEFT_OUT):
+        raise UserError(f"space.{path}: with `when`, it takes an `otherwise` here")
     return node
 
 

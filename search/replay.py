@@ -9,7 +9,7 @@ from typing import Any
 
 from lmcore.corpus import Corpus
 from search.config import ReplayConfig
-from search.export import stored_recipe, workbench
+from search.export import stored_recipe, workbench_of
 from search.results import Results
 from search.terminal import training_bar
 from search.trial import Measurement, provenance
@@ -70,7 +70,7 @@ def replay(config: ReplayConfig, corpus: Corpus, results: Results) -> Replay:
     """Measure a trial's recipe anew, in a folder of its own. Raises UserError for no such trial."""
     name = str(config.trial)
     stored = results.measured(name)
-    bench = workbench(config, corpus)
+    bench = workbench_of(config, corpus, stored)
     recipe = stored_recipe(bench, name, stored)
     with (
         tempfile.TemporaryDirectory(prefix="lmpareto-") as folder,

@@ -30,76 +30,76 @@ a layer, `foreach: kind` among those of a kind (input, recurrent); the layer or 
 to the pattern, or to the tie. `of` makes a range a share, and the setting a whole number from 1
 on: of a site's `rank` (the largest that it can have), `rows` or `columns`, of a layer's `units`
 or of the `embedding`'s width.
+
+    dense: {choice: [own, wide]}
+
+chooses among dense models: the study's own, and those that `models` has by name. It is asked for
+first; all else is asked for as that model has layers and sites, each parameter with the same range
+for all of them. `when: {dense: wide}` is for what only one can have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from lmcore.errors import UserError
 from lmcore.model import ModelSettings
-from lmcore.recipe import LayerSettings, Recipe, resolve
-from lmcore.settings import parse
+from lmcore.recipe import Recipe
 from search.answers import Given, Suggested, Suggester
-from search.corners import corners, smallest
-from search.reader import Reader, Sizes
-from search.template import (
-    LEFT_OUT,
-    Answerer,
-    Answers,
-    Conditional,
-    Mapped,
-    Node,
-    Options,
-    Parameter,
-    Place,
-    Shapes,
-)
+from search.model_space import ModelSpace, every_site
+from search.reader import Reader
+from search.template import Answerer, Fixed, Options, Parameter
 
-EACH = ("layer", "kind")  # what the settings of sites can be shared by: the parts of their names
+OWN = "own"  # the study's own dense model, beside those of `models`
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a trial is to measure: a resolved recipe of the dense model of that name."""
+
+    dense: str
+    recipe: Recipe
 
 
 class Space:
-    """What a study samples from, for one model and vocabulary size.
+    """What a study samples from, for one vocabulary size and one or more dense models.
 
-    `parameters` are what trials are asked for, by name, `places` where; `corners` are recipes that
-    together have both ends of every range, every option, and every condition held and not held.
-    Some sites are `possible`, those that the model has whatever is sampled are `certain`. Raises
-    UserError where a range is wrong or where a corner is no recipe.
+    `models` are the space for each dense model, `parameters` what trials are asked for, by name;
+    `corners` are proposals that together have both ends of every range, every option, and every
+    condition held and not held. Raises UserError where a range is wrong or a corner is no recipe.
     """
 
-    def __init__(self, template: Mapping[str, Any], model: ModelSettings, words: int) -> None:
-        self.model, self.words = model, words
-        patterns = template.get("sites", {})
-        widths = tuple(units + 1 for units in model.units)  # another, so that there is each site
-        every = model.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
-        sites = {**model.site_shapes(words), **every.site_shapes(words)}
-        _check_patterns(patterns, sites)
-        reader = _reader(model)
-        self.layers = reader.read(template.get("layers", {}), "layers")
-        self.sites = {
-            site: _read_site(site, pattern, patterns[pattern])
-            for site in sites
-            if (pattern := _pattern_of(patterns, site)) is not None
-        }
-        rest = {k: value for k, value in template.items() if k not in ("layers", "sites")}
-        self.rest = Mapped({name: reader.read(value, name) for name, value in rest.items()})
-        self.places: dict[str, list[Place]] = {}
-        branches = []
-        for place in self._walk():
-            if isinstance(place.node, Parameter):
-                self.places.setdefault(place.node.name, []).append(place)
-            elif isinstance(place.node, Conditional):
-                branches.append(place)
-        named = {name: _parameter(name, places) for name, places in self.places.items()}
-        self._found = corners(self._run, self.places, branches)
-        self.corners = [recipe for _, recipe in self._found]
-        asked = {name for answers, _ in self._found for name in answers.known}
-        self.parameters = {name: one for name, one in named.items() if name in asked}
-        found = [set(answers.sites) for answers, _ in self._found]
-        self.possible_sites, self.certain_sites = set.union(*found), set.intersection(*found)
+    def __init__(
+        self,
+        template: Mapping[str, Any],
+        model: ModelSettings,
+        words: int,
+        models: Mapping[str, ModelSettings] | None = None,
+    ) -> None:
+        known = {OWN: model, **(models or {})}
+        rest = {name: value for name, value in template.items() if name != "dense"}
+        self.dense, names = _dense(template.get("dense", OWN), known)
+        _check_patterns(
+            template.get("sites", {}),
+            dict.fromkeys(site for name in names for site in every_site(known[name], words)),
+        )
+        self.models: dict[str, ModelSpace] = {}
+        for name in names:
+            with _saying(name, names):
+                self.models[name] = ModelSpace(rest, name, names, known[name], words)
+        every = list(self.models.values())
+        named = {name: self._parameter(name) for one in every for name in one.places}
+        for name, one in self.models.items():
+            with _saying(name, names):
+                one.explore(named)
+        asked = set.union(*(one.asked for one in every))
+        chosen = {"dense": self.dense} if self.dense else {}
+        self.parameters = chosen | {name: one for name, one in named.items() if name in asked}
+        self.corners = [Proposal(one.dense, recipe) for one in every for _, recipe in one.corners]
 
     @property
     def ordered(self) -> dict[str, int]:
@@ -110,8 +110,17 @@ class Space:
             if isinstance(asked, Options) and asked.ordered
         }
 
-    def suggest(self, trial: Suggester) -> Recipe:
-        """The resolved recipe that the trial's suggestions make."""
+    def own(self) -> ModelSpace:
+        """The space for the study's own dense model; UserError where that is not chosen."""
+        if OWN not in self.models:
+            raise UserError(
+                f"space.dense: the parts of a space are measured alone on the study's own dense "
+                f"model only; it takes a choice with {OWN} in it for that"
+            )
+        return self.models[OWN]
+
+    def suggest(self, trial: Suggester) -> Proposal:
+        """What the trial's suggestions make."""
         return self._run(Suggested(trial))[1]
 
     def start(self, start: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,78 +128,76 @@ class Space:
 
         Raises UserError where they lie outside the space.
         """
-        answers, _ = self._run(Given(start))
-        if unknown := set(start) - set(answers.known):
+        known, _ = self._run(Given(start))
+        if unknown := set(start) - set(known):
             raise UserError(
                 f"start: there is no parameter {', '.join(sorted(unknown))} where the others have "
-                f"these values; there are {', '.join(sorted(answers.known))}"
+                f"these values; there are {', '.join(sorted(known))}"
             )
         lists = {name: self.parameters[name].ends for name in self.ordered if name in start}
         return {**start, **{name: labels.index(start[name]) for name, labels in lists.items()}}
 
-    def smallest(self, size: Callable[[Recipe], int]) -> tuple[dict[str, Any], Recipe]:
-        """The values and the recipe of a corner that no single parameter's other end makes smaller
-        than it is by the given measure."""
-        answers, recipe = smallest(self._run, self.places, self._found, size)
-        return answers.known, recipe
+    def smallest(self, size: Callable[[Proposal], int]) -> tuple[dict[str, Any], Proposal]:
+        """The values of a corner, and what they make, that no single parameter's other end makes
+        smaller than it is by the given measure."""
+        found = []
+        for name, one in self.models.items():
+            answers, recipe = one.smallest(_of(name, size))
+            found.append((self._chosen(name) | answers.known, Proposal(name, recipe)))
+        return min(found, key=lambda corner: size(corner[1]))
 
-    def _walk(self) -> Iterator[Place]:
-        nodes: list[tuple[Node, str | None]] = [(self.layers, None)]
-        nodes += [(node, site) for site, node in self.sites.items()]
-        for top, site in [*nodes, (self.rest, None)]:
-            yield from (Place(node, conditions, site) for node, conditions in top.walk())
+    def _run(self, answerer: Answerer) -> tuple[dict[str, Any], Proposal]:
+        """What a trial is asked for and answers, and what this makes."""
+        name = self.dense.put_to(answerer) if self.dense else next(iter(self.models))
+        answers, recipe = self.models[name].run(answerer)
+        return self._chosen(name) | answers.known, Proposal(name, recipe)
 
-    def _run(self, answerer: Answerer) -> tuple[Answers, Recipe]:
-        """What a trial is asked for and answers, and the resolved recipe that this makes."""
-        answers = Answers(answerer, self.places, self._sites)
-        layers = self._layers(answers)
-        sites = {
-            site: value
-            for site in answers.sites
-            if site in self.sites and (value := self.sites[site].fill(answers)) is not LEFT_OUT
-        }
-        data = {"layers": layers, "sites": sites, **self.rest.fill(answers)}
-        return answers, resolve(parse(Recipe, data, "space"), self.model, self.words)
+    def _chosen(self, name: str) -> dict[str, Any]:
+        return {"dense": name} if self.dense else {}
 
-    def _layers(self, answers: Answers) -> Any:
-        layers = answers.settle("layers", lambda: self.layers.fill(answers))
-        return {} if layers is LEFT_OUT else layers
-
-    def _sites(self, answers: Answers) -> Shapes:
-        """The sites that the model has after the layers."""
-        layers = parse(LayerSettings, self._layers(answers), "space.layers")
-        return layers.canonical(self.model, self.words).site_shapes(self.model, self.words)
-
-
-def _reader(model: ModelSettings) -> Reader:
-    """Reads what stands beside the sites."""
-    layers: tuple[Sizes, ...] = tuple({"units": _always(units)} for units in model.units)
-    sizes: Sizes = {"embedding": _always(model.embedding)}
-    return Reader(sizes if len(set(model.units)) > 1 else {**sizes, **layers[0]}, layers=layers)
+    def _parameter(self, name: str) -> Parameter:
+        """The parameter of that name. Raises UserError where it stands for two."""
+        if name == "dense":
+            raise UserError("space.dense: this name belongs to the choice among dense models")
+        places = (place for one in self.models.values() for place in one.places.get(name, ()))
+        first, *others = (place.parameter for place in places)
+        for other in others:
+            if other != first:
+                raise UserError(
+                    f"space.{name}: stands for {first.plain()} and for {other.plain()}; "
+                    f"a name has one range"
+                )
+        return first
 
 
-def _always(size: int) -> Callable[[Answers], int]:
-    return lambda answers: size
+def _of(dense: str, size: Callable[[Proposal], int]) -> Callable[[Recipe], int]:
+    return lambda recipe: size(Proposal(dense, recipe))
 
 
-def _read_site(site: str, pattern: str, value: Mapping[str, Any]) -> Node:
-    """The settings of a site that the pattern gives it."""
-    name, each = str(value.get("tie", site)), value.get("foreach")
-    if each is not None:
-        if each not in EACH:
-            raise UserError(
-                f"space.sites.{pattern}.foreach: got {each!r}; it is one of {', '.join(EACH)}"
-            )
-        parts = site.split(".")  # CELL.LAYER.KIND, or a site that is no layer's
-        group = parts[EACH.index(each) + 1] if len(parts) == 3 else site
-        name = f"{value.get('tie', pattern)}.{group}"
-    sizes: Sizes = {
-        "rank": lambda answers: min(answers.sites[site]),
-        "rows": lambda answers: answers.sites[site][0],
-        "columns": lambda answers: answers.sites[site][1],
-    }
-    rest = {name: inner for name, inner in value.items() if name not in ("tie", "foreach")}
-    return Reader(sizes, site=name).read(rest, name)
+@contextmanager
+def _saying(name: str, names: list[str]) -> Iterator[None]:
+    """Says of which dense model an error is, where there are several."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"dense {name}: {error}" if len(names) > 1 else str(error)) from None
+
+
+def _dense(given: Any, known: Mapping[str, ModelSettings]) -> tuple[Options | None, list[str]]:
+    """The choice among dense models, None for one alone, and all that can be chosen.
+
+    Raises UserError for what is no dense model, and for one that is never chosen.
+    """
+    read = Reader({}, OWN, (OWN,)).read(given, "dense")
+    names = list(read.labels if isinstance(read, Options) else [getattr(read, "value", given)])
+    tied = isinstance(read, Options) and read.name != "dense"
+    if tied or not isinstance(read, Options | Fixed) or any(name not in known for name in names):
+        raise UserError(
+            f"space.dense: got {given!r}; it takes one of {', '.join(known)}, or a choice of them"
+        )
+    if unused := [name for name in known if name not in (OWN, *names)]:
+        raise UserError(f"models.{unused[0]}: space.dense does not name it")
+    return read if isinstance(read, Options) else None, names
 
 
 def _check_patterns(patterns: Any, sites: Iterable[str]) -> None:
@@ -204,24 +211,3 @@ def _check_patterns(patterns: Any, sites: Iterable[str]) -> None:
             raise UserError(
                 f"space.sites.{pattern}: matches no site; the sites are {', '.join(sites)}"
             )
-
-
-def _parameter(name: str, places: list[Place]) -> Parameter:
-    """The parameter of that name. Raises UserError where it stands for two."""
-    first, *others = (place.node for place in places)
-    assert isinstance(first, Parameter)
-    for other in others:
-        assert isinstance(other, Parameter)
-        if other != first:
-            raise UserError(
-                f"space.{name}: stands for {first.plain()} and for {other.plain()}; "
-                f"a tie has one range"
-            )
-    return first
-
-
-def _pattern_of(patterns: Mapping[str, Any], site: str) -> str | None:
-    """The site's part of the template, by the precedence of recipes."""
-    if site in patterns:
-        return site
-    return next((pattern for pattern in patterns if fnmatchcase(site, pattern)), None)

@@ -25,27 +25,34 @@ from search.store import Store
 
 ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate
 PRIOR = "lmpareto_prior"  # the study's attribute that says what was enqueued of a prior
-DENSE_BASELINE = "dense"
 
 
 def identity(config: StudyConfig, corpus: Corpus) -> dict[str, Any]:
     """What a study may not change once it has begun."""
+    models = {name: one.plain() for name, one in config.models.items()}
     return {
         "corpus": corpus.key,
         "model": config.model.plain(),
         "training": config.training.plain(),
+        **({"models": models} if models else {}),  # came later
         "space": config.space,
         "seed": config.seed,
     }
 
 
+def space_of(config: StudyConfig, words: int) -> Space:
+    """The space of the settings, for a vocabulary of so many words."""
+    models = {name: one.model for name, one in config.models.items()}
+    return Space(config.space, config.model, words, models)
+
+
 def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
     """The study of the config, made where it does not exist.
 
-    Ordered lists in its space may have grown at their ends since it was begun. Raises UserError
-    where anything else changed.
+    Since it was begun, ordered lists in its space may have grown at their ends, and dense models
+    have come. Raises UserError where anything else changed.
     """
-    space = Space(config.space, config.model, len(corpus.vocabulary))
+    space = space_of(config, len(corpus.vocabulary))
     study = optuna.create_study(
         storage=store.optuna,
         study_name=config.study,
@@ -54,6 +61,8 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
     )
     wanted = identity(config, corpus)
     begun = study.user_attrs.get(ATTRIBUTE)
+    if begun and "models" in wanted:
+        begun = {"models": {}, **begun}
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])
         for parameters in map(space.start, config.start):
@@ -64,7 +73,7 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
             f"study {config.study} was begun with other settings: {'; '.join(changed[:3])}. "
             f"Start one of another name with these: name={config.study}_2"
         )
-    elif begun != wanted:  # ordered lists have grown
+    elif begun != wanted:  # ordered lists have grown, and with them the dense models perhaps
         store.widen(config.study, space.ordered)
         study.set_user_attr(ATTRIBUTE, wanted)
     return study
@@ -137,9 +146,10 @@ def complete_keys(study: optuna.Study) -> dict[int, str]:
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """What changed, but for ordered lists of the space that begin as they did."""
+    """What changed, but for ordered lists of the space that begin as they did, and dense models
+    that have come: the space has to name them."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in sorted({*old, *new}):
+        for name in sorted(old if path == "models" else {*old, *new}):
             yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
     elif isinstance(old, list) and isinstance(new, list) and _begins_as(old, new, path):
         for index, (before, now) in enumerate(zip(old, new, strict=False)):

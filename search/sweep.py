@@ -18,15 +18,15 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
 from lmcore.settings import parse
 from lmcore.training import check_text
-from search.config import SweepConfig
-from search.dense import DenseCheckpoint, find_dense, train_dense
+from search.config import DENSE_BASELINE, SweepConfig
+from search.dense import DenseCheckpoint, DenseCheckpoints, find_dense, train_dense
 from search.effects import measure_effects
 from search.outage import Patience
 from search.sensitivity import Sensitivity
 from search.slots import Ended, Holding, Slots, worker_name
-from search.space import Space
+from search.space import OWN
 from search.store import Store
-from search.study import DENSE_BASELINE, PRIOR, attribute, create, sampler
+from search.study import PRIOR, attribute, create, sampler, space_of
 from search.terminal import interruptible, training_bar
 from search.trial import Workbench
 from search.worker import work
@@ -44,19 +44,27 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
     """
     _check(config, corpus)
     study = create(config, store, corpus)
-    dense = find_dense(config, corpus)
-    if dense is None:
-        with training_bar(f"dense model of {config.study}") as observe:
-            dense = train_dense(config, corpus, observe)
-    known = store.baselines(config.study)
-    missing = [name for name in (DENSE_BASELINE, *config.baselines) if name not in known]
+    dense = {name: _dense(config, name, corpus) for name in config.dense_names}
+    known, names = store.baselines(config.study), (*config.models, *config.baselines)
+    missing = [name for name in (DENSE_BASELINE, *names) if name not in known]
     slots = Slots(store.engine, config.study, config.trials, config.storage.lease)
     slots.provide(missing, ended_trials(study))
     if isinstance(config.prior, Sensitivity):
-        _begin_with(config, config.prior, corpus, store, study, dense)
+        _begin_with(config, config.prior, corpus, store, study, dense[OWN])
     if config.workers and slots.open():
         _Crew(config, slots, dense, config.deadline).run()
     return study
+
+
+def _dense(config: SweepConfig, name: str, corpus: Corpus) -> DenseCheckpoint:
+    """The checkpoint of that name, trained where it is not at hand."""
+    one = config.of(name)
+    known = find_dense(one, corpus)
+    if known is not None:
+        return known
+    title = "" if name == OWN else f" {name}"
+    with training_bar(f"dense model{title} of {config.study}") as observe:
+        return train_dense(one, corpus, observe)
 
 
 def _begin_with(
@@ -67,16 +75,17 @@ def _begin_with(
     study: optuna.Study,
     dense: DenseCheckpoint,
 ) -> None:
-    """Enqueue what the prior chooses, once."""
+    """Enqueue what the prior chooses of the study's own dense model, once."""
     if PRIOR in study.user_attrs:
         return
+    space = space_of(config, len(corpus.vocabulary))
     effects = store.effects(config.study)
     if effects is None:
-        space = Space(config.space, config.model, len(corpus.vocabulary))
         bench = Workbench.of(config, corpus, dense.load())
-        effects = measure_effects(config.study, space, bench, store, prior.settings)
+        effects = measure_effects(config.study, space.own(), bench, store, prior.settings)
+    own = space.start({"dense": OWN} if space.dense else {})
     for parameters in prior.chosen(effects.front, config.limits.max_size_bytes):
-        study.enqueue_trial(parameters, skip_if_exists=True)
+        study.enqueue_trial({**own, **parameters}, skip_if_exists=True)
     study.set_user_attr(PRIOR, prior.plain())
 
 
@@ -89,10 +98,14 @@ def ended_trials(study: optuna.Study) -> list[int]:
 def _check(config: SweepConfig, corpus: Corpus) -> None:
     """Raises UserError for any setting that a trial or a baseline would stumble over."""
     words = len(corpus.vocabulary)
-    space = Space(config.space, config.model, words)
-    for recipe in space.corners:
-        _check_trainings(recipe, corpus, "space")
+    space = space_of(config, words)
+    if isinstance(config.prior, Sensitivity):
+        space.own()
+    for corner in space.corners:
+        _check_trainings(corner.recipe, corpus, "space")
     check_text(config.training, len(corpus.train), "training")
+    for name, one in config.models.items():
+        check_text(one.training, len(corpus.train), f"models.{name}.training")
     for parameters in config.start:
         space.start(parameters)
     for name, data in config.baselines.items():
@@ -123,7 +136,7 @@ class _Crew:
     """The workers of a sweep, and the bar over what they do."""
 
     def __init__(
-        self, config: SweepConfig, slots: Slots, dense: DenseCheckpoint, deadline: float | None
+        self, config: SweepConfig, slots: Slots, dense: DenseCheckpoints, deadline: float | None
     ) -> None:
         self.config, self.slots, self.dense, self.deadline = config, slots, dense, deadline
         self.context = multiprocessing.get_context("spawn")

@@ -53,6 +53,11 @@ class Place:
     conditions: Conditions
     site: str | None
 
+    @property
+    def parameter(self) -> Parameter:
+        assert isinstance(self.node, Parameter), "it is a branch"
+        return self.node
+
 
 class Answerer(Protocol):
     """Who says what a parameter is to be: a number between, or an option's label."""
@@ -97,8 +102,7 @@ class Answers:
     def _find(self, name: str) -> None:
         for place in self.places.get(name, ()):
             if self.comes_to(place):
-                assert isinstance(place.node, Parameter)
-                self.ask(place.node)
+                self.ask(place.parameter)
                 return
 
     def comes_to(self, place: Place) -> bool:
@@ -172,22 +176,19 @@ class Listed(Node):
 
 @dataclass(frozen=True)
 class Conditional(Node):
-    """A node where a condition holds, otherwise another or none. `path` is where it stands."""
+    """A node where a condition holds, otherwise another. `path` is where it stands."""
 
     path: str
     condition: Condition
     node: Node
-    otherwise: Node | None
+    otherwise: Node
 
     def fill(self, answers: Answers) -> Any:
-        if answers.holds(self.condition):
-            return self.node.fill(answers)
-        return LEFT_OUT if self.otherwise is None else self.otherwise.fill(answers)
+        return (self.node if answers.holds(self.condition) else self.otherwise).fill(answers)
 
     def below(self) -> Iterator[tuple[Node, Conditions]]:
         yield self.node, (self.condition,)
-        if self.otherwise is not None:
-            yield self.otherwise, (self.condition.opposite,)
+        yield self.otherwise, (self.condition.opposite,)
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from lmcore.settings import parse
 from lmcore.training import DivergedError, TrainingRecord
 from search.alive import alive, is_dead
 from search.config import WorkConfig
-from search.dense import DENSE, DenseCheckpoint
+from search.dense import DENSE, DenseCheckpoints
 from search.fidelity import Look
 from search.fitting import Fitted, Fitter
 from search.outage import AWAY, Patience
 from search.slots import Slot, Slots
-from search.space import Space
+from search.space import OWN
 from search.store import Store
-from search.study import ATTRIBUTE, DENSE_BASELINE, attribute, find, sampler
+from search.study import ATTRIBUTE, attribute, find, sampler, space_of
 from search.terminal import interruptible, quiet_optuna
 from search.trial import Measurement, Workbench
 from search.units import format_size
@@ -47,7 +47,7 @@ class LostError(Exception):
 
 
 def work(
-    config: WorkConfig, index: int, name: str, dense: DenseCheckpoint, deadline: float | None
+    config: WorkConfig, index: int, name: str, dense: DenseCheckpoints, deadline: float | None
 ) -> None:
     """The main function of a worker's process; ends it with 1 for a person's error."""
     quiet_optuna()
@@ -99,20 +99,18 @@ class Worker:
         config: WorkConfig,
         index: int,
         name: str,
-        dense: DenseCheckpoint,
+        dense: DenseCheckpoints,
         stop: threading.Event,
         deadline: float | None = None,
     ) -> None:
         self.config, self.name, self.stop, self.deadline = config, name, stop, deadline
-        corpus = load_corpus(config.corpus, config.folder)
-        self.words = len(corpus.vocabulary)
-        self.space = Space(config.space, config.model, self.words)
-        self.bench = Workbench.of(config, corpus, dense.load())
-        self.dense = dense.size_bytes, dense.valid_perplexity
+        self.corpus = load_corpus(config.corpus, config.folder)
+        self.words = len(self.corpus.vocabulary)
+        self.space = space_of(config, self.words)
         self.limits = config.limits
-        self.fitter = None
-        if self.limits.max_size_bytes is not None:
-            self.fitter = Fitter(self.space, self.bench, self.limits.max_size_bytes)
+        self.dense, self.benches = dense, dict[str, Workbench]()
+        self.fitters: dict[str, Fitter] = {}
+        self._start_from(OWN)
         self.patiently = Patience(config.storage.lease, config.storage.shown)
         self.store = self.patiently(Store, config.storage)
         self.study = self.patiently(find, config, self.store)
@@ -151,6 +149,16 @@ class Worker:
         for number in self._orphans():
             self._tell(number, None)
 
+    def _start_from(self, dense: str) -> None:
+        """Make `bench` that of a dense model, which is loaded when it is first needed."""
+        if dense not in self.benches:
+            loaded = self.dense[dense].load()
+            self.benches[dense] = Workbench.of(self.config, self.corpus, loaded)
+            most, space = self.limits.max_size_bytes, self.space.models.get(dense)
+            if most is not None and space:
+                self.fitters[dense] = Fitter(space, self.benches[dense], most)
+        self.bench = self.benches[dense]
+
     def _take(self, slot: Slot) -> None:
         self.lease = Lease(self.slots, slot, self.name)
         try:
@@ -168,10 +176,12 @@ class Worker:
     # --- a baseline ----------------------------------------------------------------------------
 
     def _baseline(self, slot: Slot) -> str:
+        dense = slot.name if slot.name in self.config.models else OWN
         recipe = DENSE
-        if slot.name != DENSE_BASELINE:
+        if slot.name in self.config.baselines:
             recipe = parse(Recipe, self.config.baselines[slot.name], f"baselines.{slot.name}")
-        measured, failure = self._measured(resolve(recipe, self.config.model, self.words))
+        self._start_from(dense)
+        measured, failure = self._measured(resolve(recipe, self.config.of(dense).model, self.words))
         if measured:
             self.patiently(self.store.keep_baseline, self.config.study, slot.name, measured.key)
         return _outcome(measured, failure)
@@ -222,9 +232,11 @@ class Worker:
                 return trial
 
     def _fitted(self, trial: optuna.trial.Trial) -> Fitted:
-        if self.fitter:
-            return self.fitter.fit(trial, self._observe)
-        return Fitted(self.space.suggest(trial), fits=True)
+        proposal = self.space.suggest(trial)
+        self._start_from(proposal.dense)
+        if fitter := self.fitters.get(proposal.dense):
+            return fitter.fit(trial, self._observe)
+        return Fitted(proposal.recipe, fits=True)
 
     def _repeats(self, trial: optuna.trial.Trial, recipe: Recipe) -> bool:
         """Whether an earlier trial had the recipe: then this one is told what that one came to."""
@@ -294,7 +306,8 @@ class Worker:
             return False
         looks = self.store.looks(self.config.study)
         mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
-        return self.config.fidelity.goes_on(mine, looks, self.dense)
+        own = self.dense[OWN]
+        return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
 
     def _tell(self, number: int, values: list[float] | None) -> None:
         if not self._row(number).state.is_finished():  # by an attempt whose answer was lost

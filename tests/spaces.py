@@ -36,7 +36,7 @@ def asked(of: Space, trials: int = 1) -> list[tuple[dict[str, Any], Recipe]]:
     found = []
     for _ in range(trials):
         trial = study.ask()
-        recipe = of.suggest(trial)
+        recipe = of.suggest(trial).recipe
         found.append((dict(trial.params), recipe))
     return found
 

@@ -21,6 +21,7 @@ from lmcore.settings import parse
 from search.config import SweepConfig
 from search.dense import DenseCheckpoint, find_dense, train_dense
 from search.slots import Ended, Slots, worker_name
+from search.space import OWN
 from search.store import Store
 from search.study import create
 from search.sweep import ended_trials
@@ -300,11 +301,14 @@ def sweep_here(config: SweepConfig, slots: int | None = None) -> Sweep:
     corpus = load_corpus(config.corpus, config.folder)
     store = Store(config.storage)
     study = create(config, store, corpus)
-    dense = find_dense(config, corpus) or train_dense(config, corpus)
+    models = {name: config.of(name) for name in config.dense_names}
+    dense = {
+        name: find_dense(one, corpus) or train_dense(one, corpus) for name, one in models.items()
+    }
     ended = ended_trials(study)
     if slots is not None:
         config = config.model_copy(update={"trials": len(ended) + slots})
     provided = Slots(store.engine, config.study, config.trials, config.storage.lease)
     provided.provide([], ended)
     Worker(config, 0, worker_name(), dense, threading.Event()).run()
-    return Sweep(config, corpus, store, study, dense, provided.ended())
+    return Sweep(config, corpus, store, study, dense[OWN], provided.ended())

@@ -132,6 +132,34 @@ def test_what_a_study_can_sample_is_shown_without_a_model(studio: Studio, tmp_pa
     run.refused("space.biases", "9")
 
 
+RICH = """\
+layers: {projection: {foreach: layer, low: 0.3, high: 1.0, of: units}}
+sites:
+  "*":
+    foreach: kind
+    tie: all
+    structure: {choice: [dense, {kind: svd, rank: {low: 0.1, high: 0.5, of: rank}}]}
+    sparsity: {low: 0.1, high: 0.9, when: {.structure: dense}}
+finetuning:
+  epochs: {ordered: [0.25, 0.5, 1.0]}
+  optimizer: {choice: [sgd, adam]}
+  rate: 1.0
+  dropout: {kind: sequence, rate: 0.1}
+  clip: {low: 0.1, high: 0.4, when: {finetuning.optimizer: sgd}, otherwise: 0.25}
+"""
+
+
+def test_all_that_the_language_of_spaces_has_may_stand_in_a_file(studio: Studio) -> None:
+    (studio.configs / "space" / "rich.yaml").write_text(RICH)
+    mine = ("--config-dir", str(studio.configs), "study=mine", "space=rich")
+    run = studio.shell("space", *mine, "format=json").ok()
+    cases = {one["name"]: one["cases"] for one in run.document["parameters"]}
+    assert cases["layers.projection.0"] == [[]]
+    assert cases["all.input.structure.svd.rank"] == [["all.input.structure = svd"]]
+    assert cases["all.recurrent.sparsity"] == [["all.recurrent.structure = dense"]]
+    assert cases["finetuning.clip"] == [["finetuning.optimizer = sgd"]]
+
+
 def test_a_space_is_shown_without_a_study(studio: Studio) -> None:
     text = studio.configs / "text.txt"
     run = studio.shell("space", "corpus=text", f"corpus.file={text}", "model=tiny", "space=bits")

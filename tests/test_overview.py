@@ -109,14 +109,14 @@ def test_the_corners_are_the_smallest_and_the_largest_of_all(
     }
     sizes = {}
     for values in itertools.product(*ends.values()):
-        recipe = space.suggest(FixedTrial(dict(zip(ends, values, strict=True))))
+        recipe = space.suggest(FixedTrial(dict(zip(ends, values, strict=True)))).recipe
         sizes[recipe.key] = packed_size(recipe, MODEL, VOCABULARY)
     assert shown.smallest.packed_bytes == min(sizes.values())
     assert shown.largest.packed_bytes == max(sizes.values())
     for corner in (shown.smallest, shown.largest):
         recipe = Recipe.model_validate(corner.recipe)
         assert sizes[recipe.key] == corner.packed_bytes
-        assert space.suggest(FixedTrial(space.start(corner.parameters))) == recipe
+        assert space.suggest(FixedTrial(space.start(corner.parameters))).recipe == recipe
 
 
 def test_the_file_of_a_corner_is_never_larger_than_what_is_shown(

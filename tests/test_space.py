@@ -548,7 +548,7 @@ def test_a_fixed_trial_gives_the_recipe_of_its_values() -> None:
         "finetuning.rate": 2.0,
         "finetuning.batch": 8,
     }
-    recipe = one.suggest(FixedTrial(values))
+    recipe = one.suggest(FixedTrial(values)).recipe
     assert recipe.sites["embedding"].structure.plain() == {"kind": "svd", "rank": 3}
     assert recipe.finetuning
     assert (recipe.finetuning.rate, recipe.finetuning.batch) == (2.0, 8)
@@ -567,9 +567,9 @@ def test_a_width_is_a_range_and_its_sites_are_asked_for_where_they_are() -> None
         FixedTrial({"layers.projection": width, **{f"{s}.bits.step": 1.0 for s in sites}})
         for width, sites in ((16, SITES), (3, [*SITES, "lstm.0.projection", "lstm.1.projection"]))
     )
-    assert one.suggest(wide).layers.projection is None
-    assert tuple(one.suggest(wide).sites) == SITES
-    recipe = one.suggest(narrow)
+    assert one.suggest(wide).recipe.layers.projection is None
+    assert tuple(one.suggest(wide).recipe.sites) == SITES
+    recipe = one.suggest(narrow).recipe
     assert recipe.layers.projection == (3, 3)
     assert set(recipe.sites) == {*SITES, "lstm.0.projection", "lstm.1.projection"}
     assert {site.bits.kind for site in recipe.sites.values()} == {"uniform"}
@@ -636,7 +636,7 @@ def test_an_energy_is_a_range_below_its_rank() -> None:
     one = space(sites={"embedding": {"structure": energy}})
     name = "embedding.structure.rank.energy"
     assert distributions(one) == {name: FloatDistribution(0.5, 0.95)}
-    recipe = one.suggest(FixedTrial({name: 0.7}))
+    recipe = one.suggest(FixedTrial({name: 0.7})).recipe
     assert recipe.sites["embedding"].structure.plain() == {"kind": "svd", "rank": {"energy": 0.7}}
     chosen = space(sites={"embedding": {"structure": {"choice": ["dense", energy]}}})
     assert set(distributions(chosen)) <= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
@@ -12,7 +13,7 @@ from spaces import FINETUNING, MODEL, SITES, STEP, WORDS, asked, distributions, 
 from lmcore.errors import UserError
 from lmcore.model import ModelSettings
 from lmcore.recipe import Recipe, resolve
-from search.space import Space
+from search.space import Proposal, Space
 
 # --- ordered lists -----------------------------------------------------------------------------
 
@@ -50,7 +51,7 @@ def test_a_row_to_start_from_has_the_values_of_ordered_lists() -> None:
     row = {"finetuning.epochs": 2, "decoder.bits": "linear", "decoder.bits.linear.bits": 5}
     begun = one.start(row)
     assert begun == {"finetuning.epochs": 3, "decoder.bits": 1, "decoder.bits.linear.bits": 5}
-    recipe = one.suggest(FixedTrial(begun))
+    recipe = one.suggest(FixedTrial(begun)).recipe
     assert recipe.sites["decoder"].bits.plain()["bits"] == 5
     assert recipe.finetuning
     assert recipe.finetuning.epochs == 2
@@ -185,12 +186,12 @@ def test_what_is_asked_for_is_what_the_conditions_say_in_whatever_order_it_stand
     assert set(one.parameters) == set(other.parameters)
     seen = set()
     for parameters, recipe in asked(one, 150):
-        assert other.suggest(FixedTrial(parameters)) == recipe
+        assert other.suggest(FixedTrial(parameters)).recipe == recipe
         expected: set[str] = set()
         while True:
             reached = {
                 name
-                for name, places in one.places.items()
+                for name, places in one.models["own"].places.items()
                 for place in places
                 if (place.site is None or place.site in recipe.sites)
                 and all(
@@ -432,5 +433,175 @@ def test_what_does_not_fit_the_model_is_refused(case: str) -> None:
     model, template, said = WRONG[case]
     with pytest.raises(UserError) as error:
         Space(template, model, WORDS)
+    for part in said:
+        assert part in str(error.value)
+
+
+# --- several dense models ----------------------------------------------------------------------
+
+RANGE = {"low": 2, "high": 4}
+BOTH = {"choice": ["own", "deep"]}
+
+
+def two(**template: Any) -> Space:
+    return Space({"dense": BOTH, **template}, MODEL, WORDS, {"deep": DEEP})
+
+
+def proposed(of: Space, trials: int = 30) -> list[tuple[dict[str, Any], Proposal]]:
+    study = optuna.create_study(
+        directions=["minimize"] * 2, sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    found = []
+    for _ in range(trials):
+        trial = study.ask()
+        proposal = of.suggest(trial)
+        found.append((dict(trial.params), proposal))
+    return found
+
+
+def test_the_dense_model_is_chosen_and_the_rest_is_asked_as_it_has_layers_and_sites() -> None:
+    settings = {"structure": {"kind": "svd", "rank": RANK}, "sparsity": {"low": 0.1, "high": 0.9}}
+    template = {
+        "layers": {"projection": WIDTHS},
+        "sites": {"lstm.*": {"foreach": "layer", **settings}},
+    }
+    both = two(**template)
+    alone = {"own": Space(template, MODEL, WORDS), "deep": Space(template, DEEP, WORDS)}
+    assert next(iter(both.parameters)) == "dense"
+    assert both.parameters["dense"].plain() == BOTH
+    seen = set()
+    for parameters, proposal in proposed(both):
+        chosen = parameters.pop("dense")
+        seen.add(chosen)
+        assert chosen == proposal.dense
+        assert alone[chosen].suggest(FixedTrial(parameters)).recipe == proposal.recipe
+        assert ("layers.projection.2" in parameters) == (chosen == "deep")
+    assert seen == {"own", "deep"}
+    assert {corner.dense for corner in both.corners} == {"own", "deep"}
+
+
+def test_a_space_of_one_model_proposes_the_studys_own() -> None:
+    one = space(sites={"*": {"bits": STEP}})
+    assert {proposal.dense for _, proposal in proposed(one, 2)} == {"own"}
+    assert "dense" not in one.parameters
+
+
+def test_one_of_the_others_may_be_all_that_is_searched() -> None:
+    one = Space({"dense": "deep", "sites": {"*": {"bits": STEP}}}, MODEL, WORDS, {"deep": DEEP})
+    ((parameters, proposal),) = proposed(one, 1)
+    assert proposal.dense == "deep"
+    assert set(proposal.recipe.sites) == set(DEEP.site_shapes(WORDS))
+    assert set(parameters) == {f"{site}.bits.step" for site in DEEP.site_shapes(WORDS)}
+
+
+def test_a_condition_may_be_on_the_dense_model() -> None:
+    both = two(
+        sites={
+            "decoder": {
+                "sparsity": {"low": 0.1, "high": 0.9, "when": {"dense": "deep"}},
+                "bits": {
+                    "kind": "kmeans",
+                    "bits": {
+                        **{"low": 2, "high": 4},
+                        "when": {"dense": ["own"], "biases": "float32"},
+                        "otherwise": 6,
+                    },
+                },
+            }
+        },
+        biases={"choice": ["float16", "float32"]},
+    )
+    seen = set()
+    for parameters, _ in proposed(both):
+        own, float32 = parameters["dense"] == "own", parameters["biases"] == "float32"
+        seen.add((own, float32))
+        assert ("decoder.sparsity" in parameters) == (not own)
+        assert ("decoder.bits.bits" in parameters) == (own and float32)
+    assert len(seen) == 4
+
+
+def test_a_parameter_that_only_one_dense_model_has_may_be_a_condition() -> None:
+    first = {"lstm.2.input.sparsity": 0.1}
+    both = two(
+        sites={"lstm.*": {"sparsity": {"low": 0.1, "high": 0.9}}},
+        biases={"choice": ["float16"], "when": first, "otherwise": "float32"},
+    )
+    for parameters, proposal in proposed(both, 10):
+        assert proposal.recipe.biases.kind == "float32"
+        assert ("lstm.2.input.sparsity" in parameters) == (proposal.dense == "deep")
+    deep = {one.recipe.biases.kind for one in both.corners if one.dense == "deep"}
+    assert deep == {"float16", "float32"}
+
+
+def test_a_pattern_may_be_for_one_dense_model_alone() -> None:
+    both = two(sites={"lstm.2.*": {"bits": STEP}})
+    for parameters, proposal in proposed(both, 10):
+        assert (len(parameters) > 1) == (proposal.dense == "deep")
+    with pytest.raises(UserError, match="matches no site"):
+        two(sites={"lstm.3.*": {"bits": STEP}})
+
+
+def test_the_dense_model_may_be_an_ordered_list_and_start_with_a_name() -> None:
+    one = Space({"dense": {"ordered": ["own", "deep"]}}, MODEL, WORDS, {"deep": DEEP})
+    assert one.start({"dense": "deep"}) == {"dense": 1}
+    assert one.suggest(FixedTrial({"dense": 1})).dense == "deep"
+    with pytest.raises(UserError, match=r"start\.dense: got 'wide'"):
+        one.start({"dense": "wide"})
+
+
+WRONG_MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "a dense model that there is not": (
+        {"dense": {"choice": ["own", "wide"]}},
+        ["space.dense", "wide", "own, deep"],
+    ),
+    "a dense model that is not chosen": ({}, ["models.deep", "space.dense"]),
+    "a dense model from a range": ({"dense": {"low": 1, "high": 2}}, ["space.dense", "own, deep"]),
+    "dense models as a list": ({"dense": ["own", "deep"]}, ["space.dense", "own, deep"]),
+    "a dense model under a condition": (
+        {"dense": {**BOTH, "when": {"biases": "float16"}, "otherwise": "own"}},
+        ["space.dense", "own, deep"],
+    ),
+    "a dense model under another name": (
+        {"dense": {**BOTH, "tie": "which"}},
+        ["space.dense", "own, deep"],
+    ),
+    "another parameter of that name": (
+        {"dense": BOTH, "biases": {"choice": ["float16"], "tie": "dense"}},
+        ["space.dense", "belongs"],
+    ),
+    "a condition on a dense model that there is not": (
+        {"dense": BOTH, "biases": {"choice": ["float16"], "when": {"dense": "wide"}}},
+        ["space.biases.when.dense", "'wide'", "own", "deep"],
+    ),
+    "a rank that one of them cannot have": (
+        {
+            "dense": BOTH,
+            "sites": {
+                "lstm.2.input": {"structure": {"kind": "svd", "rank": {**RANGE, "high": 17}}}
+            },
+        },
+        ["dense deep", "lstm.2.input.structure.rank", "17"],
+    ),
+    "two ranges under one name": (
+        {
+            "dense": BOTH,
+            "biases": {
+                "kind": "linear",
+                "bits": {
+                    **{**RANGE, "tie": "bits", "when": {"dense": "own"}},
+                    "otherwise": {**RANGE, "high": 8, "tie": "bits"},
+                },
+            },
+        },
+        ["space.bits", "'high': 4", "'high': 8"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_MODELS)
+def test_a_wrong_choice_of_dense_models_is_refused(case: str) -> None:
+    template, said = WRONG_MODELS[case]
+    with pytest.raises(UserError) as error:
+        Space(template, MODEL, WORDS, {"deep": DEEP})
     for part in said:
         assert part in str(error.value)

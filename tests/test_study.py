@@ -180,7 +180,7 @@ def test_the_sampler_comes_to_the_new_entries_of_a_list_that_grew(tmp_path: Path
         space = Space(config.space, config.model, 200)
         for _ in range(25):
             trial = study.ask()
-            recipe = space.suggest(trial)
+            recipe = space.suggest(trial).recipe
             assert recipe.finetuning
             drawn.append(recipe.finetuning.rate)
             study.tell(trial, [1 / drawn[-1], 1 / drawn[-1]])
@@ -212,7 +212,7 @@ def test_a_row_to_start_from_names_the_entry_of_a_list_by_its_value(tmp_path: Pa
     config = with_rates(tmp_path, RATES)
     config = config.model_copy(update={"start": [{"finetuning.rate": 0.004}]})
     trial = begin(config).ask()
-    recipe = Space(config.space, config.model, 200).suggest(trial)
+    recipe = Space(config.space, config.model, 200).suggest(trial).recipe
     assert recipe.finetuning
     assert (recipe.finetuning.rate, trial.params["finetuning.rate"]) == (0.004, 2)
 
