@@ -50,7 +50,7 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
     slots = Slots(store.engine, config.study, config.trials, config.storage.lease)
     slots.provide(missing, ended_trials(study))
     if isinstance(config.prior, Sensitivity):
-        _begin_with(config, config.prior, corpus, store, study, dense[OWN])
+        begin_with(config, config.prior, corpus, store, study, dense[OWN])
     if config.workers and slots.open():
         _Crew(config, slots, dense, config.deadline).run()
     return study
@@ -67,7 +67,7 @@ def _dense(config: SweepConfig, name: str, corpus: Corpus) -> DenseCheckpoint:
         return train_dense(one, corpus, observe)
 
 
-def _begin_with(
+def begin_with(
     config: SweepConfig,
     prior: Sensitivity,
     corpus: Corpus,
