@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lmcore.errors import UserError
+from lmcore.errors import DiskError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step: a reader sees the old file or the new one, never a part.
 
-    Raises UserError where the folder cannot be written or the disk is full.
+    Raises DiskError where the folder cannot be written or the disk is full.
     """
     part: Path | None = None
     try:
@@ -31,7 +31,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         if part is not None:
             part.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        raise DiskError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -7,6 +7,7 @@ deleted at any time: it is made again, with the same result.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lmcore.errors import UserError
+from lmcore.errors import DiskError
 from lmcore.training import Observer, TrainingRecord
 
 SUFFIXES = (".lmb", ".safetensors")
+PART_SECONDS = 3600  # no file takes longer to write
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Stages:
     def held(self, key: str, observe: Observer) -> Iterator[None]:
         """Make the stages of the key, or use them, in this process alone.
 
-        While another process has them, `observe` may end the wait.
+        While another process has them, `observe` may end the wait. Raises DiskError.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make the folder {self.folder}: {error.strerror}") from None
+            raise DiskError(f"cannot make the folder {self.folder}: {error.strerror}") from None
         lock = FileLock(self.folder / f"{key}.lock")
         while True:
             try:
@@ -48,6 +50,8 @@ class Stages:
                 break
             except Timeout:
                 observe(TrainingRecord(), 1)
+            except OSError as error:
+                raise DiskError(f"cannot write in {self.folder}: {error.strerror}") from None
         try:
             yield
         finally:
@@ -63,10 +67,13 @@ class Stages:
         return path
 
     def trim(self) -> None:
-        """Delete what was not used for longest, until the rest is within the limit."""
+        """Delete what was not used for longest, until the rest is within the limit, and what
+        processes that died were writing."""
         found = []
         for path in self.folder.glob("*"):
             with suppress(OSError):  # another process deletes, too
+                if path.name.startswith(".") and path.stat().st_mtime < time.time() - PART_SECONDS:
+                    path.unlink()
                 if path.suffix in SUFFIXES:
                     found.append((path.stat().st_mtime, path.stat().st_size, path))
         kept = 0
