@@ -13,18 +13,33 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from lmcore.errors import UserError
 
-AWAY = (OperationalError, InterfaceError, StorageInternalError)
-PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last one repeats
+PAUSES = (0.1, 0.5, 1.0, 2.0)  # seconds between attempts; the last one repeats
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class AwayError(UserError):
+    """A database that cannot be opened now: for a worker one that is away, for the person who
+    typed its URL perhaps the wrong one."""
+
+
+AWAY = (OperationalError, InterfaceError, StorageInternalError, AwayError)
+
+
+def never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Patience:
-    """Tries again, for up to so many seconds, what fails because the database is away."""
+    """Tries again, for up to so many seconds, what fails because the database is away.
+
+    Meanwhile `stopping` may end the wait, with KeyboardInterrupt.
+    """
 
     seconds: float
     place: str  # for messages, without a password
+    stopping: Callable[[], bool] = never
 
     def __call__(self, do: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         """The result of `do`, which may run several times. Raises UserError at the end."""
@@ -33,6 +48,8 @@ class Patience:
             try:
                 return do(*given, **named)
             except AWAY as error:
+                if self.stopping():
+                    raise KeyboardInterrupt from None
                 if time.monotonic() - since > self.seconds:
                     raise UserError(
                         f"the storage {self.place} was away for more than {self.seconds:.0f} s "
@@ -48,4 +65,6 @@ def reason(error: BaseException) -> str:
     """The first line of what the driver said; SQLAlchemy's own would repeat the statement."""
     while isinstance(error, StorageInternalError) and error.__cause__:
         error = error.__cause__
+    if isinstance(error, UserError):
+        return str(error)
     return str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]

@@ -7,6 +7,7 @@ and seed. Studies refer to it, so that no recipe is trained twice, in whichever 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,13 +17,14 @@ from typing import Any
 import optuna
 from optuna.distributions import IntDistribution, distribution_to_json
 from sqlalchemy import Engine, column, create_engine, delete, event, select, table, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from lmcore.errors import UserError
 from search.config import StorageSettings
 from search.fidelity import Look
 from search.migrations import upgrade
+from search.outage import AwayError, reason
 from search.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
 from search.sensitivity import Effect, Effects
 from search.trial import Measurement
@@ -34,6 +36,7 @@ _PARAMS = table(
     "trial_params", column("trial_id"), column("param_name"), column("distribution_json")
 )
 BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
+OPENINGS = 4  # attempts at a database in which another process makes the same tables
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,7 @@ class Store:
             self.engine = create_engine(url, **options)
             if sqlite:
                 _write_ahead(self.engine)
-            upgrade(self.engine)
-            self.optuna = optuna.storages.RDBStorage(
-                url.render_as_string(hide_password=False), engine_kwargs=options
-            )
+            self.optuna = self._tables(url.render_as_string(hide_password=False), options)
         except ModuleNotFoundError as error:
             raise UserError(
                 f"storage.url {settings.shown}: install its driver, {error.name}"
@@ -74,10 +74,24 @@ class Store:
         except RuntimeError as error:  # the tables of another version of Optuna
             raise UserError(f"cannot use the storage {settings.shown}: {error}") from None
         except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-            raise UserError(f"cannot open the storage {settings.shown}: {reason}") from None
+            kind = AwayError if isinstance(error, OperationalError) else UserError
+            raise kind(f"cannot open the storage {settings.shown}: {reason(error)}") from None
         if sqlite:
             _write_ahead(self.optuna.engine)
+
+    def _tables(self, url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
+        """Our tables and Optuna's, made where they do not exist."""
+        for attempt in range(OPENINGS):
+            try:
+                upgrade(self.engine)
+                return optuna.storages.RDBStorage(url, engine_kwargs=options)
+            except (IntegrityError, OperationalError, ProgrammingError) as error:
+                # what another process says no to that makes them at the same moment
+                raced = any(word in str(error.orig).lower() for word in ("exist", "unique", "lock"))
+                if not raced or attempt + 1 == OPENINGS:
+                    raise
+            time.sleep(attempt / 4)
+        raise AssertionError
 
     def has_study(self, name: str) -> bool:
         return name in optuna.get_all_study_names(self.optuna)
@@ -106,8 +120,7 @@ class Store:
             return {row.name: row.key for row in rows}
 
     def keep_baseline(self, study: str, name: str, key: str) -> None:
-        with Session(self.engine) as session, session.begin():
-            session.merge(BaselineRow(study=study, name=name, key=key))
+        self._merge(BaselineRow(study=study, name=name, key=key))
 
     def looks(self, study: str) -> list[Look]:
         """Every trial of the study at every rung that it was measured at."""
@@ -126,8 +139,14 @@ class Store:
             return [Look(*row) for row in rows]
 
     def keep_rung(self, study: str, trial: int, rung: int, key: str) -> None:
-        with Session(self.engine) as session, session.begin():
-            session.merge(RungRow(study=study, trial=trial, rung=rung, key=key))
+        self._merge(RungRow(study=study, trial=trial, rung=rung, key=key))
+
+    def _merge(self, row: Base) -> None:
+        try:
+            with Session(self.engine) as session, session.begin():
+                session.merge(row)
+        except IntegrityError:
+            pass  # another worker took the job over, and says the same
 
     def effects(self, study: str) -> Effects | None:
         """What was measured of the parts of the study's space, None where nothing was."""

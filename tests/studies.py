@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import optuna
+from sqlalchemy import create_engine, make_url
 
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.settings import parse
@@ -87,6 +89,16 @@ def write_configs(folder: Path) -> Path:
     (folder / "study" / "mine.yaml").write_text(STUDY_YAML.format(text=text))
     (folder / "space" / "mine.yaml").write_text(SPACE_YAML)
     return folder
+
+
+def new_database(url: str) -> str:
+    """A database with nothing in it: of a PostgreSQL server, which is shared, another one."""
+    if url.startswith("sqlite"):
+        return url
+    name = f"new_{uuid4().hex[:12]}"
+    with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql(f"create database {name}")
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 # --- the command line ------------------------------------------------------------------------

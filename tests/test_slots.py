@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from alembic import op
 from sqlalchemy import create_engine, inspect
 
 from search.config import StorageSettings
@@ -17,6 +20,7 @@ from search.migrations import TABLE, upgrade
 from search.schema import Base
 from search.slots import Ended, Slot, Slots, worker_name
 from search.store import Store
+from studies import new_database
 
 
 @pytest.fixture
@@ -178,3 +182,45 @@ def test_a_database_of_the_first_version_is_kept(tmp_path: Path) -> None:
         rows = connection.exec_driver_sql("select * from lmpareto_baseline").all()
     assert rows == [("s", "control", "k")]
     assert inspect(engine).has_table("lmpareto_slot")
+
+
+def test_tables_are_made_all_or_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies among them leaves nothing that the next would stumble over."""
+    engine = create_engine(new_database(url))
+    make = op.create_table
+
+    def dies(name: str, *columns: Any, **named: Any) -> Any:
+        if name == "lmpareto_slot":
+            raise ZeroDivisionError
+        return make(name, *columns, **named)
+
+    monkeypatch.setattr(op, "create_table", dies)
+    with pytest.raises(ZeroDivisionError):
+        upgrade(engine)
+    monkeypatch.undo()
+    assert not inspect(engine).has_table("lmpareto_rung")
+    upgrade(engine)
+    assert set(inspect(engine).get_table_names()) >= set(Base.metadata.tables)
+
+
+def _open(url: str, start: Any, said: Any) -> None:
+    start.wait()
+    try:
+        Store(StorageSettings(url=url))
+    except Exception as error:
+        said.put(repr(error))
+    else:
+        said.put("")
+
+
+@pytest.mark.slow
+def test_processes_open_a_new_database_at_once(url: str) -> None:
+    url = new_database(url)
+    context = multiprocessing.get_context("spawn")
+    start, said = context.Barrier(3), context.Queue()
+    processes = [context.Process(target=_open, args=(url, start, said)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    assert [said.get(timeout=120) for _ in processes] == [""] * 3
+    for process in processes:
+        process.join(timeout=60)

@@ -17,7 +17,10 @@ TABLE = "lmpareto_version"
 
 
 def upgrade(engine: Engine) -> None:
-    """Make or change our tables, once, whoever else opens the database now."""
+    """Make or change our tables, all or none.
+
+    Raises what the database says where another process does so at the same moment.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     head = ScriptDirectory.from_config(config).get_current_head()
@@ -26,5 +29,7 @@ def upgrade(engine: Engine) -> None:
         if found.get_current_revision() == head:
             return
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":  # where what makes a table begins no transaction
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
