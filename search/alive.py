@@ -7,12 +7,14 @@ that died elsewhere when its lease runs out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from lmcore.errors import UserError
+
+WORKERS = "workers"  # the folder of their locks, in the cache
 
 
 @contextmanager
@@ -38,10 +40,15 @@ def is_dead(folder: Path, worker: str) -> bool:
         return False
     try:
         with FileLock(path, timeout=0):
-            path.unlink(missing_ok=True)
             return True
-    except Timeout:
+    except OSError:  # a Timeout is one; what cannot be asked is left to its lease
         return False
+
+
+def forget(folder: Path, worker: str) -> None:
+    """Nobody asks for the worker any more: what it held is free."""
+    with suppress(OSError):
+        _path(folder, worker).unlink()
 
 
 def _path(folder: Path, worker: str) -> Path:

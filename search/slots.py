@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from sqlalchemy import CursorResult, Engine, Select, Update, func, or_, select, update
+from sqlalchemy import CursorResult, Engine, Select, Update, extract, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -123,7 +123,13 @@ class Slots:
                 claimed = _changed(
                     session,
                     update(SlotRow)
-                    .where(*self._key(kind, name), SlotRow.attempts == attempts, free)
+                    .where(
+                        *self._key(kind, name),
+                        SlotRow.done.is_(False),
+                        SlotRow.attempts == attempts,
+                        SlotRow.trial.is_not_distinct_from(trial),
+                        free,
+                    )
                     .values(worker=worker, expires_at=now + self.lease, attempts=attempts + 1),
                 )
                 if claimed:
@@ -242,7 +248,7 @@ class Slots:
         """The database's clock, which all workers share."""
         if self.engine.dialect.name == "sqlite":
             return time.time()  # all its workers are on one machine
-        clock = select(func.extract("epoch", func.clock_timestamp()))
+        clock = select(extract("epoch", func.clock_timestamp()))
         return float(session.scalars(clock).one())
 
 

@@ -23,7 +23,7 @@ from search.config import StudyConfig
 from search.space import Space
 from search.store import Store
 
-ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate
+ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate, surplus
 PRIOR = "lmpareto_prior"  # the study's attribute that says what was enqueued of a prior
 
 
@@ -66,7 +66,7 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])
         for parameters in map(space.start, config.start):
-            study.enqueue_trial(parameters)
+            study.enqueue_trial(parameters, skip_if_exists=True)  # another sweep may begin it, too
         study.set_user_attr(ATTRIBUTE, wanted)
     elif changed := list(_differences(begun, wanted)):
         raise UserError(
@@ -90,7 +90,7 @@ def find(config: StudyConfig, store: Store) -> optuna.Study:
         ) from None
 
 
-def sampler(config: StudyConfig, worker: int, started: int) -> optuna.samplers.BaseSampler:
+def sampler(config: StudyConfig, worker: int | str, started: int) -> optuna.samplers.BaseSampler:
     """The configured sampler, its seed a function of the study's, the worker and the start."""
     seed = int(content_key(config.seed, worker, started), 16) % 2**31
     made: optuna.samplers.BaseSampler = hydra.utils.instantiate(config.sampler, seed=seed)
@@ -118,8 +118,8 @@ class Progress:
 
 
 def progress(study: optuna.Study, trials: int) -> Progress:
-    """Count the trials that take a slot: an equal recipe proposed again takes none."""
-    rows = [row for row in study.get_trials(deepcopy=False) if not attribute(row, "duplicate")]
+    """Count the trials that take a slot."""
+    rows = [row for row in study.get_trials(deepcopy=False) if takes_slot(row)]
     complete = [row for row in rows if row.state == TrialState.COMPLETE]
     failed = [row for row in rows if row.state == TrialState.FAIL]
     running = sum(row.state == TrialState.RUNNING for row in rows)
@@ -139,10 +139,16 @@ def attribute(row: FrozenTrial, name: str) -> Any:
     return row.user_attrs.get(ATTRIBUTE, {}).get(name)
 
 
+def takes_slot(row: FrozenTrial) -> bool:
+    """Whether the trial is one of those that the study is to have: an equal recipe proposed again
+    is not, nor one that was asked for in vain, by a worker that died or lost the answer."""
+    return not (attribute(row, "duplicate") or attribute(row, "surplus"))
+
+
 def complete_keys(study: optuna.Study) -> dict[int, str]:
     """Trial number -> key of its measurement, for the complete trials that are no repeats."""
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return {row.number: attribute(row, "key") for row in rows if not attribute(row, "duplicate")}
+    return {row.number: attribute(row, "key") for row in rows if takes_slot(row)}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

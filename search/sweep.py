@@ -18,6 +18,7 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
 from lmcore.settings import parse
 from lmcore.training import check_text
+from search.alive import WORKERS, forget
 from search.config import DENSE_BASELINE, SweepConfig
 from search.dense import DenseCheckpoint, DenseCheckpoints, find_dense, train_dense
 from search.effects import measure_effects
@@ -26,10 +27,10 @@ from search.sensitivity import Sensitivity
 from search.slots import Ended, Holding, Slots, worker_name
 from search.space import OWN
 from search.store import Store
-from search.study import PRIOR, attribute, create, sampler, space_of
+from search.study import PRIOR, create, sampler, space_of, takes_slot
 from search.terminal import interruptible, training_bar
 from search.trial import Workbench
-from search.worker import work
+from search.worker import bury, work
 
 POLL_SECONDS = 0.5
 
@@ -53,6 +54,8 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
         begin_with(config, config.prior, corpus, store, study, dense[OWN])
     if config.workers and slots.open():
         _Crew(config, slots, dense, config.deadline).run()
+    if not slots.open():
+        bury(study, slots)
     return study
 
 
@@ -92,7 +95,7 @@ def begin_with(
 def ended_trials(study: optuna.Study) -> list[int]:
     """The trials that take a slot and have ended."""
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-    return [row.number for row in rows if not attribute(row, "duplicate")]
+    return [row.number for row in rows if takes_slot(row)]
 
 
 def _check(config: SweepConfig, corpus: Corpus) -> None:
@@ -142,9 +145,11 @@ class _Crew:
         self.context = multiprocessing.get_context("spawn")
         self.processes: dict[str, BaseProcess] = {}
         self.stop = threading.Event()
-        self.patiently = Patience(config.storage.lease, config.storage.shown)
+        self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
         self.said = {(one.kind, one.name) for one in slots.ended()}
         self.before = len(self.said)
+        self.began: set[str] = set()  # the workers that were seen at work
+        self.stillborn = 0  # in a row, of those that never were
 
     def run(self) -> None:
         with (
@@ -185,12 +190,17 @@ class _Crew:
             del self.processes[name]
             if process.exitcode == 0 or self.stop.is_set():
                 continue
-            began = any(one.worker == name for one in self.slots.held())
+            self.began |= {one.worker for one in self.patiently(self.slots.held)}
             self.patiently(self.slots.free, name)
+            forget(self.config.folder / WORKERS, name)
             if process.exitcode == 1:
                 raise UserError("a worker cannot go on; it has said why")
-            if not began and len(self.said) == self.before:
-                raise UserError(f"a worker died at its start (exit code {process.exitcode})")
+            self.stillborn = 0 if name in self.began else self.stillborn + 1
+            if self.stillborn >= self.config.attempts:
+                raise UserError(
+                    f"{self.stillborn} workers in a row died at their start "
+                    f"(exit code {process.exitcode})"
+                )
             self._start(int(process.name))
 
     def _end(self) -> None:
@@ -208,6 +218,7 @@ class _Crew:
                 if one.outcome:
                     bar.write(f"{_label(one)}: {one.outcome}", file=sys.stderr)
         held = self.slots.held()
+        self.began |= {one.worker for one in held}
         bar.n = len(self.said) - self.before + sum(one.fraction for one in held)
         bar.set_postfix_str(", ".join(_label(one) for one in held), refresh=False)
         bar.update(0)

@@ -7,20 +7,21 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import sleep, time
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from lmcore.corpus import load_corpus
-from lmcore.errors import UserError
+from lmcore.errors import DiskError, UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
 from lmcore.training import DivergedError, TrainingRecord
-from search.alive import alive, is_dead
+from search.alive import WORKERS, alive, forget, is_dead
 from search.config import WorkConfig
 from search.dense import DENSE, DenseCheckpoints
 from search.fidelity import Look
@@ -29,7 +30,7 @@ from search.outage import AWAY, Patience
 from search.slots import Slot, Slots
 from search.space import OWN
 from search.store import Store
-from search.study import ATTRIBUTE, attribute, find, sampler, space_of
+from search.study import ATTRIBUTE, attribute, find, sampler, space_of, takes_slot
 from search.terminal import interruptible, quiet_optuna
 from search.trial import Measurement, Workbench
 from search.units import format_size
@@ -104,6 +105,8 @@ class Worker:
         deadline: float | None = None,
     ) -> None:
         self.config, self.name, self.stop, self.deadline = config, name, stop, deadline
+        self.index, self.seeded = index, False
+        self.parent = multiprocessing.parent_process()
         self.corpus = load_corpus(config.corpus, config.folder)
         self.words = len(self.corpus.vocabulary)
         self.space = space_of(config, self.words)
@@ -111,15 +114,13 @@ class Worker:
         self.dense, self.benches = dense, dict[str, Workbench]()
         self.fitters: dict[str, Fitter] = {}
         self._start_from(OWN)
-        self.patiently = Patience(config.storage.lease, config.storage.shown)
+        self.patiently = Patience(config.storage.lease, config.storage.shown, self._stopping)
         self.store = self.patiently(Store, config.storage)
         self.study = self.patiently(find, config, self.store)
-        started = len(self.patiently(self.study.get_trials, deepcopy=False))
-        self.study.sampler = sampler(config, index, started)
+        self.started = len(self.patiently(self.study.get_trials, deepcopy=False))
         lease = config.storage.lease
         self.slots = Slots(self.store.engine, config.study, config.trials, lease)
-        self.folder = config.folder / "workers"
-        self.parent = multiprocessing.parent_process()
+        self.folder = config.folder / WORKERS
         self.repeats = 0
 
     def run(self) -> None:
@@ -135,7 +136,7 @@ class Worker:
                     sleep(IDLE_SECONDS)  # others have what is left; they may die
                     self.patiently(self._free_the_dead)
                 else:
-                    self.patiently(self._bury)
+                    self.patiently(bury, self.study, self.slots)
                     return
 
     def _free_the_dead(self) -> None:
@@ -143,11 +144,7 @@ class Worker:
         for worker in {one.worker for one in self.slots.held()}:
             if is_dead(self.folder, worker):
                 self.slots.free(worker)
-
-    def _bury(self) -> None:
-        """Fail the running trials that there is no slot for."""
-        for number in self._orphans():
-            self._tell(number, None)
+                forget(self.folder, worker)
 
     def _start_from(self, dense: str) -> None:
         """Make `bench` that of a dense model, which is loaded when it is first needed."""
@@ -170,8 +167,12 @@ class Worker:
                 self.patiently(self.slots.finish, slot, self.name, outcome)
         except LostError:
             pass
-        except StoppedError:
+        except (StoppedError, UpdateFinishedTrialError):  # or another finished the trial
             self.patiently(self.slots.leave, slot, self.name)
+        except UserError:  # as a full disk is; the trial is not to blame
+            with suppress(*AWAY):
+                self.slots.leave(slot, self.name)
+            raise
 
     # --- a baseline ----------------------------------------------------------------------------
 
@@ -190,11 +191,17 @@ class Worker:
 
     def _trial(self, slot: Slot) -> str | None:
         """What came of the slot's trial; None where there is no recipe left that is new."""
+        self._seed(slot)
         trial = self.patiently(self._left_behind, slot)
-        if trial is not None and self._row(trial.number).state.is_finished():
-            return ""  # told, but its worker did not live to say so
+        if trial is not None:
+            row = self.patiently(self._row, trial.number)
+            if row.state.is_finished():  # told, but its worker did not live to say so
+                if takes_slot(row):
+                    return ""
+                self.patiently(self.slots.vacate, slot, self.name)
+                trial = None
         while self.repeats < MOST_REPEATS:
-            current = trial or self.patiently(self._asked, slot)
+            current = trial or self._asked(slot)
             fitted = self.patiently(self._fitted, current)
             ladder = self.config.fidelity.ladder(fitted.recipe)
             if not fitted.fits:
@@ -207,49 +214,63 @@ class Worker:
             trial = None
         return None
 
+    def _seed(self, slot: Slot) -> None:
+        """Seed the sampler by the worker's first slot, which no other has now: those of two
+        sweeps at once have the same numbers."""
+        if not self.seeded:
+            first = f"{self.index}/{slot.name}"
+            self.study.sampler = sampler(self.config, first, self.started)
+            self.seeded = True
+
     def _left_behind(self, slot: Slot) -> optuna.trial.Trial | None:
         """The trial that the slot's last worker began, or one that a worker asked for and did not
         live to put into a slot."""
-        orphans = self._orphans()
         if slot.trial is not None:
             return optuna.trial.Trial(self.study, self._row(slot.trial)._trial_id)
-        for number in orphans:
+        for number in orphans(self.study, self.slots, self.name):
             if self.slots.fill(slot, self.name, number):
                 return optuna.trial.Trial(self.study, self._row(number)._trial_id)
         return None
 
-    def _orphans(self) -> list[int]:
-        rows = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return self.slots.orphans([row.number for row in rows], self.name)
-
     def _asked(self, slot: Slot) -> optuna.trial.Trial:
         """A new trial, in the slot; on SQLite two that ask at once can be given the same."""
         while True:
-            if self.lease.lost:
-                raise LostError
-            trial = self.study.ask()
-            if self.slots.fill(slot, self.name, trial.number):
+            trial = self.patiently(self.study.ask)
+            if self.patiently(self.slots.fill, slot, self.name, trial.number):
                 return trial
+            if not self.patiently(self.slots.renew, slot, self.name, 0.0):
+                raise LostError
 
     def _fitted(self, trial: optuna.trial.Trial) -> Fitted:
-        proposal = self.space.suggest(trial)
+        """The recipe of the parameters that the database has, made to fit. Those just drawn may be
+        others: where the answer to an earlier attempt was lost, or another worker has the trial,
+        too."""
+        self.space.suggest(trial)
+        row = self._row(trial.number)
+        proposal = self.space.suggest(row)
         self._start_from(proposal.dense)
         if fitter := self.fitters.get(proposal.dense):
-            return fitter.fit(trial, self._observe)
+            return fitter.fit(row, self._observe)
         return Fitted(proposal.recipe, fits=True)
 
     def _repeats(self, trial: optuna.trial.Trial, recipe: Recipe) -> bool:
-        """Whether an earlier trial had the recipe: then this one is told what that one came to."""
+        """Whether another trial has the recipe: then this one is told what that one came to, or
+        fails while that one runs."""
         asked = self.bench.key(recipe)
-        for row in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            key = attribute(row, "key")
-            # earlier studies trained all trials to the end, and noted no more than that
-            if (attribute(row, "asked") or key) == asked and row.number != trial.number:
-                ours = {"asked": asked, "key": key, "duplicate": True}
-                trial.set_user_attr(ATTRIBUTE, ours | {"recipe": attribute(row, "recipe")})
-                self._constrain(trial, *row.values)
-                self._tell(trial.number, row.values)
-                return True
+        ours: dict[str, Any] = {"asked": asked, "recipe": recipe.plain()}
+        trial.set_user_attr(ATTRIBUTE, ours)  # before the look: of two at once one sees the other
+        for state in (TrialState.COMPLETE, TrialState.RUNNING):
+            for row in self.study.get_trials(deepcopy=False, states=(state,)):
+                key = attribute(row, "key")
+                # earlier studies trained all trials to the end, and noted no more than that
+                same = (attribute(row, "asked") or key) == asked and row.number != trial.number
+                if same and (state == TrialState.COMPLETE or not attribute(row, "duplicate")):
+                    ours |= {"key": key, "recipe": attribute(row, "recipe"), "duplicate": True}
+                    trial.set_user_attr(ATTRIBUTE, ours)
+                    if row.values:
+                        self._constrain(trial, *row.values)
+                    self._tell(trial.number, row.values)
+                    return True
         return False
 
     def _climb(
@@ -263,7 +284,6 @@ class Worker:
         ours: dict[str, Any] = {"asked": self.bench.key(ladder[-1]), "recipe": ladder[-1].plain()}
         if moved:
             ours["moved"] = dict(moved)
-        self.patiently(trial.set_user_attr, ATTRIBUTE, ours)
         reached, failure = None, None
         if slot.attempts > self.config.attempts:
             failure = f"its process died {slot.attempts - 1} times: out of memory?"
@@ -305,6 +325,8 @@ class Worker:
         if self.limits.too_large(measured.size_bytes):
             return False
         looks = self.store.looks(self.config.study)
+        if any(look.trial == trial and look.rung > rung for look in looks):
+            return True  # and did, before its worker died
         mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
         own = self.dense[OWN]
         return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
@@ -312,7 +334,7 @@ class Worker:
     def _tell(self, number: int, values: list[float] | None) -> None:
         if not self._row(number).state.is_finished():  # by an attempt whose answer was lost
             state = None if values else TrialState.FAIL
-            self.study.tell(number, values, state=state)
+            self.study.tell(number, values, state=state, skip_if_finished=True)
 
     def _row(self, number: int) -> optuna.trial.FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
@@ -330,10 +352,12 @@ class Worker:
         for _ in range(self.config.attempts):
             try:
                 measured = self.bench.measure(recipe, self._observe, goes_on)
-            except (StoppedError, LostError, UserError):
+            except (StoppedError, LostError, DiskError):
                 raise
             except DivergedError as error:
                 return None, f"diverged: {error}"  # and would again
+            except UserError as error:
+                return None, str(error)
             except Exception as error:
                 # one broken recipe must not end a long search: its traceback is its reason
                 failure = _reason(error)
@@ -352,6 +376,21 @@ class Worker:
     def _stopping(self) -> bool:
         orphaned = self.parent is not None and not self.parent.is_alive()
         return orphaned or self.stop.is_set()
+
+
+def orphans(study: optuna.Study, slots: Slots, worker: str) -> list[int]:
+    """The running trials that have no slot and will get none; see `Slots.orphans`."""
+    rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return slots.orphans([row.number for row in rows], worker)
+
+
+def bury(study: optuna.Study, slots: Slots, worker: str = "") -> None:
+    """Fail the running trials that there is no slot for."""
+    for number in orphans(study, slots, worker):
+        with suppress(UpdateFinishedTrialError):  # another does so, too
+            row = study.get_trials(deepcopy=False)[number]
+            optuna.trial.Trial(study, row._trial_id).set_user_attr(ATTRIBUTE, {"surplus": True})
+            study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _outcome(measured: Measurement | None, failure: str | None) -> str:
