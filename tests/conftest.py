@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -103,16 +104,18 @@ def ptb() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The URL of a fresh PostgreSQL; the test is skipped, saying so, where none can start."""
     pgserver = pytest.importorskip("pgserver")
+    folder = TemporaryDirectory()  # its user may not reach into pytest's folders
     try:
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
+        server = pgserver.get_server(Path(folder.name, "data"))
     except Exception as error:
         # whatever starting a foreign server may raise: no user to run as, no memory, no binary
         pytest.skip(f"pgserver cannot start PostgreSQL here: {error!r}")
     yield server.get_uri()
     server.cleanup()
+    folder.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

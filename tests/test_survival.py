@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -13,11 +14,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from studies import COMMAND, Run, environment, lmpareto, write_configs
+from benchmarks import survival
+from benchmarks.survival import Victim
+from lmcore.corpus import load_corpus
+from lmcore.recipe import Recipe
+from lmcore.settings import parse
+from search.config import SweepConfig
+from search.dense import need_dense
+from search.results import results_of
+from search.stages import Stages
+from search.store import Store
+from search.trial import Workbench
+from studies import COMMAND, Run, environment, lmpareto, new_database, write_configs
 
 TRIALS = 4
 LONG = 3  # epochs of fine-tuning: a trial of two seconds or so
@@ -39,6 +52,21 @@ class Deadly(optuna.samplers.RandomSampler):
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
+# the command, told to save often, and to say how many updates it made
+COUNTED_TRAINING = """
+import atexit, sys
+import lmcore.training
+from search.cli import main
+lmcore.training.CHECKPOINT_SECONDS = 0.05
+update, made = lmcore.training._Run.update, []
+def counted(run):
+    update(run)
+    made.append(run)
+lmcore.training._Run.update = counted
+atexit.register(lambda: print("updates made:", len(made), file=sys.stderr))
+main()
+"""
+
 SLOW_TRAINING = """
 import lmcore.training
 lmcore.training.CHECKPOINT_SECONDS = 0.05
@@ -55,6 +83,11 @@ class Sweep:
         configs = write_configs(folder / "configs")
         self.mine = ("--config-dir", str(configs), "study=mine", *more)
         self.arguments = (*self.mine, f"trials={TRIALS}", f"space.finetuning.epochs={LONG}")
+
+    def config(self, *more: str) -> SweepConfig:
+        """The settings of a command on the study."""
+        _, configs, *mine = self.mine
+        return survival.composed(Path(configs), self.cache, *mine, *more)
 
     def again(self, *more: str) -> Run:
         return lmpareto("sweep", *self.arguments, "format=json", *more, cache=self.cache)
@@ -271,3 +304,91 @@ def test_a_dense_training_that_is_killed_goes_on_to_the_same_model(tmp_path: Pat
     one, two = (Path(each.document["bundle"]) for each in (run, again))
     assert one.read_bytes() == two.read_bytes()
     assert not list(saved.glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_that_is_killed_goes_on_to_the_same_file(sweep: Sweep) -> None:
+    more = ("trials=1", "space.finetuning.epochs=12", "baselines={}", "storage.lease=60")
+    lmpareto("sweep", *sweep.mine, *more, "workers=0", cache=sweep.cache).ok()
+    work = (sys.executable, "-c", COUNTED_TRAINING, "worker", *sweep.mine, *more, "format=json")
+
+    def half() -> Any:
+        return sweep.rows("SELECT 1 FROM lmpareto_slot WHERE kind = 'trial' AND fraction > 0.3")
+
+    with sweep.process(*work) as process:
+        until(half, process, sweep)
+        end(process, signal.SIGKILL)
+    (kept,) = (sweep.cache / "stages").glob("*.safetensors")
+    assert kept
+    with sweep.process(*work) as process:
+        assert process.wait(timeout=PATIENCE) == 0, sweep.err
+    config = sweep.config(*more)
+    ((_, one),) = results_of(config, Store(config.storage)).trials.items()
+    made = int(sweep.err.rpartition("updates made:")[2])
+    assert 0 < made < 0.8 * one.updates
+    corpus = load_corpus(config.corpus, config.folder)
+    stages = Stages(sweep.folder / "stages", 10**9)
+    dense = need_dense(config, corpus).load()
+    bench = Workbench(corpus, dense, config.seed, sweep.folder / "again", stages, "cpu")
+    again = bench.measure(parse(Recipe, one.recipe))
+    assert (again.updates, again.sha256) == (one.updates, one.sha256)
+    assert again.valid_perplexity == one.valid_perplexity
+
+
+# --- in short what `python -m benchmarks.survival` does at length --------------------------------
+
+
+def victim(folder: Path, url: str, trials: int) -> Victim:
+    (folder / "cache").mkdir()
+    return Victim("killed", folder, new_database(url), trials)
+
+
+def sound(study: Victim) -> dict[str, Any]:
+    """The figures of a study in which nothing was lost or doubled."""
+    found = survival.check(study)
+    assert found["wrong"] == [], (study.folder / "log").read_text()
+    return found
+
+
+@pytest.mark.slow
+def test_random_kills_lose_and_double_nothing(url: str, tmp_path: Path) -> None:
+    study = victim(tmp_path, url, trials=6)
+    survival.kill_a_sweep(study, 5, random.Random(1), workers=2)
+    assert sound(study)["kills"]
+
+
+@pytest.mark.slow
+def test_workers_without_a_parent_are_killed(url: str, tmp_path: Path) -> None:
+    """And nobody sees it who has another cache folder: their leases run out."""
+    study = victim(tmp_path, url, trials=6)
+    survival.kill_workers(study, 3, random.Random(1), workers=2)
+    assert sound(study)["kills"] == {"worker": 3}
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_are_one_study(url: str, tmp_path: Path) -> None:
+    study = victim(tmp_path, url, trials=10)
+    both = [study.start("sweep", "workers=1") for _ in range(2)]
+    try:
+        assert [one.wait(timeout=PATIENCE) for one in both] == [0, 0]
+    finally:
+        for one in both:
+            survival.kill(one)
+    sound(study)
+
+
+@pytest.mark.slow
+def test_a_database_that_goes_away_is_waited_for(tmp_path: Path) -> None:
+    pgserver = pytest.importorskip("pgserver")
+    folder = TemporaryDirectory()  # its user may not reach into pytest's folders
+    try:
+        server = pgserver.get_server(Path(folder.name, "data"))
+    except Exception as error:
+        pytest.skip(f"pgserver cannot start PostgreSQL here: {error!r}")
+    try:
+        study = victim(tmp_path, server.get_uri(), trials=10)
+        survival.lose_the_database(study, server, seconds=3.0)
+        sound(study)
+    finally:
+        server.cleanup()
+        folder.cleanup()
