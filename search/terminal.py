@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -27,24 +27,34 @@ class Event(Protocol):
 
 @contextmanager
 def interruptible(stop: Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `stop`; KeyboardInterrupt is raised at the end, or at the second one.
+    """Ctrl-C and SIGTERM set `stop`; KeyboardInterrupt is raised at the end, or at once by the
+    second of a kind (a terminal's Ctrl-C and a parent's SIGTERM come together).
 
     An exception that a signal raises wherever the program is may be swallowed there (by a
-    destructor, by a callback from C), or cut a write short.
+    destructor, by a callback from C), or cut a write short. So it is with submitit's, which hears
+    by SIGUSR2 that a job's time is over, and may submit it again: that waits for the end, too.
     """
+    asked: set[int] = set()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if number in asked:
             raise KeyboardInterrupt
+        asked.add(number)
         stop.set()
 
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT, signal.SIGTERM]
+    resubmit = signal.getsignal(signal.SIGUSR2)
+    if callable(resubmit):
+        handled.append(signal.SIGUSR2)
     before = {number: signal.signal(number, ask) for number in handled}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if signal.SIGUSR2 in asked and callable(resubmit):
+        with suppress(Exception):  # where it may not be submitted again
+            resubmit(signal.SIGUSR2, None)
     if stop.is_set():
         raise KeyboardInterrupt
 
