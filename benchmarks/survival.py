@@ -44,13 +44,13 @@ from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
 from lmcore.settings import parse
 from search.commands import settings_of
-from search.config import StorageSettings, StudyConfig, SweepConfig
+from search.config import DENSE_BASELINE, StorageSettings, StudyConfig, SweepConfig
 from search.dense import need_dense
 from search.schema import SlotRow
 from search.slots import Slots
 from search.stages import Stages
 from search.store import Store
-from search.study import ATTRIBUTE, DENSE_BASELINE, find, takes_slot
+from search.study import ATTRIBUTE, find, takes_slot
 from search.terminal import quiet_optuna
 from search.trial import Measurement, Workbench
 

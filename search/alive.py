@@ -6,6 +6,8 @@ that died elsewhere when its lease runs out.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +51,12 @@ def forget(folder: Path, worker: str) -> None:
     """Nobody asks for the worker any more: what it held is free."""
     with suppress(OSError):
         _path(folder, worker).unlink()
+
+
+def orphaned() -> bool:
+    """Whether the process that this one is a part of is gone: a sweep, or what launched its job."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.pid != os.getppid()  # joblib's cannot ask is_alive()
 
 
 def _path(folder: Path, worker: str) -> Path:

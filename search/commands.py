@@ -42,6 +42,7 @@ from search.dense import find_dense, need_dense, train_dense
 from search.effects import measure_effects
 from search.export import check_words, export, publish, workbench
 from search.front import choose
+from search.launching import STOPPED, end
 from search.overview import overview
 from search.plane import PlotRecord, record_of
 from search.plots import figure, image, page
@@ -298,16 +299,16 @@ def run(command: str) -> None:
             quiet_optuna()
             answer = function(config)
         except UserError as error:
-            print(f"lmpareto {command}: {error}", file=sys.stderr)
-            sys.exit(1)
+            end(f"lmpareto {command}: {error}", 1)
         except KeyboardInterrupt:
-            print(
-                f"lmpareto {command}: stopped; the same command goes on from here", file=sys.stderr
-            )
-            sys.exit(130)
+            end(f"lmpareto {command}: {STOPPED}", 130)
         print(json.dumps(answer.document) if config.format == "json" else answer.text)
 
-    hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
+    try:
+        hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
+    except KeyboardInterrupt:  # while the jobs of a launcher ran
+        print(f"lmpareto {command}: {STOPPED}", file=sys.stderr)
+        sys.exit(130)
 
 
 def settings_of(kind: type[StudyConfig], composed: DictConfig) -> StudyConfig:

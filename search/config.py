@@ -27,6 +27,17 @@ DENSE_BASELINE = "dense"  # what the study's own dense model is called among wha
 Count = Annotated[int, Field(ge=1)]
 
 
+def secrets(url: URL) -> list[str]:
+    """The passwords that a URL holds: in their place, or among its query."""
+    named = [str(url.query[name]) for name in _secret_names(url)]
+    return [str(url.password), *named] if url.password else named
+
+
+def _secret_names(url: URL) -> list[str]:
+    """postgresql:///DATABASE?host=FOLDER&user=ada&password=...; drivers take sslpassword too."""
+    return [name for name in url.query if "passw" in name.lower()]
+
+
 class StorageSettings(Settings):
     """Where trials live: any SQLAlchemy URL.
 
@@ -48,7 +59,8 @@ class StorageSettings(Settings):
     @property
     def shown(self) -> str:
         """The URL without its password, for logs and messages."""
-        return self.place.render_as_string(hide_password=True)
+        url = self.place
+        return url.difference_update_query(_secret_names(url)).render_as_string(hide_password=True)
 
     def check(self) -> None:
         """Raises UserError for what is no URL, without repeating it: it may hold a password."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import threading
 import traceback
@@ -21,7 +20,7 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
 from lmcore.training import DivergedError, TrainingRecord
-from search.alive import WORKERS, alive, forget, is_dead
+from search.alive import WORKERS, alive, forget, is_dead, orphaned
 from search.config import WorkConfig
 from search.dense import DENSE, DenseCheckpoints
 from search.fidelity import Look
@@ -106,7 +105,6 @@ class Worker:
     ) -> None:
         self.config, self.name, self.stop, self.deadline = config, name, stop, deadline
         self.index, self.seeded = index, False
-        self.parent = multiprocessing.parent_process()
         self.corpus = load_corpus(config.corpus, config.folder)
         self.words = len(self.corpus.vocabulary)
         self.space = space_of(config, self.words)
@@ -374,8 +372,7 @@ class Worker:
         self.lease.fraction = record.updates / updates
 
     def _stopping(self) -> bool:
-        orphaned = self.parent is not None and not self.parent.is_alive()
-        return orphaned or self.stop.is_set()
+        return self.stop.is_set() or orphaned()
 
 
 def orphans(study: optuna.Study, slots: Slots, worker: str) -> list[int]:

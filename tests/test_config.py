@@ -234,6 +234,7 @@ def test_a_study_without_a_name_is_called_as_its_file(configs: Path, shell: Shel
         f"postgresql://ada:{SECRET}@127.0.0.1:port/studies",
         f"postgresql+psycopg://ada:{SECRET}@no.such.host.invalid/studies",
         f"postgresql+nodriver://ada:{SECRET}@127.0.0.1/studies",
+        f"postgresql://127.0.0.1:1/studies?user=ada&password={SECRET}",
         f"mysql://ada:{SECRET}@127.0.0.1/studies",
         f"nosuchdatabase://ada:{SECRET}@127.0.0.1/studies",
         f"ada:{SECRET}@127.0.0.1/studies",

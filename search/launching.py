@@ -1,0 +1,93 @@
+"""A command as jobs of one of Hydra's launchers (`--multirun`): joblib, submitit, Ray.
+
+A launcher pickles the settings of its jobs into a folder and brings back what they raised. So a
+job ends with an exception rather than an exit code, and its settings may hold no password.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from search.alive import orphaned
+from search.config import secrets
+
+STOPPED = "stopped; the same command goes on from here"
+LAST_SECONDS = 2.0
+
+OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(path).expanduser()))
+
+
+class JobError(CompactHydraException):
+    """What a job has to say at its end: Hydra shows it, without a traceback, when the other jobs
+    have ended, and ends the process that launched them with 1."""
+
+
+def end(message: str, code: int) -> NoReturn:
+    """End the command's process, or the job that it is."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise JobError(message)
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+class Launching(Callback):
+    """What is done before the first job is launched, and after each."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        name = config.hydra.job.name
+        settings = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(settings, dict)
+        if _holds_password(str(settings["storage"]["url"])):
+            print(
+                f"{name}: storage.url: its password would be written into the jobs' folders; "
+                f"storage=url takes the URL from $LMPARETO_STORAGE",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            children = multiprocessing.active_children()
+            if not children:
+                raise KeyboardInterrupt
+            # at which joblib would kill its processes: they are to end after the update at hand
+            for child in children:
+                child.terminate()
+            print(f"{name}: {STOPPED}", file=sys.stderr, flush=True)
+            os._exit(130)
+
+        signal.signal(signal.SIGINT, interrupt)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """joblib's processes would wait for minutes for another job: they end where the one that
+        launched them does, which Ctrl-C may end a moment later than the job."""
+        until = time.monotonic() + (LAST_SECONDS if job_return.status == JobStatus.FAILED else 0)
+        while multiprocessing.parent_process() is not None:
+            if orphaned():
+                os._exit(1)
+            if time.monotonic() > until:
+                return
+            time.sleep(0.05)
+
+
+def _holds_password(url: str) -> bool:
+    """Whether a URL holds one itself; ${...} stands for what is found elsewhere."""
+    try:
+        return any("${" not in secret for secret in secrets(make_url(url)))
+    except (ArgumentError, ValueError):
+        return "@" in url  # no URL, but one may have been meant
