@@ -9,10 +9,10 @@ import sys
 
 COMMANDS = {
     "train": "train the dense model of a study",
-    "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
     "space": "what a study can sample, and how many bytes its corners have",
+    "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "status": "how far a study is; without study=, the list of all",
     "front": "the front as a table",
     "plot": "the front as a page and pictures",

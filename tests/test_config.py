@@ -26,6 +26,7 @@ from search.config import (
     PlotConfig,
     PublishConfig,
     ReplayConfig,
+    SensitivityConfig,
     StudyConfig,
     SweepConfig,
     WorkerConfig,
@@ -52,6 +53,7 @@ SETTINGS: dict[str, type[StudyConfig]] = {
     "plot": PlotConfig,
     "publish": PublishConfig,
     "replay": ReplayConfig,
+    "sensitivity": SensitivityConfig,
     "sweep": SweepConfig,
     "worker": WorkerConfig,
 }
