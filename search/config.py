@@ -80,6 +80,19 @@ class DenseSettings(Settings):
     training: DenseTrainingSettings
 
 
+class Seed(Settings):
+    """What a search tries first: a recipe, or the front of a study, published ones among them."""
+
+    study: str | None = None
+    recipe: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.study is None) == (self.recipe is None):
+            raise ValueError("a seed is {study: NAME} or {recipe: {...}}")
+        return self
+
+
 class StudyConfig(Settings):
     """What every command knows.
 
@@ -98,6 +111,7 @@ class StudyConfig(Settings):
     storage: StorageSettings
     baselines: dict[str, dict[str, Any]]
     start: list[dict[str, Any]]
+    seeds: list[Seed]
     trials: Count
     seed: Annotated[int, Field(ge=0)]
     device: str

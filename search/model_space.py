@@ -78,6 +78,15 @@ class ModelSpace:
         """The resolved recipe that the trial's suggestions make."""
         return self.run(Suggested(trial))[1]
 
+    def recall(self, recipe: Recipe) -> dict[str, Any] | None:
+        """Parameter values with which the space comes nearest to a resolved recipe; None where it
+        has not the kinds of settings that the recipe has."""
+        plain, found = recipe.plain(), dict[str, Any]()
+        nodes = [(node, plain["sites"].get(site)) for site, node in self.sites.items()]
+        nodes += [(self.layers, plain.get("layers")), (self.rest, plain)]
+        fits = [node.recall(value, found) for node, value in nodes if value is not None]
+        return found if all(fits) else None
+
     def smallest(self, size: Callable[[Recipe], int]) -> tuple[Answers, Recipe]:
         """A corner that no single parameter's other end makes smaller by that measure."""
         return smallest(self.run, self.places, self.corners, size)

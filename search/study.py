@@ -25,6 +25,7 @@ from search.store import Store
 
 ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate, surplus
 PRIOR = "lmpareto_prior"  # the study's attribute that says what was enqueued of a prior
+SEEDS = "lmpareto_seeds"  # and of seeds
 
 
 def identity(config: StudyConfig, corpus: Corpus) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from search.config import DENSE_BASELINE, SweepConfig
 from search.dense import DenseCheckpoint, DenseCheckpoints, find_dense, train_dense
 from search.effects import measure_effects
 from search.outage import Patience
+from search.seeds import seeds_of
 from search.sensitivity import Sensitivity
 from search.slots import Ended, Holding, Slots, worker_name
 from search.space import OWN
 from search.store import Store
-from search.study import PRIOR, create, sampler, space_of, takes_slot
+from search.study import PRIOR, SEEDS, create, sampler, space_of, takes_slot
 from search.terminal import interruptible, training_bar
 from search.trial import Workbench
 from search.worker import bury, work
@@ -50,6 +51,11 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
     missing = [name for name in (DENSE_BASELINE, *names) if name not in known]
     slots = Slots(store.engine, config.study, config.trials, config.storage.lease)
     slots.provide(missing, ended_trials(study))
+    if config.seeds and SEEDS not in study.user_attrs:
+        words = len(corpus.vocabulary)
+        for parameters in seeds_of(config, space_of(config, words), words, store):
+            study.enqueue_trial(parameters, skip_if_exists=True)
+        study.set_user_attr(SEEDS, [seed.plain() for seed in config.seeds])
     if isinstance(config.prior, Sensitivity):
         begin_with(config, config.prior, corpus, store, study, dense[OWN])
     if config.workers and slots.open():

@@ -132,6 +132,11 @@ class Node(ABC):
     def fill(self, answers: Answers) -> Any:
         """The node's value in the trial that answers; LEFT_OUT where it has none."""
 
+    @abstractmethod
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        """Add to `found` the parameters with which the node comes nearest to a value of a recipe;
+        those known before stay. False where it has no option of that kind."""
+
     def below(self) -> Iterator[tuple[Node, Conditions]]:
         """The nodes within, each with its conditions."""
         yield from ()
@@ -150,6 +155,9 @@ class Fixed(Node):
     def fill(self, answers: Answers) -> Any:
         return self.value
 
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class Mapped(Node):
@@ -158,6 +166,12 @@ class Mapped(Node):
     def fill(self, answers: Answers) -> Any:
         filled = ((name, node.fill(answers)) for name, node in self.nodes.items())
         return {name: value for name, value in filled if value is not LEFT_OUT}
+
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        if not isinstance(value, Mapping):
+            return value is not None and "kind" in self.nodes
+        inner = [(node, value[name]) for name, node in self.nodes.items() if name in value]
+        return all(node.recall(one, found) for node, one in inner)
 
     def below(self) -> Iterator[tuple[Node, Conditions]]:
         yield from ((node, ()) for node in self.nodes.values())
@@ -169,6 +183,11 @@ class Listed(Node):
 
     def fill(self, answers: Answers) -> Any:
         return [node.fill(answers) for node in self.nodes]
+
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        if not isinstance(value, list | tuple) or len(value) != len(self.nodes):
+            return False
+        return all(node.recall(v, found) for node, v in zip(self.nodes, value, strict=True))
 
     def below(self) -> Iterator[tuple[Node, Conditions]]:
         yield from ((node, ()) for node in self.nodes)
@@ -186,6 +205,14 @@ class Conditional(Node):
     def fill(self, answers: Answers) -> Any:
         return (self.node if answers.holds(self.condition) else self.otherwise).fill(answers)
 
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        for node in (self.node, self.otherwise):
+            tried = dict(found)
+            if node.recall(value, tried):
+                found |= tried
+                return True
+        return False
+
     def below(self) -> Iterator[tuple[Node, Conditions]]:
         yield self.node, (self.condition,)
         yield self.otherwise, (self.condition.opposite,)
@@ -200,6 +227,9 @@ class Share(Node):
 
     def fill(self, answers: Answers) -> Any:
         return max(1, round(answers.ask(self.share) * self.size(answers)))
+
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        return True  # of which size is known in a trial only
 
     def below(self) -> Iterator[tuple[Node, Conditions]]:
         yield self.share, ()
@@ -245,6 +275,16 @@ class Number(Parameter):
     def put_to(self, answerer: Answerer) -> Any:
         return answerer.number(self)
 
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        low, high = self.ends
+        near = min(max(value, low), high)
+        if self.step is not None:
+            near = int(low + round((near - low) / self.step) * self.step)
+        found.setdefault(self.name, near)
+        return True
+
     def check(self, value: Any, where: str) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not self.low <= value <= self.high:
@@ -282,6 +322,13 @@ class Options(Parameter):
 
     def put_to(self, answerer: Answerer) -> Any:
         return answerer.option(self)
+
+    def recall(self, value: Any, found: dict[str, Any]) -> bool:
+        kind = value.get("kind") if isinstance(value, Mapping) else value
+        if kind not in self.labels:
+            return False
+        found.setdefault(self.name, kind)
+        return self.nodes[self.labels.index(kind)].recall(value, found)
 
     def check(self, value: Any, where: str) -> None:
         if value not in self.labels:

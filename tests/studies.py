@@ -41,6 +41,8 @@ defaults:
   - override /model: tiny
   - override /training: quick
   - override /space: mine
+  - override /prior: none
+  - override /fidelity: whole
 name: mine
 trials: 4
 corpus: {{file: {text}}}
@@ -281,6 +283,7 @@ def settings(folder: Path, **changed: Any) -> SweepConfig:
         "storage": {"url": f"sqlite:///{folder}/studies.db"},
         "baselines": {},
         "start": [],
+        "seeds": [],
         "trials": TRIALS,
         "seed": 1,
         "device": "cpu",

@@ -1,0 +1,42 @@
+"""Recipes that a search tries first: a person's own, or the fronts of other studies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from lmcore.recipe import Recipe, resolve
+from lmcore.settings import parse
+from search.config import StudyConfig
+from search.results import results_of
+from search.space import OWN, Space
+from search.store import Store
+
+
+def seeds_of(
+    config: StudyConfig, space: Space, words: int, store: Store
+) -> Iterator[dict[str, Any]]:
+    """The parameter values that come nearest to the study's seeds, on its own dense model; those
+    that its space has no settings for are left out, with a word.
+
+    Raises UserError for a study that is not known.
+    """
+    own = {"dense": OWN} if space.dense else {}
+    for name, data in _recipes(config, store):
+        recipe = parse(Recipe, data, name)
+        values = space.own().recall(resolve(recipe, config.model, words))
+        if values is None:
+            print(f"{name}: the space has no such settings", file=sys.stderr)
+        else:
+            yield space.start({**own, **values})
+
+
+def _recipes(config: StudyConfig, store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, seed in enumerate(config.seeds):
+        if seed.recipe is not None:
+            yield f"seeds.{number}", seed.recipe
+        else:
+            other = config.model_copy(update={"name": seed.study})
+            for point in results_of(other, store).front.points:
+                yield f"{point.label} of {seed.study}", point.recipe or {}

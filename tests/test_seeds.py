@@ -1,0 +1,111 @@
+"""Recipes that a search tries first, found again among what its space can sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from lmcore.errors import UserError
+from lmcore.model import ModelSettings
+from lmcore.recipe import Recipe, resolve
+from lmcore.settings import parse
+from search.config import Seed
+from search.seeds import seeds_of
+from search.space import Space
+from search.study import space_of
+from search.sweep import sweep
+from studies import settings, sweep_here
+
+MODEL = ModelSettings(layers=2, hidden=16, embedding=16, tied=False)
+WORDS = 50
+BITS = {
+    "choice": [
+        {"kind": "uniform", "step": {"low": 0.4, "high": 3.0, "log": True}},
+        {"kind": "kmeans", "bits": {"low": 2, "high": 6}},
+        "float16",
+    ]
+}
+SPACE: dict[str, Any] = {
+    "layers": {"embedding": {"low": 8, "high": 16}},
+    "sites": {
+        "lstm.*": {"tie": "lstm", "sparsity": {"low": 0.0, "high": 0.8}, "bits": BITS},
+        "decoder": {
+            "structure": {"choice": ["dense", {"kind": "svd", "rank": {"low": 1, "high": 8}}]},
+            "bits": BITS,
+        },
+    },
+    "finetuning": {
+        "epochs": {"ordered": [0.25, 0.5, 1.0]},
+        "rate": {"low": 0.1, "high": 10.0, "log": True},
+        "dropout": {"kind": "sequence", "rate": 0.1},
+    },
+}
+
+
+def space() -> Space:
+    return Space(SPACE, MODEL, WORDS)
+
+
+def test_a_recipe_of_the_space_is_found_again() -> None:
+    of = space()
+    study = optuna.create_study(
+        directions=["minimize"] * 2, sampler=optuna.samplers.RandomSampler(seed=3)
+    )
+    for _ in range(60):
+        trial = study.ask()
+        recipe = of.suggest(trial).recipe
+        values = of.own().recall(recipe)
+        assert values
+        again = of.suggest(optuna.trial.FixedTrial({**trial.params, **of.start(values)}))
+        assert again.recipe == recipe
+
+
+def test_what_lies_outside_comes_to_the_nearest_end() -> None:
+    data = {
+        "sites": {
+            "decoder": {"structure": {"kind": "svd", "rank": 10}, "bits": "float16"},
+            "lstm.*": {"sparsity": 0.95, "bits": {"kind": "uniform", "step": 0.1}},
+        },
+        "finetuning": {"epochs": 1, "rate": 50.0, "dropout": {"kind": "sequence", "rate": 0.1}},
+    }
+    values = space().own().recall(resolve(parse(Recipe, data), MODEL, WORDS))
+    assert values
+    assert values["decoder.structure.svd.rank"] == 8
+    assert values["lstm.sparsity"] == 0.8
+    assert values["lstm.bits.uniform.step"] == 0.4
+    assert values["finetuning.rate"] == 10.0
+
+
+def test_a_kind_that_the_space_has_not_is_no_seed() -> None:
+    data = {"sites": {"decoder": {"bits": {"kind": "linear", "bits": 8}}}}
+    assert space().own().recall(resolve(parse(Recipe, data), MODEL, WORDS)) is None
+
+
+@pytest.mark.parametrize("data", [{}, {"study": "a", "recipe": {}}])
+def test_a_seed_is_one_thing(data: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="a seed is"):
+        parse(Seed, data)
+
+
+def test_the_front_of_another_study_seeds_this_one(tmp_path: Path) -> None:
+    other = sweep_here(settings(tmp_path, name="other", trials=3))
+    mine = settings(tmp_path, seeds=[{"study": "other"}], workers=0)
+    words = len(other.corpus.vocabulary)
+    seeds = list(seeds_of(mine, space_of(mine, words), words, other.store))
+    best = {tuple(sorted(row.params.items())) for row in other.study.best_trials}
+    assert {tuple(sorted(row.items())) for row in seeds} == best
+    for _ in range(2):
+        study = sweep(mine, other.corpus, other.store)
+    waiting = [row.system_attrs["fixed_params"] for row in study.get_trials()]
+    assert waiting == seeds
+
+
+def test_a_study_that_is_not_known_seeds_nothing(tmp_path: Path) -> None:
+    other = sweep_here(settings(tmp_path, trials=1))
+    mine = settings(tmp_path, seeds=[{"study": "nope"}])
+    words = len(other.corpus.vocabulary)
+    with pytest.raises(UserError, match="there is no study nope"):
+        list(seeds_of(mine, space_of(mine, words), words, other.store))
