@@ -54,9 +54,9 @@ class Replay:
     def text(self) -> str:
         verdict = "the same to the bit" if self.identical else "the same within 0.5%"
         changed = [
-            f"{name} {self.stored.provenance.get(name)} -> {value}"
+            f"{name} {self.stored.provenance[name]} -> {value}"
             for name, value in provenance().items()
-            if self.stored.provenance.get(name) != value
+            if self.stored.provenance.get(name, value) != value
         ]
         lines = [
             f"trial {self.trial} of {self.study}: {verdict if self.same else 'NOT the same'}",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ from lmcore.training import (
 )
 from search.config import StudyConfig
 from search.stages import Stages
+
+PACKAGES = ("numpy", "optuna", "safetensors", "scipy", "sqlalchemy")
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ class Workbench:
         With `goes_on` the fine-tuning is kept for a longer one. Raises DivergedError where the
         loss or the perplexity is no number.
         """
-        key = self.key(recipe)
+        key, laps = self.key(recipe), Laps()
         model = self._built(recipe, observe).to(self.device)
+        laps.end("build")
         record = TrainingRecord()
         if recipe.finetuning:
             with self.stages.held(key, observe):
@@ -100,10 +104,14 @@ class Workbench:
                 if not goes_on:
                     self._weights(recipe).unlink(missing_ok=True)
             self.stages.trim()
+            laps.end("finetune")
         path = self.path(key)
         save(path, model.eval(), self.dense.vocabulary)
+        laps.end("write")
         bundle = load(path)
+        laps.end("load")
         measured = score(bundle.model.to(self.device), self.corpus.valid, self.dense.vocabulary.eos)
+        laps.end("score")
         if not math.isfinite(measured.perplexity):
             raise DivergedError("the validation perplexity of the file is infinite")
         return Measurement(
@@ -115,7 +123,8 @@ class Workbench:
             updates=record.updates,
             seconds=record.seconds,
             sha256=bundle.sha256,
-            provenance=provenance() | {"seed": self.seed, "dense": self.dense.sha256},
+            provenance=provenance()
+            | {"seed": self.seed, "dense": self.dense.sha256, "seconds": laps.seconds},
         )
 
     def untrained_size(self, recipe: Recipe, observe: Observer = ignore) -> int:
@@ -185,6 +194,18 @@ class Workbench:
         return model
 
 
+class Laps:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = perf_counter()
+
+    def end(self, stage: str) -> None:
+        now = perf_counter()
+        self.seconds[stage], self._since = round(now - self._since, 3), now
+
+
 def _read(path: Path) -> LanguageModel | None:
     """The model of a file, None where there is no file or a damaged one."""
     try:
@@ -208,6 +229,7 @@ def provenance() -> dict[str, Any]:
         "lmpareto": version("lmpareto"),
         "code": digest.hexdigest()[:12],
         "torch": torch.__version__,
+        **{name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": torch.backends.cpu.get_cpu_capability(),

@@ -24,7 +24,7 @@ from search.results import results_of
 from search.space import Space
 from search.stages import Stages
 from search.store import Store
-from search.study import ATTRIBUTE, create, find, progress, sampler
+from search.study import ATTRIBUTE, attribute, create, find, progress, sampler
 from search.sweep import sweep
 from search.trial import Workbench
 from studies import Sweep, settings, sweep_here
@@ -557,6 +557,17 @@ def test_the_same_study_gives_the_same_trials(tmp_path: Path) -> None:
     one, two = (sweep_here(settings(tmp_path / name, trials=2)) for name in ("a", "b"))
     assert [row.params for row in one.study.trials] == [row.params for row in two.study.trials]
     assert [row.values for row in one.study.trials] == [row.values for row in two.study.trials]
+
+
+def test_a_measurement_says_what_made_it_and_where_its_time_went(tmp_path: Path) -> None:
+    swept = sweep_here(settings(tmp_path, trials=1))
+    measured = swept.store.measurement(attribute(swept.study.trials[0], "key"))
+    assert measured
+    made = measured.provenance
+    assert {"lmpareto", "code", "torch", "numpy", "optuna", "python", "machine"} <= set(made)
+    seconds = made["seconds"]
+    assert list(seconds) == ["build", "finetune", "write", "load", "score"]
+    assert measured.seconds <= seconds["finetune"] + 0.001
 
 
 # --- distillation ------------------------------------------------------------------------------
