@@ -1,0 +1,260 @@
+"""What a trial costs beside its training and measuring, in studies of 1,000 and 10,000 trials.
+
+    python -m benchmarks.framework          the framework's own time, on SQLite
+    python -m benchmarks.framework workers  two workers against one, on the same recipes
+
+The first fills a study with sampled recipes and lets a worker go on whose measurements take no
+time. Everything else is as in a search: claim a slot, ask, suggest, look for the recipe among the
+earlier ones, keep the rungs and decide who climbs, tell, finish. The wall time is that of a busy
+machine; processor time is the cost.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import optuna
+import torch
+from hydra import compose, initialize_config_module
+from optuna.trial import FrozenTrial
+from sqlalchemy import Engine, event, insert
+from sqlalchemy.orm import Session
+
+from lmcore.corpus import Corpus, load_corpus
+from lmcore.model import random_model
+from lmcore.recipe import Recipe
+from lmcore.runtime import prepare
+from lmcore.training import Observer, ignore
+from search.commands import settings_of
+from search.config import DENSE_BASELINE, SweepConfig
+from search.dense import DenseCheckpoint, find_dense, keep_dense, train_dense
+from search.schema import MeasurementRow, RungRow
+from search.slots import Slot, Slots, worker_name
+from search.space import OWN
+from search.store import Store
+from search.study import ATTRIBUTE, create, space_of
+from search.sweep import ended_trials, sweep
+from search.terminal import quiet_optuna
+from search.trial import Measurement, Workbench
+from search.worker import Worker
+
+SIZES, TRIALS = (1_000, 10_000), 15
+LIMITS = {1_000: 0.5, 10_000: 3.0}  # seconds a trial may take
+RECIPES, RATIO = 16, 1.7
+
+
+class Instant(Workbench):
+    """Measures at once: a size and a perplexity that the recipe's key decides."""
+
+    def measure(
+        self, recipe: Recipe, observe: Observer = ignore, goes_on: bool = False
+    ) -> Measurement:
+        key = self.key(recipe)
+        draw = random.Random(key)
+        size_bytes = math.exp(draw.uniform(math.log(1e5), math.log(1e6)))
+        epochs = recipe.finetuning.epochs if recipe.finetuning else 0.0
+        rest = (1e5 / size_bytes) ** 0.3 + draw.expovariate(4.0) + 0.3 * math.exp(-3 * epochs)
+        return Measurement(
+            key=key,
+            recipe=recipe.plain(),
+            size_bytes=int(size_bytes),
+            valid_perplexity=80.0 * (1 + rest),
+            tokens_per_second=1.0,
+            updates=0,
+            seconds=0.0,
+            sha256="",
+            provenance={},
+        )
+
+
+class Timed(Worker):
+    """Measures at once, and notes clocks and database statements after each slot."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.notes: list[tuple[float, float, int]] = []
+
+    def _start_from(self, dense: str) -> None:
+        super()._start_from(dense)
+        real = self.bench
+        self.bench = Instant(
+            real.corpus, real.dense, real.seed, real.folder, real.stages, real.device
+        )
+
+    def _take(self, slot: Slot) -> None:
+        super()._take(slot)
+        self.notes.append((time.perf_counter(), time.process_time(), statements()))
+
+    def differences(self) -> list[tuple[float, ...]]:
+        """Seconds, processor seconds and statements of each trial but the first."""
+        return [
+            tuple(b - a for a, b in zip(one, other, strict=True))
+            for one, other in pairwise(self.notes)
+        ]
+
+
+_statements = itertools.count()
+
+
+@event.listens_for(Engine, "before_cursor_execute")
+def _count(*_: Any) -> None:
+    next(_statements)
+
+
+def statements() -> int:
+    """Of this process so far, to any database."""
+    return int(repr(_statements)[6:-1])
+
+
+def settings(folder: Path, *overrides: str) -> SweepConfig:
+    """The study of `conf/study/quickstart.yaml`, with all that it writes in a folder."""
+    given = ["study=quickstart", "prior=none", f"cache={folder}", *overrides]
+    with initialize_config_module("search.conf", version_base="1.3"):
+        config = settings_of(SweepConfig, compose("sweep", given))
+    assert isinstance(config, SweepConfig)
+    return config
+
+
+def fill(config: SweepConfig, store: Store, bench: Workbench, study: optuna.Study) -> None:
+    """As many trials as the study is to have, as a search leaves them."""
+    space = space_of(config, len(bench.corpus.vocabulary))
+    sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    draw, trials, rungs = random.Random(1), list[FrozenTrial](), list[dict[str, Any]]()
+    measured = dict[str, dict[str, Any]]()
+    for number in range(config.trials):
+        trial = sampled.ask()
+        ladder = config.fidelity.ladder(space.suggest(trial).recipe)
+        reached = min(len(ladder) - 1, int(-math.log2(1 - draw.random())))  # every second goes on
+        for rung, recipe in enumerate(ladder[: reached + 1]):
+            one = bench.measure(recipe)
+            measured[one.key] = one.plain() | {"measured_at": datetime.now(UTC)}
+            rungs.append({"study": config.study, "trial": number, "rung": rung, "key": one.key})
+        attribute = {"asked": bench.key(ladder[-1]), "key": one.key, "recipe": one.recipe}
+        trials.append(
+            optuna.create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                values=[float(one.size_bytes), one.valid_perplexity],
+                user_attrs={ATTRIBUTE: attribute},
+            )
+        )
+    study.add_trials(trials)
+    with Session(store.engine) as session, session.begin():
+        session.execute(insert(MeasurementRow), list(measured.values()))
+        session.execute(insert(RungRow), rungs)
+
+
+def of_size(folder: Path, size: int) -> dict[str, float]:
+    """Medians over the trials of a worker that joins a study of so many."""
+    config = settings(folder, f"trials={size}", f"name=of_{size}")
+    corpus = load_corpus(config.corpus, config.folder)
+    store = Store(config.storage)
+    study = create(config, store, corpus)
+    dense = find_dense(config, corpus) or _untrained(config, corpus)
+    fill(config, store, Instant.of(config, corpus, dense.load()), study)
+    more = config.model_copy(update={"trials": size + TRIALS + 1})
+    lease = more.storage.lease
+    Slots(store.engine, more.study, more.trials, lease).provide([], ended_trials(study))
+    began = time.perf_counter()
+    worker = Timed(more, 0, worker_name(), {OWN: dense}, threading.Event())
+    ready = time.perf_counter()
+    worker.run()
+    names = ("seconds", "processor_seconds", "statements")
+    each = zip(*worker.differences(), strict=True)
+    return dict(zip(names, map(median, each), strict=True)) | {
+        "start_seconds": ready - began,
+        "first_seconds": worker.notes[0][0] - ready,
+    }
+
+
+def _untrained(config: SweepConfig, corpus: Corpus) -> DenseCheckpoint:
+    model = random_model(config.model, len(corpus.vocabulary), 0.05, torch.Generator())
+    return keep_dense(config, corpus, model, {})
+
+
+def framework() -> dict[str, dict[str, float]]:
+    figures = {}
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            figures[str(size)] = found = of_size(Path(folder), size)
+        print(
+            f"after {size:,} trials: {found['seconds']:.3f} s a trial "
+            f"({found['processor_seconds']:.3f} s of a processor, {found['statements']:.0f} "
+            f"statements), wanted under {LIMITS[size]} s; a worker starts in "
+            f"{found['start_seconds']:.1f} s, its first trial takes {found['first_seconds']:.1f} s"
+        )
+    return figures
+
+
+# --- two workers against one -------------------------------------------------------------------
+
+
+def by_workers() -> dict[str, float]:
+    """The trials a second of one worker and of two, from the first one's start to the last one's
+    end, and how long it takes until the first one starts."""
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        dense = Path(folder, "dense")
+        for count in (1, 2):
+            config = settings(
+                Path(folder, str(count)),
+                f"trials={RECIPES}",
+                f"name=by_{count}",
+                f"workers={count}",
+                "fidelity=whole",
+            )
+            if dense.exists():
+                shutil.copytree(dense, config.folder / "dense")
+            corpus = load_corpus(config.corpus, config.folder)
+            if find_dense(config, corpus) is None:
+                train_dense(config, corpus)
+                shutil.copytree(config.folder / "dense", dense)
+            began, trials = _swept(config, corpus)
+            first = min(row.datetime_start for row in trials if row.datetime_start)
+            last = max(row.datetime_complete for row in trials if row.datetime_complete)
+            figures[f"trials_per_second_{count}"] = len(trials) / (last - first).total_seconds()
+            figures[f"start_seconds_{count}"] = (first - began).total_seconds()
+    figures["ratio"] = figures["trials_per_second_2"] / figures["trials_per_second_1"]
+    print(
+        f"{RECIPES} recipes: {figures['trials_per_second_1']:.3f} trials/s by one worker, "
+        f"{figures['trials_per_second_2']:.3f} by two: {figures['ratio']:.2f} x, "
+        f"wanted at least {RATIO} x"
+    )
+    return figures
+
+
+def _swept(config: SweepConfig, corpus: Corpus) -> tuple[datetime, list[FrozenTrial]]:
+    """When a sweep began, and its trials: of the same recipes whoever asks."""
+    store = Store(config.storage)
+    study = create(config, store, corpus)
+    space = space_of(config, len(corpus.vocabulary))
+    sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(RECIPES):
+        space.suggest(trial := sampled.ask())
+        study.enqueue_trial(trial.params)
+    store.keep_baseline(config.study, DENSE_BASELINE, "")  # that it is measured here is no matter
+    began = datetime.now()
+    return began, sweep(config, corpus, store).get_trials(deepcopy=False)
+
+
+def main() -> None:
+    prepare()
+    quiet_optuna()
+    print(json.dumps(by_workers() if sys.argv[1:] == ["workers"] else framework()))
+
+
+if __name__ == "__main__":
+    main()
