@@ -10,7 +10,8 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
@@ -21,6 +22,7 @@ from lmcore.settings import Family
 
 PREDICTS = 0.8  # Kendall's tau from which the rung without training is believed
 LEAST = 10  # trials that tau is measured on
+_size = attrgetter("size_bytes")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class TowardsFront(Fidelity):
             if look.rung == mine.rung and look.trial != mine.trial and box.holds(look)
         ]
         every = [*others, mine]
-        excess = {look.trial: excess_of(look, every) for look in every}
+        excess = excesses(every)
         better = sum(excess[look.trial] < excess[mine.trial] for look in others)
         return excess[mine.trial] <= 0 or better + 1 <= len(every) / self.eta
 
@@ -132,15 +134,20 @@ class Asha(Fidelity):
 AnyFidelity = Annotated[SerializeAsAny[Fidelity], BeforeValidator(Fidelity.pick)]
 
 
-def excess_of(mine: Look, looks: Sequence[Look]) -> float:
-    """ln perplexity above the best of all others that are no larger; at most 0 where none of them
-    dominates it, -inf where none is as small. Equal points are on the front together."""
-    reached = [
-        look.perplexity
-        for look in looks
-        if look.trial != mine.trial and look.size_bytes <= mine.size_bytes
-    ]
-    return math.log(mine.perplexity / min(reached)) if reached else -math.inf
+def excesses(looks: Sequence[Look]) -> dict[int, float]:
+    """Trial -> ln of its perplexity above the best of all others that are no larger, given one
+    look of each; at most 0 where none of them dominates it, -inf where none is as small. Equal
+    points are on the front together."""
+    found: dict[int, float] = {}
+    best = second = math.inf  # the two lowest perplexities so far
+    for _, equal in groupby(sorted(looks, key=_size), _size):
+        here = list(equal)
+        best, second, *_ = sorted((best, second, *(look.perplexity for look in here)))
+        for look in here:
+            reached = second if look.perplexity == best else best
+            none = reached == math.inf
+            found[look.trial] = -math.inf if none else math.log(look.perplexity / reached)
+    return found
 
 
 def predicts(looks: Sequence[Look]) -> bool:

@@ -20,7 +20,7 @@ from search.fidelity import (
     Look,
     TowardsFront,
     Whole,
-    excess_of,
+    excesses,
     predicts,
     ranked,
 )
@@ -69,8 +69,10 @@ def test_what_nothing_dominates_in_the_box_always_goes_on(seen: list[Look]) -> N
 @given(looks)
 def test_excess_is_how_far_a_look_lies_above_the_front_at_its_size(seen: list[Look]) -> None:
     finite = [one for one in seen if math.isfinite(one.perplexity)]
+    found = excesses(finite)
+    assert set(found) == {one.trial for one in finite}
     for mine in finite:
-        excess = excess_of(mine, finite)
+        excess = found[mine.trial]
         others = [one for one in finite if one is not mine and one.size_bytes <= mine.size_bytes]
         assert (excess == -math.inf) == (not others)
         if others:
