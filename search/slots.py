@@ -186,6 +186,9 @@ class Slots:
     def orphans(self, running: Iterable[int], worker: str) -> list[int]:
         """Those of the running trials, as they were before this is asked, that have no slot and
         will get none: their worker died between asking for them and filling its slot."""
+        running = list(running)
+        if not running:
+            return []
         with Session(self.engine) as session:
             asking = (
                 select(func.count())
@@ -199,7 +202,7 @@ class Slots:
                 )
             )
             filled = select(SlotRow.trial).where(
-                SlotRow.study == self.study, SlotRow.trial.is_not(None)
+                SlotRow.study == self.study, SlotRow.trial.in_(running)
             )
             if session.scalars(asking).one():
                 return []

@@ -257,18 +257,20 @@ class Worker:
         asked = self.bench.key(recipe)
         ours: dict[str, Any] = {"asked": asked, "recipe": recipe.plain()}
         trial.set_user_attr(ATTRIBUTE, ours)  # before the look: of two at once one sees the other
-        for state in (TrialState.COMPLETE, TrialState.RUNNING):
-            for row in self.study.get_trials(deepcopy=False, states=(state,)):
-                key = attribute(row, "key")
-                # earlier studies trained all trials to the end, and noted no more than that
-                same = (attribute(row, "asked") or key) == asked and row.number != trial.number
-                if same and (state == TrialState.COMPLETE or not attribute(row, "duplicate")):
-                    ours |= {"key": key, "recipe": attribute(row, "recipe"), "duplicate": True}
-                    trial.set_user_attr(ATTRIBUTE, ours)
-                    if row.values:
-                        self._constrain(trial, *row.values)
-                    self._tell(trial.number, row.values)
-                    return True
+        wanted = (TrialState.COMPLETE, TrialState.RUNNING)  # what it came to is the better answer
+        rows = self.study.get_trials(deepcopy=False, states=wanted)
+        for row in sorted(rows, key=lambda row: wanted.index(row.state)):
+            key = attribute(row, "key")
+            # earlier studies trained all trials to the end, and noted no more than that
+            same = (attribute(row, "asked") or key) == asked and row.number != trial.number
+            running = row.state == TrialState.RUNNING
+            if same and not (running and attribute(row, "duplicate")):
+                ours |= {"key": key, "recipe": attribute(row, "recipe"), "duplicate": True}
+                trial.set_user_attr(ATTRIBUTE, ours)
+                if row.values:
+                    self._constrain(trial, *row.values)
+                self._tell(trial.number, row.values)
+                return True
         return False
 
     def _climb(
@@ -330,9 +332,9 @@ class Worker:
         return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
 
     def _tell(self, number: int, values: list[float] | None) -> None:
-        if not self._row(number).state.is_finished():  # by an attempt whose answer was lost
-            state = None if values else TrialState.FAIL
-            self.study.tell(number, values, state=state, skip_if_finished=True)
+        state = None if values else TrialState.FAIL
+        # finished already by an attempt whose answer was lost
+        self.study.tell(number, values, state=state, skip_if_finished=True)
 
     def _row(self, number: int) -> optuna.trial.FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
