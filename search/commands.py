@@ -43,6 +43,7 @@ from search.effects import measure_effects
 from search.export import check_words, export, publish, workbench
 from search.front import choose
 from search.launching import STOPPED, end
+from search.outage import AWAY, reason
 from search.overview import overview
 from search.plane import PlotRecord, record_of
 from search.plots import figure, image, page
@@ -300,6 +301,8 @@ def run(command: str) -> None:
             answer = function(config)
         except UserError as error:
             end(f"lmpareto {command}: {error}", 1)
+        except AWAY as error:
+            end(f"lmpareto {command}: the storage {config.storage.shown}: {reason(error)}", 1)
         except KeyboardInterrupt:
             end(f"lmpareto {command}: {STOPPED}", 130)
         print(json.dumps(answer.document) if config.format == "json" else answer.text)

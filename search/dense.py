@@ -42,7 +42,11 @@ class DenseCheckpoint:
         return float(self.record["valid_perplexity"])
 
     def load(self) -> Bundle:
-        return load(self.path)
+        """The model. Raises UserError where the file was altered, and says how it is made again."""
+        try:
+            return load(self.path)
+        except UserError as error:
+            raise UserError(f"{error}; once it is deleted, lmpareto train makes it again") from None
 
 
 DenseCheckpoints = Mapping[str, DenseCheckpoint]  # by the names of `StudyConfig.dense_names`
@@ -54,15 +58,18 @@ def dense_key(config: StudyConfig, corpus: Corpus) -> str:
 
 
 def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
-    """The checkpoint of these settings, from the cache or from a published study."""
+    """The checkpoint of these settings, from the cache or from a published study; one that was
+    cut short is as good as none."""
     key = dense_key(config, corpus)
     cached = config.folder / "dense" / f"{key}.json"
     for record_path in (cached, *sorted(PUBLISHED.glob("*/dense*.json"))):
         bundle = record_path.with_suffix(".lmb")
-        if not (record_path.exists() and bundle.exists()):
+        try:
+            record = json.loads(record_path.read_text())
+            whole = bundle.stat().st_size == record["size_bytes"]
+        except (OSError, ValueError, KeyError):
             continue
-        record = json.loads(record_path.read_text())
-        if record.get("key") == key:
+        if record.get("key") == key and whole:
             return DenseCheckpoint(bundle, record)
     return None
 

@@ -67,4 +67,5 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, UserError):
         return str(error)
-    return str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+    said = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+    return f"{said}: is the disk full?" if said == "disk I/O error" else said  # SQLite's word
