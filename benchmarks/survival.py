@@ -57,6 +57,7 @@ from search.trial import Measurement, Workbench
 KILLS, TRIALS, WORKERS = 100, 100, 4
 LEASE = 6.0  # seconds, where a lease has to run out
 PAUSE = 4.0  # seconds from kill to kill, on average
+WAIT = 60.0  # seconds that half of the kills wait for somebody who is at work
 AWAY = 30.0  # seconds without a database
 SAMPLE = 5  # trials of a study that are measured again
 PATIENCE = 1800.0  # seconds until a study must have ended
@@ -219,7 +220,7 @@ def kill_a_sweep(victim: Victim, kills: int, draw: random.Random, workers: int =
     try:
         while victim.kills.total() < kills and time.monotonic() < deadline:
             time.sleep(0.2 + draw.expovariate(1 / PAUSE))
-            busy = _at_work(victim, seconds=draw.choice((0, 10)))
+            busy = _at_work(victim, seconds=draw.choice((0, WAIT)))
             if process.poll() == 0:
                 return
             found, dice = _workers(process.pid), draw.random()
@@ -259,7 +260,7 @@ def kill_workers(victim: Victim, kills: int, draw: random.Random, workers: int =
             left = [index for index, process in running.items() if process.poll() is None]
             if not left:
                 break
-            busy = _at_work(victim, seconds=draw.choice((0, 10)))
+            busy = _at_work(victim, seconds=draw.choice((0, WAIT)))
             index = draw.choice([one for one in left if running[one].pid in busy] or left)
             kill(running[index])
             victim.kills["worker"] += 1
@@ -429,7 +430,7 @@ def main() -> None:
                 kill_a_sweep(one, left, draw)
                 left -= one.kills.total()
                 figures[one.name] = _said(one)
-            one = victim("workers", place, max(4, kills // 4))
+            one = victim("workers", place, max(4, kills // 2))
             kill_workers(one, max(1, kills // 4), draw)
             figures[one.name] = _said(one)
         if server:
