@@ -80,17 +80,11 @@ class DenseSettings(Settings):
     training: DenseTrainingSettings
 
 
-class Seed(Settings):
-    """What a search tries first: a recipe, or the front of a study, published ones among them."""
+class Seeds(Settings):
+    """What a search tries first: recipes, and the fronts of studies, published ones among them."""
 
-    study: str | None = None
-    recipe: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.study is None) == (self.recipe is None):
-            raise ValueError("a seed is {study: NAME} or {recipe: {...}}")
-        return self
+    recipes: list[dict[str, Any]]
+    studies: list[str]
 
 
 class StudyConfig(Settings):
@@ -111,7 +105,7 @@ class StudyConfig(Settings):
     storage: StorageSettings
     baselines: dict[str, dict[str, Any]]
     start: list[dict[str, Any]]
-    seeds: list[Seed]
+    seeds: Seeds
     trials: Count
     seed: Annotated[int, Field(ge=0)]
     device: str

@@ -33,10 +33,9 @@ def seeds_of(
 
 
 def _recipes(config: StudyConfig, store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, seed in enumerate(config.seeds):
-        if seed.recipe is not None:
-            yield f"seeds.{number}", seed.recipe
-        else:
-            other = config.model_copy(update={"name": seed.study})
-            for point in results_of(other, store).front.points:
-                yield f"{point.label} of {seed.study}", point.recipe or {}
+    for number, data in enumerate(config.seeds.recipes):
+        yield f"seeds.recipes.{number}", data
+    for study in config.seeds.studies:
+        other = config.model_copy(update={"name": study})
+        for point in results_of(other, store).front.points:
+            yield f"{point.label} of {study}", point.recipe or {}

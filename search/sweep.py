@@ -51,11 +51,11 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
     missing = [name for name in (DENSE_BASELINE, *names) if name not in known]
     slots = Slots(store.engine, config.study, config.trials, config.storage.lease)
     slots.provide(missing, ended_trials(study))
-    if config.seeds and SEEDS not in study.user_attrs:
+    if SEEDS not in study.user_attrs:
         words = len(corpus.vocabulary)
         for parameters in seeds_of(config, space_of(config, words), words, store):
             study.enqueue_trial(parameters, skip_if_exists=True)
-        study.set_user_attr(SEEDS, [seed.plain() for seed in config.seeds])
+        study.set_user_attr(SEEDS, config.seeds.plain())
     if isinstance(config.prior, Sensitivity):
         begin_with(config, config.prior, corpus, store, study, dense[OWN])
     if config.workers and slots.open():

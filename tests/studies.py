@@ -283,7 +283,7 @@ def settings(folder: Path, **changed: Any) -> SweepConfig:
         "storage": {"url": f"sqlite:///{folder}/studies.db"},
         "baselines": {},
         "start": [],
-        "seeds": [],
+        "seeds": {"recipes": [], "studies": []},
         "trials": TRIALS,
         "seed": 1,
         "device": "cpu",

@@ -12,7 +12,6 @@ from lmcore.errors import UserError
 from lmcore.model import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
-from search.config import Seed
 from search.seeds import seeds_of
 from search.space import Space
 from search.study import space_of
@@ -84,15 +83,9 @@ def test_a_kind_that_the_space_has_not_is_no_seed() -> None:
     assert space().own().recall(resolve(parse(Recipe, data), MODEL, WORDS)) is None
 
 
-@pytest.mark.parametrize("data", [{}, {"study": "a", "recipe": {}}])
-def test_a_seed_is_one_thing(data: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="a seed is"):
-        parse(Seed, data)
-
-
 def test_the_front_of_another_study_seeds_this_one(tmp_path: Path) -> None:
     other = sweep_here(settings(tmp_path, name="other", trials=3))
-    mine = settings(tmp_path, seeds=[{"study": "other"}], workers=0)
+    mine = settings(tmp_path, seeds={"recipes": [], "studies": ["other"]}, workers=0)
     words = len(other.corpus.vocabulary)
     seeds = list(seeds_of(mine, space_of(mine, words), words, other.store))
     best = {tuple(sorted(row.params.items())) for row in other.study.best_trials}
@@ -105,7 +98,7 @@ def test_the_front_of_another_study_seeds_this_one(tmp_path: Path) -> None:
 
 def test_a_study_that_is_not_known_seeds_nothing(tmp_path: Path) -> None:
     other = sweep_here(settings(tmp_path, trials=1))
-    mine = settings(tmp_path, seeds=[{"study": "nope"}])
+    mine = settings(tmp_path, seeds={"recipes": [], "studies": ["nope"]})
     words = len(other.corpus.vocabulary)
     with pytest.raises(UserError, match="there is no study nope"):
         list(seeds_of(mine, space_of(mine, words), words, other.store))
