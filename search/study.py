@@ -66,8 +66,12 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
         begun = {"models": {}, **begun}
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])
+        waiting = [row.system_attrs.get("fixed_params") for row in study.get_trials()]
         for parameters in map(space.start, config.start):
-            study.enqueue_trial(parameters, skip_if_exists=True)  # another sweep may begin it, too
+            if parameters in waiting:  # another sweep begins the study, too
+                waiting.remove(parameters)
+            else:
+                study.enqueue_trial(parameters)
         study.set_user_attr(ATTRIBUTE, wanted)
     elif changed := list(_differences(begun, wanted)):
         raise UserError(

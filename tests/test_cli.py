@@ -198,7 +198,7 @@ def test_sweep_again_trains_nothing_and_ends_at_once(studio: Studio) -> None:
     before = studio.bundles()
     started = time.perf_counter()
     run = studio("sweep", f"trials={TRIALS}", "workers=2", "format=json").ok()
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 30
     assert run.document == studio.swept.document
     assert studio.bundles() == before
 

@@ -221,6 +221,6 @@ def test_processes_open_a_new_database_at_once(url: str) -> None:
     processes = [context.Process(target=_open, args=(url, start, said)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [said.get(timeout=120) for _ in processes] == [""] * 3
+    assert [said.get(timeout=300) for _ in processes] == [""] * 3
     for process in processes:
         process.join(timeout=60)
