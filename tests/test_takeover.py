@@ -116,6 +116,30 @@ def test_of_two_equal_recipes_at_once_one_is_measured(tmp_path: Path) -> None:
     assert len(set(asked)) == 3
 
 
+def test_an_equal_recipe_that_ends_during_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by 100 kills: who looked for complete trials, then for running ones, saw neither."""
+    begun = Begun(few(tmp_path, trials=2, start=[{"all.bits.bits": 3}] * 2))
+    slot = begun.slots.claim("other")
+    assert slot
+    begun.study.enqueue_trial({"all.bits.bits": 3})
+    other, mine = begun.study.ask(), begun.study.ask()
+    worker = begun.worker()
+    recipe = worker.space.suggest(mine).recipe
+    other.set_user_attr(ATTRIBUTE, {"asked": worker.bench.key(recipe)})
+    look: Callable[..., Any] = optuna.Study.get_trials
+
+    def looks(study: optuna.Study, *arguments: Any, **named: Any) -> Any:
+        seen = look(study, *arguments, **named)
+        if look(begun.study)[other.number].state == TrialState.RUNNING:
+            begun.study.tell(other, [1.0, 2.0])
+        return seen
+
+    monkeypatch.setattr(optuna.Study, "get_trials", looks)
+    assert worker._repeats(mine, recipe)
+
+
 # --- answers that are lost -----------------------------------------------------------------------
 
 
