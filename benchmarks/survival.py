@@ -57,10 +57,10 @@ from search.trial import Measurement, Workbench
 KILLS, TRIALS, WORKERS = 100, 100, 4
 LEASE = 6.0  # seconds, where a lease has to run out
 PAUSE = 4.0  # seconds from kill to kill, on average
-WAIT = 60.0  # seconds that half of the kills wait for somebody who is at work
+WAIT = 20.0  # seconds that half of the kills wait for somebody who is at work
 AWAY = 30.0  # seconds without a database
 SAMPLE = 5  # trials of a study that are measured again
-PATIENCE = 1800.0  # seconds until a study must have ended
+PATIENCE = 7200.0  # seconds until a study must have ended
 COMMAND = str(Path(sys.executable).parent / "lmpareto")
 
 STUDY = """\
