@@ -87,10 +87,11 @@ class TowardsFront(Fidelity):
     """Those go on that may move the front.
 
     Inside the box - no larger than the dense model, at most `worst` times its perplexity - a trial
-    that no other dominates at its rung always goes on. Of the others go those that are among the
-    best of 1 / `eta` of all at the rung, counting how far their perplexity lies above the best
-    that is reached at no more than their size. Without training only the size decides, until the
-    perplexities there are known to rank as those of the last rung do.
+    that no other dominates at its rung always goes on. Of the others, harsh recipes that training
+    may yet bring into the box among them, go the best 1 / `eta` of all at the rung, counting how
+    far their perplexity lies above the best that is reached at no more than their size. Without
+    training only the size decides, until the perplexities there are known to rank as those of the
+    last rung do.
     """
 
     kind: Literal["front"] = "front"
@@ -100,20 +101,18 @@ class TowardsFront(Fidelity):
     def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
         size_bytes, perplexity = dense
         untrained = mine.rung == 0 and 0 in self.rungs
-        box = Box(size_bytes, math.inf if untrained else self.worst * perplexity)
-        if not (math.isfinite(mine.perplexity) and box.holds(mine)):
+        if not math.isfinite(mine.perplexity) or mine.size_bytes > size_bytes:
             return False
         if untrained and not predicts(looks):
             return True
-        others = [
-            look
-            for look in looks
-            if look.rung == mine.rung and look.trial != mine.trial and box.holds(look)
-        ]
-        every = [*others, mine]
+        others = [one for one in looks if one.rung == mine.rung and one.trial != mine.trial]
+        every = [*(one for one in others if one.size_bytes <= size_bytes), mine]
         excess = excesses(every)
-        better = sum(excess[look.trial] < excess[mine.trial] for look in others)
-        return excess[mine.trial] <= 0 or better + 1 <= len(every) / self.eta
+        better = sum(other < excess[mine.trial] for other in excess.values())
+        if better + 1 <= len(every) / self.eta:
+            return True
+        box = Box(size_bytes, math.inf if untrained else self.worst * perplexity)
+        return box.holds(mine) and excess[mine.trial] <= 0
 
 
 class Asha(Fidelity):

@@ -57,11 +57,12 @@ looks = st.lists(
 def test_what_nothing_dominates_in_the_box_always_goes_on(seen: list[Look]) -> None:
     for mine in seen:
         rivals = [one for one in seen if one.rung == mine.rung and one.trial != mine.trial]
-        inside = mine.size_bytes <= 10_000 and mine.perplexity <= 200.0
+        fits = mine.size_bytes <= 10_000 and math.isfinite(mine.perplexity)
+        inside = fits and mine.perplexity <= 200.0
         goes_on = FRONT.goes_on(mine, seen, DENSE)
         if inside and not any(dominates(one, mine) for one in rivals):
             assert goes_on
-        if not inside:
+        if not fits:
             assert not goes_on
         assert goes_on == FRONT.goes_on(mine, rivals, DENSE)  # its own look may be among them
 
@@ -78,6 +79,16 @@ def test_excess_is_how_far_a_look_lies_above_the_front_at_its_size(seen: list[Lo
         if others:
             best = min(one.perplexity for one in others)
             assert mine.perplexity == pytest.approx(best * math.exp(excess))
+
+
+def test_outside_the_box_only_the_best_go_on() -> None:
+    """A harsh recipe is worse than the box while it has hardly been trained."""
+    rule = TowardsFront(rungs=(0.25,), eta=2.0)
+    harsh = Look(0, 0, 500, 250.0)
+    gentle = [Look(1 + n, 0, 1000 * (n + 1), 110.0 - n) for n in range(3)]
+    assert rule.goes_on(harsh, gentle, DENSE)
+    harsher = [Look(10 + n, 0, 400 - 100 * n, 240.0 + 20 * n) for n in range(3)]
+    assert not rule.goes_on(harsh, [*gentle[:1], *harsher], DENSE)
 
 
 def test_of_the_dominated_the_nearest_to_the_front_go_on() -> None:
