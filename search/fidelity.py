@@ -20,7 +20,7 @@ from scipy.stats import kendalltau
 from lmcore.recipe import Recipe
 from lmcore.settings import Family
 
-PREDICTS = 0.8  # Kendall's tau from which the rung without training is believed
+PREDICTS = 0.8  # the partial tau from which the rung without training is believed
 LEAST = 10  # trials that tau is measured on
 _size = attrgetter("size_bytes")
 
@@ -90,8 +90,8 @@ class TowardsFront(Fidelity):
     that no other dominates at its rung always goes on. Of the others, harsh recipes that training
     may yet bring into the box among them, go the best 1 / `eta` of all at the rung, counting how
     far their perplexity lies above the best that is reached at no more than their size. Without
-    training only the size decides, until the perplexities there are known to rank as those of the
-    last rung do.
+    training only the size decides, until the perplexities there are known to tell the better of
+    two files of a size.
     """
 
     kind: Literal["front"] = "front"
@@ -109,7 +109,7 @@ class TowardsFront(Fidelity):
         every = [*(one for one in others if one.size_bytes <= size_bytes), mine]
         excess = excesses(every)
         better = sum(other < excess[mine.trial] for other in excess.values())
-        if better + 1 <= len(every) / self.eta:
+        if better < max(1.0, len(every) / self.eta):
             return True
         box = Box(size_bytes, math.inf if untrained else self.worst * perplexity)
         return box.holds(mine) and excess[mine.trial] <= 0
@@ -150,15 +150,24 @@ def excesses(looks: Sequence[Look]) -> dict[int, float]:
 
 
 def predicts(looks: Sequence[Look]) -> bool:
-    """Whether the perplexities of the first rung rank the trials as those of the last one do."""
+    """Whether the first rung tells who will have the lower perplexity among files of a size.
+
+    By the partial tau of both perplexities, given the size of the last file (Kendall 1942): those
+    of larger files are lower at both rungs, which is no news.
+    """
     top = max((look.rung for look in looks), default=0)
     first = {look.trial: look.perplexity for look in looks if look.rung == 0}
-    last = {look.trial: look.perplexity for look in looks if look.rung == top}
-    both = [trial for trial in last if trial in first]
-    if top == 0 or len(both) < LEAST:
+    ended = [look for look in looks if look.rung == top and look.trial in first]
+    if top == 0 or len(ended) < LEAST:
         return False
-    tau = kendalltau([first[trial] for trial in both], [last[trial] for trial in both]).statistic
-    return bool(tau >= PREDICTS)
+    before, after = [first[look.trial] for look in ended], [look.perplexity for look in ended]
+    sizes = [look.size_bytes for look in ended]
+    (same, by_size, end_by_size) = (
+        float(kendalltau(one, other).statistic)
+        for one, other in ((before, after), (before, sizes), (after, sizes))
+    )
+    spread = math.sqrt((1 - by_size**2) * (1 - end_by_size**2))
+    return spread > 0 and (same - by_size * end_by_size) / spread >= PREDICTS
 
 
 def ranked(looks: Sequence[Look]) -> list[Look]:

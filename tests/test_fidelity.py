@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import random
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 from test_training import make_settings
 
 from lmcore.errors import UserError
 from lmcore.recipe import Recipe
 from lmcore.settings import Settings, parse
 from search.fidelity import (
+    PREDICTS,
     AnyFidelity,
     Asha,
     Fidelity,
@@ -85,6 +88,7 @@ def test_outside_the_box_only_the_best_go_on() -> None:
     """A harsh recipe is worse than the box while it has hardly been trained."""
     rule = TowardsFront(rungs=(0.25,), eta=2.0)
     harsh = Look(0, 0, 500, 250.0)
+    assert rule.goes_on(harsh, [], DENSE)  # the first of all
     gentle = [Look(1 + n, 0, 1000 * (n + 1), 110.0 - n) for n in range(3)]
     assert rule.goes_on(harsh, gentle, DENSE)
     harsher = [Look(10 + n, 0, 400 - 100 * n, 240.0 + 20 * n) for n in range(3)]
@@ -115,9 +119,10 @@ def test_without_training_the_size_decides_until_the_perplexity_predicts() -> No
     assert rule.goes_on(harsh, better, DENSE)
     assert not rule.goes_on(Look(99, 0, 20_000, 90.0), better, DENSE)
     assert not rule.goes_on(Look(99, 0, 5000, math.inf), better, DENSE)
-    untrained = [Look(n, 0, 1000 + n, 300.0 + n) for n in range(10)]
-    same = [Look(n, 2, 1000 + n, 100.0 + n) for n in range(10)]
-    other = [Look(n, 2, 1000 + n, 200.0 - n) for n in range(10)]
+    sizes = [1000 + 7 * n % 10 for n in range(10)]
+    untrained = [Look(n, 0, sizes[n], 300.0 + n) for n in range(10)]
+    same = [Look(n, 2, sizes[n], 100.0 + n) for n in range(10)]
+    other = [Look(n, 2, sizes[n], 200.0 - n) for n in range(10)]
     assert predicts(untrained + same)
     assert not predicts(untrained + other)
     assert not predicts(untrained + same[:9])
@@ -125,6 +130,20 @@ def test_without_training_the_size_decides_until_the_perplexity_predicts() -> No
     assert not predicts([])
     assert not rule.goes_on(harsh, untrained + same, DENSE)
     assert rule.goes_on(harsh, untrained + other, DENSE)
+
+
+def test_that_larger_files_are_better_at_both_rungs_says_nothing() -> None:
+    generator = random.Random(0)
+    untrained, ended = [], []
+    for n in range(30):
+        size = 1000 * (n + 1)
+        untrained.append(Look(n, 0, size, 300.0 * size**-0.5 * generator.uniform(0.9, 1.1)))
+        ended.append(Look(n, 2, size, 100.0 * size**-0.5 * generator.uniform(0.9, 1.1)))
+    tau = kendalltau([one.perplexity for one in untrained], [one.perplexity for one in ended])
+    assert tau.statistic > PREDICTS
+    assert not predicts(untrained + ended)
+    as_ended = [Look(n, 0, 1000 * (n + 1), 3 * ended[n].perplexity) for n in range(30)]
+    assert predicts(as_ended + ended)
 
 
 @given(looks)
