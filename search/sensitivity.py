@@ -78,21 +78,19 @@ class Nowhere(Prior):
 
 class Sensitivity(Prior):
     """It begins with up to `starts` recipes of the front that the parts predict, each part measured
-    alone at about `settings` settings, without training. Those that are predicted to have more
-    than `worst` times the dense model's perplexity are left out."""
+    alone at about `settings` settings, without training. Harsh ones are among them, since training
+    brings most of what they lose back."""
 
     kind: Literal["sensitivity"] = "sensitivity"
     settings: Annotated[int, Field(ge=2)] = 12
     starts: Annotated[int, Field(ge=2)] = 12
-    worst: Annotated[float, Field(gt=1)] = 2.0
 
     def chosen(
         self, front: Sequence[Predicted], max_size_bytes: int | None = None
     ) -> list[dict[str, Any]]:
         """The parameter values to start from, the smallest file first."""
         most = math.inf if max_size_bytes is None else max_size_bytes
-        worst = math.log(self.worst)
-        good = [one for one in front if one.nats <= worst and one.size_bytes <= most]
+        good = [one for one in front if one.size_bytes <= most]
         return [dict(one.parameters) for one in spread(good, self.starts)]
 
 

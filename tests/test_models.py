@@ -25,6 +25,8 @@ from search.sweep import sweep
 from search.trial import Workbench
 from studies import Shell, settings, sweep_here, write_configs
 
+pytestmark = pytest.mark.slow
+
 WIDE = {"layers": 2, "hidden": 24, "embedding": 16, "tied": False}
 
 
@@ -185,7 +187,7 @@ def test_each_dense_models_trials_are_made_to_fit(
 
 
 def test_a_prior_is_of_the_own_dense_model(tmp_path: Path) -> None:
-    prior = {"kind": "sensitivity", "settings": 2, "starts": 2, "worst": 9.0}
+    prior = {"kind": "sensitivity", "settings": 2, "starts": 2}
     for dense in ({"choice": ["wide", "own"]}, {"ordered": ["wide", "own"]}):
         named = f"study_{next(iter(dense))}"
         config = two_models(tmp_path, dense, prior=prior, name=named, workers=0)
