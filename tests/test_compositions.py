@@ -1,8 +1,14 @@
-"""Whatever is composed: it resolves, is written, read and bounded alike, or is refused in words."""
+"""Whatever is composed: it resolves, is written, read and bounded alike, or is refused in words.
+
+    LMPARETO_RECIPES=10000 python -m pytest tests/test_compositions.py tests/test_limits.py
+
+checks as many random recipes.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +31,7 @@ from lmcore.recipe import Recipe, build, resolve
 from lmcore.settings import parse
 
 WORDS = 20
+RECIPES = int(os.environ.get("LMPARETO_RECIPES", "600"))
 VOCABULARY = Vocabulary(["<eos>", *[f"w{index:02d}" for index in range(WORDS - 1)]])
 TEXT = torch.randint(WORDS, (240,), generator=torch.Generator().manual_seed(0))
 UNITS = {
@@ -213,7 +220,7 @@ def test_a_composition_is_its_file_or_is_refused(
 
 
 @pytest.mark.slow
-@compositions(600)
+@compositions(RECIPES)
 @every_composition
 def test_many_compositions_are_their_files_or_are_refused(
     given: dict[str, Any], cell: Cell, sizes: dict[str, Any], seed: int, tmp_path: Path

@@ -1,18 +1,30 @@
-"""Limits of a search: no training is spent on what is too large, and what can be made to fit is."""
+"""Limits of a search: no training is spent on what is too large, and what can be made to fit is.
+
+`LMPARETO_RECIPES` is as many random recipes (see test_compositions).
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import random
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from lmcore.bundle import packed_size
+from lmcore.training import ignore
+from search.fitting import Fitter
 from search.limits import Limits
+from search.space import OWN, Space
 from search.study import attribute
-from search.trial import Measurement
+from search.trial import Measurement, Workbench
 from studies import Sweep, settings, sweep_here
+
+pytestmark = pytest.mark.slow
 
 SPACE: dict[str, Any] = {
     "sites": {
@@ -86,6 +98,34 @@ def test_what_cannot_fit_is_told_as_it_is_and_never_trained(free: Sweep, tmp_pat
         assert measured.size_bytes > most
         assert row.values == [measured.size_bytes, measured.valid_perplexity]
         assert row.constraints["max_size"] > 0
+
+
+def test_random_recipes_fit_any_limit_or_are_all_as_small_as_they_get(
+    free: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_training(*_: Any) -> None:
+        raise AssertionError("it is to be decided without training")
+
+    monkeypatch.setattr(Workbench, "_finetune", no_training)
+    bench = Workbench.of(free.config, free.corpus, free.dense.load())
+    model = free.dense.load().model.settings
+    space = Space(SPACE, model, len(free.corpus.vocabulary)).models[OWN]
+    draw = random.Random(0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    fitters = [Fitter(space, bench, most) for most in (3000, 5000, 8000, 12_000)]
+    outcomes = set()
+    for _ in range(int(os.environ.get("LMPARETO_RECIPES", "40"))):
+        trial, fitter = study.ask(), draw.choice(fitters)
+        fitted = fitter.fit(trial, ignore)
+        size = bench.untrained_size(fitted.recipe)
+        assert size <= packed_size(fitted.recipe, model, free.corpus.vocabulary)
+        assert fitted.fits == (size <= fitter.max_size_bytes)
+        if not fitted.fits:  # then neither would it with every range at its smaller end
+            least = {name: end for name, end in fitter.ends.items() if end is not None}
+            smallest = optuna.trial.FixedTrial({**trial.params, **least})
+            assert bench.untrained_size(space.suggest(smallest)) > fitter.max_size_bytes
+        outcomes.add((fitted.fits, bool(fitted.moved)))
+    assert outcomes == {(True, False), (True, True), (False, False)}
 
 
 def test_a_limit_that_all_keep_changes_nothing(free: Sweep, tmp_path: Path) -> None:
