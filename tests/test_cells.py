@@ -406,6 +406,7 @@ def settings_of(**given: Any) -> TrainingSettings:
     return TrainingSettings.model_validate({**default, "dropout": dropout, **given})
 
 
+@pytest.mark.slow
 @every_cell
 def test_every_cell_learns(cell: Cell, corpus: Corpus) -> None:
     settings = ModelSettings(layers=1, hidden=24, embedding=24, tied=True, cell=cell)

@@ -105,6 +105,7 @@ def test_what_answers_at_once_imports_nothing_heavy(argument: str, tmp_path: Pat
     assert imported.isdisjoint({"torch", "optuna", "hydra", "plotly", "numpy", "sqlalchemy"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_shows_examples(command: str, studio: Studio) -> None:
     run = studio.shell(command, "--help").ok()
@@ -218,6 +219,17 @@ def test_status_of_nothing(studio: Studio, tmp_path: Path) -> None:
     assert "no studies in " in studio.shell("status", LMPARETO_CACHE=empty).ok().out
     document = studio.shell("status", "format=json", LMPARETO_CACHE=empty).ok().document
     assert document == {"studies": []}
+
+
+def test_optunas_own_command_opens_the_study(studio: Studio) -> None:
+    front = studio.swept.document["front"]
+    database = f"sqlite:///{next(studio.cache.glob('*.db'))}"
+    optuna = str(Path(COMMAND).with_name("optuna"))
+    asked = ("best-trials", "--study-name", "mine", "--storage", database, "--format", "json")
+    said = subprocess.run([optuna, *asked], capture_output=True, text=True, check=True).stdout
+    best = {tuple(one["values"]) for one in json.loads(said)}
+    own = {(p["size_bytes"], p["valid_perplexity"]) for p in front if isinstance(p["trial"], int)}
+    assert own <= best
 
 
 def test_front_as_a_table_and_as_a_document(studio: Studio) -> None:

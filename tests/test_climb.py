@@ -16,6 +16,8 @@ from search.study import ATTRIBUTE
 from search.trial import Measurement, Workbench
 from studies import Sweep, settings, sweep_here
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 6
 RUNGS = (0.0, 0.05, 0.15)
 RULE = {"kind": "front", "rungs": RUNGS, "eta": 10.0}

@@ -209,6 +209,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "sweep", "export"])
 def test_a_persons_own_study_is_one_of_all(command: str, configs: Path, shell: Shell) -> None:
     run = shell(command, "--config-dir", str(configs), "study=mine", "--cfg", "job").ok()
@@ -279,6 +280,7 @@ def test_nothing_is_written_where_the_command_is_typed(shell: Shell, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sizes_of_each_layer_are_taken_from_the_command_line(configs: Path, shell: Shell) -> None:
     mine = ["train", "--config-dir", str(configs), "study=mine", "format=json", "model.layers=2"]
     mine += ["training.epochs=0.1", "model.embedding=12"]

@@ -22,6 +22,8 @@ from search.stages import Stages
 from search.study import progress
 from studies import Run, lmpareto, settings, sweep_here, write_configs
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 3
 SIZE = 16  # MB of the disk
 FULL = ("No space left on device", "disk is full", "is the disk full?")  # by who notices first
@@ -76,7 +78,6 @@ def dense_of(cache: Path) -> Path:
 # --- full, read-only ---------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_sweep_on_a_full_disk_goes_on_once_there_is_room(disk: Path, study: Path) -> None:
     more = (f"trials={TRIALS + 2}", "attempts=1", "storage.lease=2")
     filler = fill(disk)
@@ -91,7 +92,6 @@ def test_a_sweep_on_a_full_disk_goes_on_once_there_is_room(disk: Path, study: Pa
     assert (done["complete"], done["failed"], done["left"]) == (TRIALS + 2, {}, 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "sweep"])
 def test_a_dense_model_is_not_trained_into_a_full_disk(name: str, disk: Path, study: Path) -> None:
     shutil.rmtree(disk / "dense")
@@ -104,7 +104,6 @@ def test_a_dense_model_is_not_trained_into_a_full_disk(name: str, disk: Path, st
     assert dense_of(disk).read_bytes() == dense_of(study / "cache").read_bytes()
 
 
-@pytest.mark.slow
 def test_a_read_only_disk(disk: Path, study: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk.parent)], check=True)
     run = command(study, "sweep", f"trials={TRIALS + 2}", "storage.lease=2", cache=disk)

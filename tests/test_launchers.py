@@ -24,6 +24,8 @@ from search.schema import SlotRow
 from search.terminal import interruptible
 from studies import COMMAND, Run, Shell, environment, lmpareto, write_configs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SECRET, TRIALS = "s3cret", 4
 PATIENCE = 120.0  # seconds until something must have happened, on a busy machine
@@ -142,7 +144,6 @@ def test_the_readme_shows_each_launcher() -> None:
     assert all("--multirun" in line and "storage=url" in line for line in WORKERS.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", WORKERS)
 def test_launched_workers_finish_a_study(launcher: str, place: Place, tmp_path: Path) -> None:
     plugin = f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher"
@@ -163,7 +164,6 @@ def test_launched_workers_finish_a_study(launcher: str, place: Place, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("by", ["kill", "terminal"])
 def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
     """Given to the process that launched them alone, or to all as a terminal does."""

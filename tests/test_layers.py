@@ -226,6 +226,7 @@ def test_an_embedding_that_no_unit_reads_can_be_reduced(corpus: Corpus) -> None:
     torch.testing.assert_close(logits_of(after, ids_of(8, 3)), before)
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize("start", ["random", "dense"])
 def test_a_tied_embedding_narrower_than_the_layers_learns(

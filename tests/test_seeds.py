@@ -18,6 +18,8 @@ from search.study import space_of
 from search.sweep import sweep
 from studies import settings, sweep_here
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelSettings(layers=2, hidden=16, embedding=16, tied=False)
 WORDS = 50
 BITS = {

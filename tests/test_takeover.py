@@ -32,6 +32,8 @@ from search.trial import Workbench
 from search.worker import LostError, Worker
 from studies import Sweep, settings, sweep_here
 
+pytestmark = pytest.mark.slow
+
 
 def few(tmp_path: Path, **more: Any) -> SweepConfig:
     """A study whose space holds three recipes."""

@@ -542,6 +542,7 @@ def train_fixed(checkpoint: str | None, observe: training.Observer) -> LanguageM
     return model
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed(tmp_path: Path) -> None:
     checkpoint = str(tmp_path / "checkpoint")
     code = CHILD.format(tests=str(Path(__file__).parent), checkpoint=checkpoint)
