@@ -1,9 +1,9 @@
 """A finite grid of recipes on a real model, each measured at all its rungs, and each part alone.
 
-    python -m benchmarks.grid
+    python -m benchmarks.grid [WORKERS]
 
-records what is missing from grid.csv beside this file (about an hour on two cores in all; it goes
-on where it was stopped). `benchmarks.search` replays the table.
+records what is missing from grid.csv beside this file, on a part of Penn Treebank (about an hour
+on two cores in all; it goes on where it was stopped). `benchmarks.search` replays the table.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from hydra import compose, initialize_config_module
 from tqdm import tqdm
 
 from lmcore.bundle import load
-from lmcore.corpus import Corpus, load_corpus
-from lmcore.files import write_json
+from lmcore.corpus import EOS, Corpus, TextFiles, load_corpus
+from lmcore.files import write_atomic, write_json
 from lmcore.inspection import inspect
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
@@ -40,12 +40,13 @@ from search.trial import Workbench, provenance
 
 TABLE, FACTS = (Path(__file__).with_name(name) for name in ("grid.csv", "grid.json"))
 RUNGS, EPOCHS = (0.0, 0.25, 1.0), 4.0
+TOKENS, WORDS = {"train": 93_000, "valid": 11_000, "test": 11_000}, 2000  # of the corpus
 AXES: dict[str, tuple[Any, ...]] = {
     "embedding": (96, 72, 48),  # its width
     "rank": (0, 40, 20),  # of the decoder; 0: dense
-    "words": (0.4, 0.8, 1.4, 2.2),  # the step of embedding and decoder, in standard deviations
+    "words": (0.1, 0.4, 1.0, 2.2),  # the step of embedding and decoder, in standard deviations
     "sparsity": (0.0, 0.5, 0.8),  # of the layer's matrices
-    "layer": (0.5, 1.0, 1.8),  # their step
+    "layer": (0.2, 0.7, 1.6),  # their step
 }
 PARTS = (("embedding",), ("rank", "words"), ("sparsity", "layer"))  # what is measured alone
 COLUMNS = (*AXES, "rung", "size_bytes", "perplexity", "seconds", "site_bytes")
@@ -96,7 +97,7 @@ def recipe_of(cell: Cell) -> dict[str, Any]:
         "biases": {"kind": "linear", "bits": 8},
         "finetuning": {
             "epochs": EPOCHS,
-            "batch": 16,
+            "batch": 8,
             "optimizer": "adam",
             "rate": 0.002,
             "dropout": {"kind": "sequence", "rate": 0.3},
@@ -171,7 +172,7 @@ def main() -> None:
         multiprocessing.get_context("spawn").Pool(workers, prepare) as pool,
         TABLE.open("a", newline="") as file,
     ):
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         measured = pool.imap_unordered(_measure, missing)
         for rows in tqdm(measured, total=len(missing), mininterval=20):
             writer.writerows(rows)
@@ -201,8 +202,16 @@ def _site_bytes(path: Path) -> dict[str, int]:
 @cache
 def _bench() -> Workbench:
     with initialize_config_module("search.conf", version_base="1.3"):
-        composed = compose("sweep", ["study=quickstart", "name=grid"])
+        composed = compose("sweep", ["study=quickstart", "name=grid", "corpus=ptb"])
     config = settings_of(SweepConfig, composed)
+    whole = load_corpus(config.corpus, config.folder)
+    texts = {split: config.folder / "grid" / f"{split}.txt" for split in TOKENS}
+    for split, path in texts.items():
+        words = (whole.vocabulary.words[index] for index in whole.split(split)[: TOKENS[split]])
+        write_atomic(path, " ".join(words).replace(f" {EOS} ", "\n").encode())
+    train, valid, test = (str(path) for path in texts.values())
+    part = TextFiles(train=train, valid=valid, test=test, max_words=WORDS)
+    config = config.model_copy(update={"corpus": part})
     corpus = load_corpus(config.corpus, config.folder)
     dense = find_dense(config, corpus) or train_dense(config, corpus)
     return Workbench.of(config, corpus, dense.load())

@@ -2,8 +2,9 @@
 
     python -m benchmarks.search [SEEDS]
 
-Samplers choose among the recipes of `benchmarks.grid`; what a trial measures and what its training
-costs comes from the table, and a simulated clock runs as many workers as wanted.
+Samplers choose among the recipes of `benchmarks.grid`; what a trial measures comes from the table,
+and a simulated clock runs as many workers as wanted. What is spent is the training, in epochs. A
+recipe that is proposed again costs nothing. MOASHA is Syne Tune's (`pip install -e '.[peers]'`).
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from scipy.stats import kendalltau
 
 from benchmarks import grid
 from benchmarks.grid import AXES, PARTS, RUNGS, Cell, Grid
+from benchmarks.moasha import Moasha, installed
 from search.fidelity import Asha, Fidelity, Look, TowardsFront, Whole
 from search.front import Point, hypervolume
-from search.sensitivity import predicted_front, spread
+from search.sensitivity import LAYERS, Effects, Sensitivity
 from search.terminal import quiet_optuna
+from search.worker import MOST_REPEATS
 
 SEEDS, WORKERS = 20, 4
 WHOLE_TRIALS = 80  # of a search that trains each trial to its end
-STARTS = 12  # recipes of the predicted front that a search begins with
 SHARES = (0.9, 0.95, 0.98, 0.99)
 MOST = 0.5  # of the training of a whole search: after that the others are stopped
+LADDER = (*RUNGS, grid.EPOCHS)  # the epochs of each rung of the table
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
@@ -44,24 +47,47 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 }
 
 
+class Searcher(Protocol):
+    """Chooses recipes, as an index into each axis, and who is trained on."""
+
+    def ask(self) -> tuple[int, dict[str, int]]:
+        """A trial's number and its recipe."""
+
+    def goes_on(self, mine: Look, looks: list[Look]) -> bool:
+        """Whether the trial is trained to the next rung; not asked at the last one."""
+
+    def end(self, trial: int, values: tuple[float, float] | None) -> None:
+        """The trial's size and perplexity; None for a recipe that another trial is at."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A way to search."""
 
-    sampler: str
-    rule: Fidelity
-    prior: bool = False
+    first: int  # the rung at which a trial is looked at first
+    begin: Callable[[int], Searcher]  # given a seed
 
 
 def plans() -> dict[str, Plan]:
     """The ways to search, by name; our box is the benchmark's reference."""
     ours = TowardsFront(rungs=RUNGS, worst=reference()[1] / table().dense.perplexity)
-    return {
-        **{f"{name}, whole": Plan(name, Whole()) for name in SAMPLERS},
-        **{f"{name}, ours": Plan(name, ours) for name in SAMPLERS},
-        **{f"{name}, ours, prior": Plan(name, ours, prior=True) for name in SAMPLERS},
-        "random, asha": Plan("random", Asha(rungs=(0.25, 1.0))),
-    }
+    found = {f"{name}, whole": _sampled(name, Whole()) for name in SAMPLERS}
+    found |= {f"{name}, ours": _sampled(name, ours) for name in SAMPLERS}
+    found |= {f"{name}, ours, prior": _sampled(name, ours, prior=True) for name in SAMPLERS}
+    found["random, asha"] = _sampled("random", Asha(rungs=RUNGS[1:]))
+    if installed():
+        found["moasha"] = Plan(1, partial(_moasha, mended=False))
+        found["moasha, mended"] = Plan(1, partial(_moasha, mended=True))
+    return found
+
+
+def _sampled(sampler: str, rule: Fidelity, prior: bool = False) -> Plan:
+    first = LADDER.index(rule.rungs[0]) if rule.rungs else len(LADDER) - 1
+    return Plan(first, lambda seed: Sampled(sampler, rule, prior, seed))
+
+
+def _moasha(seed: int, mended: bool) -> Searcher:
+    return Moasha({axis: len(values) for axis, values in AXES.items()}, LADDER, seed, mended)
 
 
 @dataclass
@@ -97,20 +123,46 @@ def volume_of(looks: list[Look]) -> float:
 
 @cache
 def predicted() -> list[dict[str, int]]:
-    """The starts that the sensitivity of the parts gives, as indices into the axes."""
+    """What the prior begins with, as indices into the axes."""
     alone, dense = table().alone, table().alone[grid.DENSE]
-    shapes, *parts = (
-        [e for e in alone.values() if tuple(n for n, _ in e.parameters) == part] for part in PARTS
-    )
-    other_bytes = table().dense.size_bytes - sum(dense.site_bytes.values())
-    front = predicted_front(dense, other_bytes, shapes, parts)
+    parts = {
+        ", ".join(part): [e for e in alone.values() if tuple(n for n, _ in e.parameters) == part]
+        for part in PARTS
+    }
+    parts[LAYERS] = parts.pop(", ".join(PARTS[0]))
+    effects = Effects(dense, table().dense.size_bytes, table().dense.perplexity, parts)
     return [
-        {axis: AXES[axis].index(value) for axis, value in one.parameters}
-        for one in spread(front, STARTS)
+        {axis: AXES[axis].index(value) for axis, value in one.items()}
+        for one in Sensitivity().chosen(effects.front)
     ]
 
 
 # --- one search --------------------------------------------------------------------------------
+
+
+class Sampled:
+    """A sampler of Optuna's with a rule of ours."""
+
+    def __init__(self, sampler: str, rule: Fidelity, prior: bool, seed: int) -> None:
+        self.rule = rule
+        self.study = optuna.create_study(
+            directions=["minimize", "minimize"], sampler=SAMPLERS[sampler](seed)
+        )
+        for start in predicted() if prior else []:
+            self.study.enqueue_trial(start)
+
+    def ask(self) -> tuple[int, dict[str, int]]:
+        trial = self.study.ask()
+        return trial.number, {
+            axis: trial.suggest_int(axis, 0, len(values) - 1) for axis, values in AXES.items()
+        }
+
+    def goes_on(self, mine: Look, looks: list[Look]) -> bool:
+        dense = table().dense
+        return self.rule.goes_on(mine, looks, (dense.size_bytes, dense.perplexity))
+
+    def end(self, trial: int, values: tuple[float, float] | None) -> None:
+        self.study.tell(trial, values, state=None if values else optuna.trial.TrialState.FAIL)
 
 
 class Search:
@@ -118,66 +170,51 @@ class Search:
     so many `epochs` or has the hypervolume."""
 
     def __init__(self, plan: Plan, seed: int, epochs: float, volume: float = math.inf) -> None:
-        self.plan, self.epochs, self.volume = plan, epochs, volume
-        self.study = optuna.create_study(
-            directions=["minimize", "minimize"], sampler=SAMPLERS[plan.sampler](seed)
-        )
-        for start in predicted() if plan.prior else []:
-            self.study.enqueue_trial(start)
-        self.rungs = [0.0, *RUNGS[1:], grid.EPOCHS]
-        self.first = {0.0: 0, 0.25: 1}[plan.rule.rungs[0]] if plan.rule.rungs else len(RUNGS)
+        self.searcher, self.first = plan.begin(seed), plan.first
+        self.epochs, self.volume = epochs, volume
         self.looks: list[Look] = []
         self.known: dict[Cell, tuple[float, float]] = {}
         self.taken: set[Cell] = set()
-        self.clock: list[tuple[float, int, optuna.Trial, Cell, int]] = []
+        self.clock: list[tuple[float, int, Cell, int]] = []
         self.spent, self.course = 0.0, Course()
 
     def run(self) -> Course:
         for _ in range(WORKERS):
             self._begin(0.0)
         while self.clock and self.spent < self.epochs:
-            now, _, trial, cell, rung = heapq.heappop(self.clock)
-            look = Look(trial.number, rung, *_values(cell, rung))
+            now, trial, cell, rung = heapq.heappop(self.clock)
+            look = Look(trial, rung, *_values(cell, rung))
             self.looks.append(look)
             self.spent += self._cost(rung)
             self.course.spent.append(self.spent)
             self.course.volume.append(volume_of(self.looks))
             if self.course.volume[-1] >= self.volume:
                 break
-            top = rung + 1 == len(self.rungs)
-            dense = table().dense.size_bytes, table().dense.perplexity
-            if not top and self.plan.rule.goes_on(look, self.looks, dense):
+            if rung + 1 < len(LADDER) and self.searcher.goes_on(look, self.looks):
                 self._train(now, trial, cell, rung + 1)
                 continue
             self.known[cell] = (look.size_bytes, look.perplexity)
-            self.study.tell(trial, self.known[cell])
+            self.searcher.end(trial, self.known[cell])
             self._begin(now)
         return self.course
 
     def _begin(self, now: float) -> None:
         """A worker asks for a recipe that nobody has measured; without one it leaves."""
-        for _ in range(100):
-            trial = self.study.ask()
-            cell = tuple(
-                values[trial.suggest_int(axis, 0, len(values) - 1)] for axis, values in AXES.items()
-            )
+        for _ in range(MOST_REPEATS):
+            trial, setting = self.searcher.ask()
+            cell = tuple(values[setting[axis]] for axis, values in AXES.items())
             if cell not in self.taken:
                 self.taken.add(cell)
                 self._train(now, trial, cell, self.first)
                 return
-            if cell in self.known:
-                self.study.tell(trial, self.known[cell])
-            else:
-                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self.searcher.end(trial, self.known.get(cell))
 
-    def _train(self, now: float, trial: optuna.Trial, cell: Cell, rung: int) -> None:
-        event = (now + self._cost(rung), trial.number, trial, cell, rung)
-        heapq.heappush(self.clock, event)
+    def _train(self, now: float, trial: int, cell: Cell, rung: int) -> None:
+        heapq.heappush(self.clock, (now + self._cost(rung), trial, cell, rung))
 
     def _cost(self, rung: int) -> float:
         """Epochs of training from the rung before."""
-        before = self.rungs[rung - 1] if rung > self.first else 0.0
-        return self.rungs[rung] - before
+        return LADDER[rung] - (LADDER[rung - 1] if rung > self.first else 0.0)
 
 
 def _values(cell: Cell, rung: int) -> tuple[int, float]:
@@ -235,6 +272,8 @@ def main() -> None:
             _run, [(n, s, MOST * budget, end) for n in others for s in range(seeds)]
         ):
             courses[name].append(course)
+    if not installed():
+        print("without MOASHA: syne-tune is not installed")
     print(f"{len(table().looks)} recipes, reference {reference()}, hypervolume {full:.4f}")
     print(f"best of {WHOLE_TRIALS} whole trials: {best}, {reached[best] / full:.4f} of it")
     marks = {f"{share:.0%}": share * full for share in SHARES} | {"best whole": reached[best]}
