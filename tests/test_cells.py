@@ -420,6 +420,7 @@ class StoppedError(Exception):
     pass
 
 
+@pytest.mark.slow
 @every_cell
 def test_training_goes_on_to_the_bit(
     cell: Cell, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -211,7 +211,7 @@ every_composition = given(
 )
 
 
-@compositions(60)
+@compositions(30)
 @every_composition
 def test_a_composition_is_its_file_or_is_refused(
     given: dict[str, Any], cell: Cell, sizes: dict[str, Any], seed: int, tmp_path: Path

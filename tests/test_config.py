@@ -218,6 +218,7 @@ def test_a_persons_own_study_is_one_of_all(command: str, configs: Path, shell: S
     assert {name for name in own if not contained(own[name], shown[name])} == set()
 
 
+@pytest.mark.slow
 def test_a_persons_own_study_has_a_status(configs: Path, shell: Shell) -> None:
     run = shell("status", "--config-dir", str(configs), "study=mine")
     run.refused("there is no study mine", "lmpareto sweep study=mine")

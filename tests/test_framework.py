@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, event
 
 from search.config import SweepConfig
 from studies import settings, sweep_here
+
+pytestmark = pytest.mark.slow
 
 MOST = 80  # statements a trial, of two parameters and a random sampler; Optuna's own are most
 

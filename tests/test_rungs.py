@@ -31,6 +31,8 @@ from lmcore.model import LanguageModel
 from lmcore.settings import parse
 from lmcore.training import FineTuningSettings, TrainingRecord, train
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_rate_falls_anew_after_each_rung(make_model: MakeModel, corpus: Corpus) -> None:
     settings = make_settings(epochs=2, rungs=[0.5, 1.0], rate=0.5)

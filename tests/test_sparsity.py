@@ -301,6 +301,7 @@ def test_a_schedule_ends_where_at_once_begins(
                 assert leaf.spec.kept <= kept < leaf.data.numel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["site", "all"])
 def test_pruning_goes_on_from_a_checkpoint(
     scope: str,

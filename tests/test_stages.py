@@ -24,6 +24,8 @@ from search import trial
 from search.stages import Stages
 from search.trial import Measurement, Workbench
 
+pytestmark = pytest.mark.slow
+
 TRAINING = {"batch": 5, "window": 15, "optimizer": "adam"}
 UNITS = {
     "strength": 4.0,
@@ -224,7 +226,6 @@ def _measure(folder: str, corpus: Corpus, results: Any) -> None:
     results.put((len(seen), measured.sha256, measured.valid_perplexity))
 
 
-@pytest.mark.slow
 def test_two_workers_train_a_stage_once(bench: Workbench, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()

@@ -573,6 +573,7 @@ def test_a_measurement_says_what_made_it_and_where_its_time_went(tmp_path: Path)
 # --- distillation ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recipe_with_distillation_learns_from_the_dense_model(
     dense: LanguageModel, corpus: Corpus, tmp_path: Path
 ) -> None:

@@ -466,6 +466,7 @@ def stop_at(update: int) -> training.Observer:
     return observe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
 @pytest.mark.parametrize(
     ("compressed", "taught", "pruned"),
