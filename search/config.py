@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -25,6 +25,17 @@ from search.units import parse_size
 DENSE_BASELINE = "dense"  # what the study's own dense model is called among what was measured
 
 Count = Annotated[int, Field(ge=1)]
+
+
+def _understood(size: str | int) -> str | int:
+    try:
+        parse_size(size)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return size
+
+
+Size = Annotated[str | int, AfterValidator(_understood)]
 
 
 def secrets(url: URL) -> list[str]:
@@ -112,7 +123,7 @@ class StudyConfig(Settings):
     threads: Count
     format: Literal["text", "json"]
     cache: str
-    max_stages: str | int
+    max_stages: Size
 
     @property
     def study(self) -> str:
@@ -155,7 +166,7 @@ class StudyConfig(Settings):
 
 
 class WorkConfig(StudyConfig):
-    max_size: str | int | None
+    max_size: Size | None
     max_perplexity: Annotated[float, Field(gt=1)] | None
     attempts: Count
     max_hours: Annotated[float, Field(gt=0)] | None
@@ -181,7 +192,7 @@ class WorkerConfig(WorkConfig):
 
 class ExportConfig(StudyConfig):
     to: str
-    max_size: str | int | None
+    max_size: Size | None
     max_perplexity: Annotated[float, Field(gt=1)] | None
     pick: Literal["knee"] | None
     trial: int | str | None  # a number, or the name of what was measured beside the search

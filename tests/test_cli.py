@@ -528,6 +528,8 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["export", "study=mine", "to=x", "max_size=5TB"],
         ["5TB", '"1.5 MB"'],
     ),
+    "a limit that is no size": (["sweep", "study=mine", "max_size=abc"], ["max_size", "'abc'"]),
+    "a cache of no size": (["sweep", "study=mine", "max_stages=0GB"], ["max_stages", "'0GB'"]),
     "a perplexity that is none": (
         ["export", "study=mine", "to=x", "max_perplexity=0.5"],
         ["max_perplexity", "0.5"],
