@@ -11,7 +11,6 @@ machine; processor time is the cost.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import random
@@ -20,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -106,17 +106,17 @@ class Timed(Worker):
         ]
 
 
-_statements = itertools.count()
+_counts = Counter[str]()
 
 
 @event.listens_for(Engine, "before_cursor_execute")
 def _count(*_: Any) -> None:
-    next(_statements)
+    _counts["statements"] += 1
 
 
 def statements() -> int:
     """Of this process so far, to any database."""
-    return int(repr(_statements)[6:-1])
+    return _counts["statements"]
 
 
 def settings(folder: Path, *overrides: str) -> SweepConfig:

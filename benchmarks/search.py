@@ -69,8 +69,8 @@ class Plan:
 
 
 def plans() -> dict[str, Plan]:
-    """The ways to search, by name; our box is the benchmark's reference."""
-    ours = TowardsFront(rungs=RUNGS, worst=reference()[1] / table().dense.perplexity)
+    """The ways to search, by name; ours with its defaults."""
+    ours = TowardsFront(rungs=RUNGS)
     found = {f"{name}, whole": _sampled(name, Whole()) for name in SAMPLERS}
     found |= {f"{name}, ours": _sampled(name, ours) for name in SAMPLERS}
     found |= {f"{name}, ours, prior": _sampled(name, ours, prior=True) for name in SAMPLERS}
@@ -126,10 +126,9 @@ def predicted() -> list[dict[str, int]]:
     """What the prior begins with, as indices into the axes."""
     alone, dense = table().alone, table().alone[grid.DENSE]
     parts = {
-        ", ".join(part): [e for e in alone.values() if tuple(n for n, _ in e.parameters) == part]
-        for part in PARTS
+        name: [e for e in alone.values() if tuple(axis for axis, _ in e.parameters) == part]
+        for name, part in zip((LAYERS, "words", "layer"), PARTS, strict=True)
     }
-    parts[LAYERS] = parts.pop(", ".join(PARTS[0]))
     effects = Effects(dense, table().dense.size_bytes, table().dense.perplexity, parts)
     return [
         {axis: AXES[axis].index(value) for axis, value in one.items()}

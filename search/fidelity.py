@@ -35,17 +35,6 @@ class Look:
     perplexity: float
 
 
-@dataclass(frozen=True)
-class Box:
-    """What is worth training: no larger than the dense model, and not much worse."""
-
-    size_bytes: int
-    perplexity: float
-
-    def holds(self, look: Look) -> bool:
-        return look.size_bytes <= self.size_bytes and look.perplexity <= self.perplexity
-
-
 class Fidelity(Family):
     """The rungs, in epochs, below the fine-tuning that a recipe asks for; 0 is without training."""
 
@@ -88,10 +77,10 @@ class TowardsFront(Fidelity):
 
     Inside the box - no larger than the dense model, at most `worst` times its perplexity - a trial
     that no other dominates at its rung always goes on. Of the others, harsh recipes that training
-    may yet bring into the box among them, go the best 1 / `eta` of all at the rung, counting how
-    far their perplexity lies above the best that is reached at no more than their size. Without
-    training only the size decides, until the perplexities there are known to tell the better of
-    two files of a size.
+    may yet bring into the box among them, go the best 1 / `eta` of all at the rung, one at least,
+    counting how far their perplexity lies above the best that is reached at no more than their
+    size. Without training only the size decides, until the perplexities there are known to tell
+    the better of two files of a size.
     """
 
     kind: Literal["front"] = "front"
@@ -111,8 +100,8 @@ class TowardsFront(Fidelity):
         better = sum(other < excess[mine.trial] for other in excess.values())
         if better < max(1.0, len(every) / self.eta):
             return True
-        box = Box(size_bytes, math.inf if untrained else self.worst * perplexity)
-        return box.holds(mine) and excess[mine.trial] <= 0
+        inside = untrained or mine.perplexity <= self.worst * perplexity
+        return inside and excess[mine.trial] <= 0
 
 
 class Asha(Fidelity):
