@@ -167,7 +167,7 @@ def test_launched_workers_finish_a_study(launcher: str, place: Place, tmp_path: 
 @pytest.mark.parametrize("by", ["kill", "terminal"])
 def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
     """Given to the process that launched them alone, or to all as a terminal does."""
-    name, long = f"ended_by_{by}", "space.finetuning.epochs=50"
+    name, long = f"ended_by_{by}", "space.finetuning.epochs=500"
     place.ready(name, long)
     with (place.folder / "err").open("w+") as err:
         process = subprocess.Popen(

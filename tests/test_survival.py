@@ -52,25 +52,21 @@ class Deadly(optuna.samplers.RandomSampler):
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
-# the command, told to save often, and to say how many updates it made
-COUNTED_TRAINING = """
-import atexit, sys
+# the command, which saves after each update of a training, is killed after the one whose number is
+# its first argument (0: it is not), and says how many it made
+TRAINING = """
+import atexit, os, signal, sys
 import lmcore.training
 from search.cli import main
-lmcore.training.CHECKPOINT_SECONDS = 0.05
-update, made = lmcore.training._Run.update, []
+lmcore.training.CHECKPOINT_SECONDS = -1.0
+last, made, update = int(sys.argv.pop(1)), [], lmcore.training._Run.update
 def counted(run):
     update(run)
     made.append(run)
+    if len(made) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
 lmcore.training._Run.update = counted
 atexit.register(lambda: print("updates made:", len(made), file=sys.stderr))
-main()
-"""
-
-SLOW_TRAINING = """
-import lmcore.training
-lmcore.training.CHECKPOINT_SECONDS = 0.05
-from search.cli import main
 main()
 """
 
@@ -144,6 +140,13 @@ class Sweep:
         finally:
             end(process, signal.SIGKILL)
 
+    def trained(self, last: int, command: str, *more: str) -> int:
+        """Run the command with TRAINING; its exit code."""
+        with self.process(
+            sys.executable, "-c", TRAINING, str(last), command, *self.mine, *more, "format=json"
+        ) as process:
+            return process.wait(timeout=PATIENCE)
+
     def sweeping(self, *more: str) -> Any:
         return self.process(COMMAND, "sweep", *self.arguments, "format=json", *more)
 
@@ -154,6 +157,11 @@ class Sweep:
     @property
     def err(self) -> str:
         return (self.folder / "err").read_text()
+
+    @property
+    def made(self) -> int:
+        """How many updates the command with TRAINING made."""
+        return int(self.err.rpartition("updates made:")[2])
 
 
 def end(process: subprocess.Popen[str], number: int) -> int:
@@ -290,42 +298,33 @@ def test_a_dense_training_that_is_killed_goes_on_to_the_same_model(tmp_path: Pat
     whole = Sweep(tmp_path / "whole", epochs)
     run = lmpareto("train", *whole.mine, "format=json", cache=whole.cache).ok()
     cut = Sweep(tmp_path / "cut", epochs)
-    train = (sys.executable, "-c", SLOW_TRAINING, "train", *cut.mine, "format=json")
-    with cut.process(*train) as process:
-        saved = cut.cache / "dense"
-        until(lambda: list(saved.glob("*.safetensors")) and "epoch 2" in cut.err, process, cut)
-        end(process, signal.SIGKILL)
+    killed = run.document["updates"] * 5 // 8
+    assert cut.trained(killed, "train") == -signal.SIGKILL
+    saved = cut.cache / "dense"
     assert not list(saved.glob("*.lmb"))
     assert list(saved.glob("*.safetensors"))
-    again = lmpareto("train", *cut.mine, "format=json", cache=cut.cache).ok()
-    assert "epoch 4" in again.err
+    assert cut.trained(0, "train") == 0, cut.err
+    again = json.loads(cut.out)
+    assert cut.made == run.document["updates"] - killed
     for name in ("size_bytes", "valid_perplexity", "valid_perplexities", "updates", "tokens"):
-        assert again.document[name] == run.document[name], name
-    one, two = (Path(each.document["bundle"]) for each in (run, again))
+        assert again[name] == run.document[name], name
+    one, two = (Path(each["bundle"]) for each in (run.document, again))
     assert one.read_bytes() == two.read_bytes()
     assert not list(saved.glob("*.safetensors"))
 
 
 @pytest.mark.slow
 def test_a_fine_tuning_that_is_killed_goes_on_to_the_same_file(sweep: Sweep) -> None:
-    more = ("trials=1", "space.finetuning.epochs=12", "baselines={}", "storage.lease=60")
+    more = ("trials=1", "space.finetuning.epochs=3", "baselines={}")
+    killed = 100
     lmpareto("sweep", *sweep.mine, *more, "workers=0", cache=sweep.cache).ok()
-    work = (sys.executable, "-c", COUNTED_TRAINING, "worker", *sweep.mine, *more, "format=json")
-
-    def half() -> Any:
-        return sweep.rows("SELECT 1 FROM lmpareto_slot WHERE kind = 'trial' AND fraction > 0.3")
-
-    with sweep.process(*work) as process:
-        until(half, process, sweep)
-        end(process, signal.SIGKILL)
+    assert sweep.trained(killed, "worker", *more) == -signal.SIGKILL
     (kept,) = (sweep.cache / "stages").glob("*.safetensors")
     assert kept
-    with sweep.process(*work) as process:
-        assert process.wait(timeout=PATIENCE) == 0, sweep.err
+    assert sweep.trained(0, "worker", *more) == 0, sweep.err
     config = sweep.config(*more)
     ((_, one),) = results_of(config, Store(config.storage)).trials.items()
-    made = int(sweep.err.rpartition("updates made:")[2])
-    assert 0 < made < 0.8 * one.updates
+    assert sweep.made == one.updates - killed
     corpus = load_corpus(config.corpus, config.folder)
     stages = Stages(sweep.folder / "stages", 10**9)
     dense = need_dense(config, corpus).load()
