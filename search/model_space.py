@@ -13,7 +13,7 @@ from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
 from search.answers import Suggested, Suggester
 from search.corners import corners, smallest
-from search.reader import Reader, Sizes
+from search.reader import SHARED, Reader, Sizes, given
 from search.template import (
     LEFT_OUT,
     Answerer,
@@ -141,6 +141,7 @@ def _always(size: int) -> Callable[[Answers], int]:
 
 def _read_site(site: str, pattern: str, value: Mapping[str, Any], reader: Reader) -> Node:
     """The settings of a site that the pattern gives it."""
+    value = given(value)
     name, each = str(value.get("tie", site)), value.get("foreach")
     if each is not None:
         if each not in EACH:
@@ -155,7 +156,7 @@ def _read_site(site: str, pattern: str, value: Mapping[str, Any], reader: Reader
         "rows": lambda answers: answers.sites[site][0],
         "columns": lambda answers: answers.sites[site][1],
     }
-    rest = {name: inner for name, inner in value.items() if name not in ("tie", "foreach")}
+    rest = {name: inner for name, inner in value.items() if name not in SHARED}
     return replace(reader, sizes=sizes, site=name, layers=()).read(rest, name)
 
 

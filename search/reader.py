@@ -21,6 +21,7 @@ from search.template import (
     Share,
 )
 
+SHARED = ("tie", "foreach")
 RANGE = {"low", "high", "log", "step", "tie", "of"}
 
 Sizes = Mapping[str, Callable[[Answers], int]]  # what ranges can be shares of
@@ -49,6 +50,7 @@ class Reader:
             return Listed(tuple(map(_kept, nodes, paths)))
         if not isinstance(value, Mapping):
             return Fixed(value)
+        value = given(value)
         if "when" in value or "otherwise" in value:
             return self._conditional(value, path)
         if "foreach" in value:
@@ -105,7 +107,7 @@ class Reader:
             )
         if value["foreach"] != "layer":
             raise UserError(f"space.{path}.foreach: got {value['foreach']!r}; it takes layer")
-        rest = {key: inner for key, inner in value.items() if key not in ("foreach", "tie")}
+        rest = {key: inner for key, inner in value.items() if key not in SHARED}
         name = str(value.get("tie", path))
         readers = (replace(self, sizes={**self.sizes, **of}, layers=()) for of in self.layers)
         nodes = (reader.read(rest, f"{name}.{layer}") for layer, reader in enumerate(readers))
@@ -166,6 +168,11 @@ def _number(value: Mapping[str, Any], name: str) -> Number:
     if "step" in value:
         raise UserError(f"space.{name}: a step goes with whole numbers")
     return Number(name, float(low), float(high), log)
+
+
+def given(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings without a `tie` or `foreach` of null: that undoes an inherited one."""
+    return {key: one for key, one in value.items() if one is not None or key not in SHARED}
 
 
 def _label(option: Any) -> Any:

@@ -13,7 +13,7 @@ from spaces import FINETUNING, MODEL, SITES, STEP, WORDS, asked, distributions, 
 from lmcore.errors import UserError
 from lmcore.model import ModelSettings
 from lmcore.recipe import Recipe, resolve
-from search.space import Proposal, Space
+from search.space import OWN, Proposal, Space
 
 # --- ordered lists -----------------------------------------------------------------------------
 
@@ -605,3 +605,14 @@ def test_a_wrong_choice_of_dense_models_is_refused(case: str) -> None:
         Space(template, MODEL, WORDS, {"deep": DEEP})
     for part in said:
         assert part in str(error.value)
+
+
+def test_null_undoes_an_inherited_tie() -> None:
+    steps = {"kind": "uniform", "step": {"low": 0.3, "high": 3.0}}
+    found = space(sites={"lstm.*": {"tie": None, "foreach": None, "bits": steps}}).models[OWN]
+    trial = optuna.create_study().ask()
+    found.suggest(trial)
+    sites = [site for site in MODEL.site_shapes(WORDS) if site.startswith("lstm.")]
+    assert {name for name in trial.params if name.endswith("bits.step")} == {
+        f"{site}.bits.step" for site in sites
+    }
