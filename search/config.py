@@ -76,12 +76,14 @@ class StorageSettings(Settings):
     def check(self) -> None:
         """Raises UserError for what is no URL, without repeating it: it may hold a password."""
         try:
-            make_url(self.url)
+            host = make_url(self.url).host or ""
         except (ArgumentError, ValueError):
             raise UserError(
                 "storage.url: this is no SQLAlchemy URL; it takes for example "
                 "sqlite:////FOLDER/studies.db or postgresql://USER@HOST/DATABASE"
             ) from None
+        if "@" in host:
+            raise UserError("storage.url: write the @ in a password as %40")
 
 
 class DenseSettings(Settings):

@@ -221,7 +221,7 @@ def test_a_persons_own_study_is_one_of_all(command: str, configs: Path, shell: S
 @pytest.mark.slow
 def test_a_persons_own_study_has_a_status(configs: Path, shell: Shell) -> None:
     run = shell("status", "--config-dir", str(configs), "study=mine")
-    run.refused("there is no study mine", "lmpareto sweep study=mine")
+    run.refused("there is no study mine", "lmpareto sweep with the same settings")
 
 
 def test_a_study_without_a_name_is_called_as_its_file(configs: Path, shell: Shell) -> None:
@@ -241,6 +241,8 @@ def test_a_study_without_a_name_is_called_as_its_file(configs: Path, shell: Shel
         f"postgresql://127.0.0.1:1/studies?user=ada&password={SECRET}",
         f"mysql://ada:{SECRET}@127.0.0.1/studies",
         f"nosuchdatabase://ada:{SECRET}@127.0.0.1/studies",
+        f"postgresql://ada:p@{SECRET}@127.0.0.1:1/studies",
+        f"postgresql://ada:p/q@{SECRET}@127.0.0.1:1/studies",
         f"ada:{SECRET}@127.0.0.1/studies",
         f"//ada:{SECRET}@127.0.0.1",
         SECRET,
