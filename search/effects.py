@@ -42,6 +42,19 @@ def measure_effects(
     return effects
 
 
+def known_effects(
+    study: str, space: ModelSpace, bench: Workbench, store: Store, most: int
+) -> Effects | None:
+    """What was measured before for the study, at `most` settings or others, where it is all of
+    this space and this dense model."""
+    effects, keys = store.effects(study), store.effect_keys(study)
+    if effects is None:
+        return None
+    most = max([most, *map(len, effects.parts.values())])
+    asked = {bench.key(recipe) for _, _, recipe in _asked(space, most)}
+    return effects if keys <= asked else None
+
+
 def _asked(space: ModelSpace, most: int) -> Iterator[tuple[Part | None, dict[str, Any], Recipe]]:
     """What all recipes of the space share, then each part's settings on that."""
     model, words = space.model, space.words

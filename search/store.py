@@ -167,6 +167,11 @@ class Store:
             parts.setdefault(row.part, []).append(effect)
         return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
 
+    def effect_keys(self, study: str) -> set[str]:
+        """The keys of their measurements."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
+
     def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
         """Store them in the place of those that the study had; the first has no part."""
         with Session(self.engine) as session, session.begin():

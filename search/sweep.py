@@ -21,7 +21,7 @@ from lmcore.training import check_text
 from search.alive import WORKERS, forget
 from search.config import DENSE_BASELINE, SweepConfig
 from search.dense import DenseCheckpoint, DenseCheckpoints, find_dense, train_dense
-from search.effects import measure_effects
+from search.effects import known_effects, measure_effects
 from search.outage import Patience
 from search.seeds import seeds_of
 from search.sensitivity import Sensitivity
@@ -45,15 +45,16 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
     gone on with by the next sweep, or by workers elsewhere.
     """
     _check(config, corpus)
+    words = len(corpus.vocabulary)
+    seeds = list(seeds_of(config, space_of(config, words), words, store))
     study = create(config, store, corpus)
     dense = {name: _dense(config, name, corpus) for name in config.dense_names}
     known, names = store.baselines(config.study), (*config.models, *config.baselines)
     missing = [name for name in (DENSE_BASELINE, *names) if name not in known]
     slots = Slots(store.engine, config.study, config.trials, config.storage.lease)
     slots.provide(missing, ended_trials(study))
-    if SEEDS not in study.user_attrs:
-        words = len(corpus.vocabulary)
-        for parameters in seeds_of(config, space_of(config, words), words, store):
+    if study.user_attrs.get(SEEDS) != config.seeds.plain():
+        for parameters in seeds:
             study.enqueue_trial(parameters, skip_if_exists=True)
         study.set_user_attr(SEEDS, config.seeds.plain())
     if isinstance(config.prior, Sensitivity):
@@ -88,10 +89,9 @@ def begin_with(
     if PRIOR in study.user_attrs:
         return
     space = space_of(config, len(corpus.vocabulary))
-    effects = store.effects(config.study)
-    if effects is None:
-        bench = Workbench.of(config, corpus, dense.load())
-        effects = measure_effects(config.study, space.own(), bench, store, prior.settings)
+    bench = Workbench.of(config, corpus, dense.load())
+    asked = (config.study, space.own(), bench, store, prior.settings)
+    effects = known_effects(*asked) or measure_effects(*asked)
     own = space.start({"dense": OWN} if space.dense else {})
     for parameters in prior.chosen(effects.front, config.limits.max_size_bytes):
         study.enqueue_trial({**own, **parameters}, skip_if_exists=True)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial
 
+from lmcore.corpus import load_corpus
 from lmcore.errors import UserError
 from lmcore.model import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
+from search import results
+from search.results import RECORDS, Results, results_of, write_records
 from search.seeds import seeds_of
 from search.space import Space
+from search.store import Store
 from search.study import space_of
 from search.sweep import sweep
-from studies import settings, sweep_here
+from studies import Sweep, settings, sweep_here
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +49,16 @@ SPACE: dict[str, Any] = {
         "rate": {"low": 0.1, "high": 10.0, "log": True},
         "dropout": {"kind": "sequence", "rate": 0.1},
     },
+}
+FINETUNED: dict[str, Any] = {
+    "finetuning": {
+        "epochs": 0.1,
+        "batch": 8,
+        "window": 20,
+        "optimizer": "adam",
+        "rate": 0.002,
+        "dropout": {"kind": "sequence", "rate": 0.1},
+    }
 }
 
 
@@ -98,9 +114,63 @@ def test_the_front_of_another_study_seeds_this_one(tmp_path: Path) -> None:
     assert waiting == seeds
 
 
-def test_a_study_that_is_not_known_seeds_nothing(tmp_path: Path) -> None:
-    other = sweep_here(settings(tmp_path, trials=1))
-    mine = settings(tmp_path, seeds={"recipes": [], "studies": ["nope"]})
-    words = len(other.corpus.vocabulary)
-    with pytest.raises(UserError, match="there is no study nope"):
-        list(seeds_of(mine, space_of(mine, words), words, other.store))
+def test_seeds_that_come_later_are_tried_next(tmp_path: Path) -> None:
+    other = sweep_here(settings(tmp_path, name="other", trials=1))
+    begun = sweep(settings(tmp_path, workers=0), other.corpus, other.store)
+    assert begun.get_trials() == []
+    recipe = {"sites": {"*": {"bits": {"kind": "uniform", "step": 1.25}}}, **FINETUNED}
+    seeds = {"recipes": [recipe], "studies": ["other"]}
+    for _ in range(2):
+        study = sweep(settings(tmp_path, seeds=seeds, workers=0), other.corpus, other.store)
+    one, two = (row.system_attrs["fixed_params"] for row in study.get_trials())
+    assert one["all.bits.step"] == 1.25
+    assert two == other.study.trials[0].params
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """A study that can be published as `mine`."""
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path / "published")
+    (tmp_path / "published" / "mine").mkdir(parents=True)
+    return sweep_here(settings(tmp_path, name="other", trials=1))
+
+
+def seeded_by_its_own(other: Sweep, published: Results) -> list[FrozenTrial]:
+    """The trials that wait in the study `mine`, which begins with its published front."""
+    folder = other.config.folder
+    write_records(published, folder / "published" / "mine" / RECORDS)
+    mine = settings(folder, seeds={"recipes": [], "studies": ["mine"]}, workers=0)
+    return sweep(mine, other.corpus, other.store).get_trials()
+
+
+def test_a_study_may_begin_with_its_published_front(other: Sweep) -> None:
+    (waiting,) = seeded_by_its_own(other, results_of(other.config, other.store))
+    assert waiting.system_attrs["fixed_params"] == other.study.trials[0].params
+
+
+def test_a_recipe_of_another_model_is_left_out(
+    other: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = results_of(other.config, other.store)
+    two_layers = {"sites": {"lstm.1.input": {"structure": {"kind": "svd", "rank": 2}}}}
+    deep = {0: replace(found.trials[0], recipe=two_layers)}
+    assert seeded_by_its_own(other, replace(found, trials=deep)) == []
+    assert "trial 0 of mine: recipe.sites.lstm.1.input: matches no site" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ({"recipes": [], "studies": ["nope"]}, "there is no study nope"),
+        ({"recipes": [{"sites": {"nope": {}}}], "studies": []}, "seeds.recipes.0: recipe.sites.n"),
+    ],
+)
+def test_seeds_that_are_none_are_refused_before_anything_is_made(
+    seeds: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("search.sweep.train_dense")
+    mine = settings(tmp_path, seeds=seeds)
+    store = Store(mine.storage)
+    with pytest.raises(UserError, match=said):
+        sweep(mine, load_corpus(mine.corpus, mine.folder), store)
+    assert not store.has_study("mine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from lmcore.model import ModelSettings
 from lmcore.recipe import Recipe
-from search.effects import measure_effects
+from search.effects import known_effects, measure_effects
 from search.model_space import ModelSpace
 from search.parts import parts_of, settings_of
 from search.results import results_of
@@ -21,6 +22,7 @@ from search.sensitivity import LAYERS, Effect, Effects, Sensitivity, predicted_f
 from search.space import Space
 from search.study import PRIOR
 from search.sweep import begin_with
+from search.tables import effects_table
 from search.trial import Workbench
 from studies import Sweep, settings, sweep_here
 
@@ -255,3 +257,28 @@ def test_the_prediction_is_near_for_what_is_gentle(
 def swept_recipe(swept: Sweep, parameters: dict[str, Any]) -> Recipe:
     trial = optuna.trial.FixedTrial({**parameters, "finetuning.rate": 0.005})
     return space_of(swept).suggest(trial).model_copy(update={"finetuning": None})
+
+
+def test_what_was_measured_of_another_space_is_no_prior(tmp_path: Path) -> None:
+    """Nor what belongs to another dense model; but more settings of this one are welcome."""
+    begun = sweep_here(settings(tmp_path, trials=1))
+    bits = {"kind": "linear", "bits": {"low": 2, "high": 8}}
+    other = settings(tmp_path, space={"sites": {"*": {"tie": "all", "bits": bits}}})
+    spaces = [space_of(replace(begun, config=config)) for config in (begun.config, other)]
+    mine, theirs = ((config_space, bench_of(begun), begun.store) for config_space in spaces)
+    measure_effects("mine", *theirs, 3)
+    assert known_effects("mine", *mine, 4) is None
+    prior = Sensitivity(settings=4, starts=2)
+    begin_with(begun.config, prior, begun.corpus, begun.store, begun.study, begun.dense)
+    waiting = [row.system_attrs["fixed_params"] for row in begun.study.get_trials()[1:]]
+    assert [set(one) for one in waiting] == [{"all.bits.step"}] * 2
+    finer = measure_effects("mine", *mine, 7)
+    for most in (3, 7, 9):
+        assert known_effects("mine", *mine, most) == finer
+
+
+def test_a_table_of_few_points_says_how_many() -> None:
+    found = some_effects(1, parts=1, settings=3)
+    assert len(found.front) < 12
+    said = effects_table(found).splitlines()[-1]
+    assert f"{len(found.front)} of {len(found.front)} points predicted" in said
