@@ -49,10 +49,10 @@ from search.plane import PlotRecord, record_of
 from search.plots import figure, image, page
 from search.replay import replay
 from search.results import Results, results_of
-from search.slots import worker_name
+from search.slots import Slots, worker_name
 from search.space import OWN
 from search.store import Store
-from search.study import find, progress, space_of
+from search.study import Progress, check_begun, find, progress, space_of
 from search.sweep import sweep
 from search.tables import (
     effects_document,
@@ -108,18 +108,20 @@ def _trained(config: StudyConfig, name: str, corpus: Corpus) -> Answer:
 def _sensitivity(config: SensitivityConfig) -> Answer:
     corpus = _corpus(config)
     space = space_of(config, len(corpus.vocabulary)).own()
-    bench = workbench(config, corpus)
     store = Store(config.storage)
+    if store.has_study(config.study):
+        check_begun(config, find(config, store), corpus)
+    bench = workbench(config, corpus)
     effects = measure_effects(config.study, space, bench, store, config.settings)
     return Answer(effects_document(config.study, effects), effects_table(effects))
 
 
 def _sweep(config: SweepConfig) -> Answer:
-    print(f"study {config.study} in {config.storage.shown}", file=sys.stderr)
     store = Store(config.storage)
+    print(f"study {config.study} in {config.storage.shown}", file=sys.stderr)
     corpus = _corpus(config)
-    study = sweep(config, corpus, store)
-    results, done = results_of(config, store), progress(study, config.trials)
+    sweep(config, corpus, store)
+    results, done = results_of(config, store), _progress(config, store, config.study)
     table = front_table(results.front, results.beside)
     return Answer(
         {**progress_document(done), **front_document(results.front)},
@@ -133,18 +135,23 @@ def _worker(config: WorkerConfig) -> Answer:
     name = worker_name()
     with interruptible(stop := threading.Event()):
         Worker(config, config.worker, name, dense, stop, config.deadline).run()
-    done = progress(find(config, Store(config.storage)), config.trials)
+    done = _progress(config, Store(config.storage), config.study)
     return Answer(progress_document(done), progress_text(done, workers=1))
+
+
+def _progress(config: StudyConfig, store: Store, study: str) -> Progress:
+    trials = Slots(store.engine, study, config.trials, config.storage.lease).total()
+    return progress(optuna.load_study(study_name=study, storage=store.optuna), trials)
 
 
 def _status(config: StudyConfig) -> Answer:
     store = Store(config.storage)
     if config.name is not None:
-        done = progress(find(config, store), config.trials)
+        find(config, store)
+        done = _progress(config, store, config.name)
         return Answer(progress_document(done), progress_text(done, workers=1))
     names = optuna.get_all_study_names(store.optuna)
-    studies = [optuna.load_study(study_name=name, storage=store.optuna) for name in names]
-    counts = [progress(study, trials=0) for study in studies]
+    counts = [_progress(config, store, name) for name in names]
     lines = [
         f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
     ]
@@ -163,13 +170,13 @@ def _front(config: StudyConfig) -> Answer:
 def _plot(config: PlotConfig) -> Answer:
     results = results_of(config, Store(config.storage))
     folder = Path(config.to) if config.to else config.folder / "plots" / config.study
-    drawn = figure(_drawn(config, results))
+    drawn = figure(_drawn(results))
     files = _page(drawn, folder, "front")
     return Answer({"study": config.study, "files": files}, "\n".join(files))
 
 
-def _drawn(config: StudyConfig, results: Results) -> PlotRecord:
-    return record_of(results.front, config.corpus.kind, results.beside, results.predicted)
+def _drawn(results: Results) -> PlotRecord:
+    return record_of(results.front, results.corpus, results.beside, results.predicted)
 
 
 def _page(drawn: Figure, folder: Path, name: str) -> list[str]:
@@ -217,7 +224,7 @@ def _publish(config: PublishConfig) -> Answer:
     results = results_of(config, Store(config.storage))
     folder = Path(config.to)
     publish(config, _corpus(config), results, folder)
-    _pictures(figure(_drawn(config, results)), folder, "front")
+    _pictures(figure(_drawn(results)), folder, "front")
     files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     return Answer({"study": config.study, "files": files}, "\n".join(files))
 

@@ -80,7 +80,7 @@ def need_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint:
     if dense is None:
         raise UserError(
             f"the dense model of {config.study} is not at hand; "
-            f"lmpareto train study={config.study} trains it"
+            f"lmpareto train with the same settings trains it"
         )
     return dense
 

@@ -27,6 +27,7 @@ class Point:
     tokens_per_second: float | None
     recipe: dict[str, Any] | None
     method: str = ""  # what the recipe does: "svd+bits"
+    feasible: bool = True  # within the limits of the sweep that it was of
 
     @property
     def label(self) -> str:
@@ -41,7 +42,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Front:
-    """The points of a study: the non-dominated ones, by size ascending, and all others, by trial.
+    """The points of a study: the non-dominated ones, by size ascending, and all others, by trial;
+    those over a limit of their sweep are neither.
 
     Along `points` size strictly ascends and perplexity strictly descends.
     """
@@ -49,6 +51,7 @@ class Front:
     study: str
     points: tuple[Point, ...]
     dominated: tuple[Point, ...]
+    infeasible: tuple[Point, ...] = ()
 
     def smallest(self) -> Point:
         """The end of the front with the smallest file. Raises UserError where it is empty."""
@@ -112,8 +115,9 @@ class Front:
         )
 
     def trial(self, number: int) -> Point:
-        """The point of trial `number`, dominated or not. Raises UserError where there is none."""
-        trials = {point.trial: point for point in self.points + self.dominated}
+        """The point of trial `number`, on the front or not; UserError where there is none."""
+        every = self.points + self.dominated + self.infeasible
+        trials = {point.trial: point for point in every}
         if number in trials:
             return trials[number]
         numbers = sorted(known for known in trials if known is not None)
@@ -123,6 +127,11 @@ class Front:
         )
 
     def _some(self) -> tuple[Point, ...]:
+        if self.infeasible and not self.points:
+            raise UserError(
+                f"all {len(self.infeasible)} models of {self.study} are over the max_size or "
+                f"max_perplexity that it was swept with; trial=NUMBER takes one of them"
+            )
         if not self.points:
             raise UserError(f"{self.study} has no measured model yet, so there is nothing to take")
         return self.points
@@ -147,17 +156,24 @@ def front_of(study: str, points: Iterable[Point]) -> Front:
     smaller or better. Settled here: of points equal in both, the first by trial stays (those
     without a trial come last, by name) and the others count as dominated; equal in one, the other
     objective decides. A size or perplexity that is NaN, infinite or not above zero is no
-    measurement: such a point dominates nothing and goes to `dominated`. No points, an empty front.
+    measurement: such a point dominates nothing and goes to `dominated`. An infeasible point
+    dominates nothing either. No points, an empty front.
     """
     front: list[Point] = []
     dominated: list[Point] = []
     measured: list[Point] = []
-    for point in sorted(points, key=_by_trial):
+    ordered = sorted(points, key=_by_trial)
+    for point in (one for one in ordered if one.feasible):
         (measured if point.measured else dominated).append(point)
     for point in sorted(measured, key=lambda point: (point.size_bytes, point.valid_perplexity)):
         better = not front or point.valid_perplexity < front[-1].valid_perplexity
         (front if better else dominated).append(point)
-    return Front(study, tuple(front), tuple(sorted(dominated, key=_by_trial)))
+    return Front(
+        study,
+        tuple(front),
+        tuple(sorted(dominated, key=_by_trial)),
+        tuple(one for one in ordered if not one.feasible),
+    )
 
 
 def hypervolume(points: Iterable[Point], reference: tuple[float, float]) -> float:

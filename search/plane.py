@@ -35,6 +35,7 @@ class PlotRecord:
     corpus: str
     front: tuple[Point, ...]
     dominated: tuple[Point, ...]
+    infeasible: tuple[Point, ...]
     unmeasured: tuple[Point, ...]
     baselines: tuple[Point, ...]
     published: tuple[PublishedPoint, ...]
@@ -59,12 +60,13 @@ def record_of(
     """What to draw of `front`: its knee picked, with `baselines` measured beside the search, what
     is published for `corpus` and what was `predicted`. An empty front has no pick.
     """
-    others = (*front.dominated, *baselines)
+    others = (*front.dominated, *front.infeasible, *baselines)
     return PlotRecord(
         study=front.study,
         corpus=corpus,
         front=front.points,
         dominated=tuple(point for point in front.dominated if point.measured),
+        infeasible=tuple(point for point in front.infeasible if point.measured),
         unmeasured=tuple(point for point in others if not point.measured),
         baselines=tuple(point for point in baselines if point.measured),
         published=published_points(corpus),
@@ -86,7 +88,7 @@ def view_of(record: PlotRecord) -> View:
     if len(baselines) > MOST_NAMED:
         baselines = useful(tuple(sorted(baselines, key=lambda p: p.valid_perplexity, reverse=True)))
     own = [place(point) for point in (*useful(record.front), *baselines)]
-    others = [place(point) for point in record.dominated + record.published]
+    others = [place(point) for point in record.dominated + record.infeasible + record.published]
     if own:
         (left, right), (low, high) = (_ends(values) for values in zip(*own, strict=True))
         shown = own + [

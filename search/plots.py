@@ -92,7 +92,7 @@ def figure(record: PlotRecord) -> go.Figure:
     labels = Labels(record, view)
     pick, baselines = _pick(record, labels), list(_baselines(record, labels))
     published = _published(record, labels)
-    drawn = [_predicted(record), _dominated(record)]
+    drawn = [_predicted(record), _dominated(record), _infeasible(record)]
     traces = [*drawn, *published, *_front(record, view), *baselines, pick]
     return go.Figure([trace for trace in traces if trace.x], _layout(record, view))
 
@@ -155,6 +155,17 @@ def _dominated(record: PlotRecord) -> go.Scatter:
     )
 
 
+def _infeasible(record: PlotRecord) -> go.Scatter:
+    return _scatter(
+        record.infeasible,
+        mode="markers",
+        name=f"over a limit: {_models(len(record.infeasible))}",
+        marker={"color": PALE, "size": 7, "symbol": "x"},
+        legendrank=3,
+        **STUDY_GROUP,
+    )
+
+
 def _predicted(record: PlotRecord) -> go.Scatter:
     """The staircase that the search has to beat."""
     return go.Scatter(
@@ -174,7 +185,8 @@ def _front(record: PlotRecord, view: View) -> Iterator[go.Scatter]:
     if not record.front:
         return
     first, last = place(record.front[0]), place(record.front[-1])
-    every = record.front + record.dominated + record.baselines + record.published
+    others = record.dominated + record.infeasible
+    every = record.front + others + record.baselines + record.published
     sizes, perplexities = zip(*map(place, every), strict=True)
     yield go.Scatter(
         x=[first[0], first[0], None, last[0], max(*sizes, view.size_bytes[1])],
@@ -368,7 +380,8 @@ def _size_ticks(view: View) -> int:
 
 def _summary(record: PlotRecord) -> str:
     """The sentence under the title."""
-    front, count = len(record.front), len(record.front) + len(record.dominated)
+    front = len(record.front)
+    count = front + len(record.dominated) + len(record.infeasible)
     measured = (
         f"{_models(count)} measured, {front} on the front" if count else "no trial measured yet"
     )

@@ -17,7 +17,7 @@ from search.front import Front, Point, front_of
 from search.methods import methods_of
 from search.sensitivity import Effects
 from search.store import Store
-from search.study import complete_keys, find
+from search.study import CORPUS, complete_keys, find, infeasible
 from search.trial import Measurement
 
 PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # there is one in a checkout only
@@ -30,14 +30,21 @@ class Results:
     """Every complete trial of a study, by number, and what was measured beside the search."""
 
     study: str
+    corpus: str  # its kind
     trials: Mapping[int, Measurement]
     baselines: Mapping[str, Measurement]
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
+    infeasible: frozenset[int] = frozenset()  # trials over a limit of their sweep
 
     @property
     def front(self) -> Front:
-        points = [_point(str(number), number, one) for number, one in self.trials.items()]
-        return front_of(self.study, points)
+        return front_of(
+            self.study,
+            (
+                _point(str(number), number, one, number not in self.infeasible)
+                for number, one in self.trials.items()
+            ),
+        )
 
     @property
     def beside(self) -> list[Point]:
@@ -59,15 +66,18 @@ class Results:
 def results_of(config: StudyConfig, store: Store) -> Results:
     """The study's results; UserError where it neither began here nor was published."""
     if not store.has_study(config.study) and (published := _published(config.study)).exists():
-        return _read(config.study, published)
-    trials = complete_keys(find(config, store))
+        return _read(config, published)
+    study = find(config, store)
+    trials = complete_keys(study)
     names = store.baselines(config.study)
     found = store.measurements([*trials.values(), *names.values()])
     return Results(
         study=config.study,
+        corpus=study.user_attrs.get(CORPUS, config.corpus.kind),  # older ones did not note it
         trials={number: found[key] for number, key in trials.items()},
         baselines={name: found[key] for name, key in names.items() if key in found},
         predicted=_predicted(store.effects(config.study)),
+        infeasible=infeasible(study.get_trials(deepcopy=False)),
     )
 
 
@@ -78,9 +88,14 @@ def _predicted(effects: Effects | None) -> list[tuple[float, float]]:
 
 
 def write_records(results: Results, path: Path) -> None:
-    """One JSON document a line: {"name": "17" or "control", and the measurement}."""
+    """One JSON document a line: {"name": "17" or "control", and the measurement}, with
+    {"feasible": false} where it is over a limit."""
     named = {**{str(n): one for n, one in results.trials.items()}, **results.baselines}
-    lines = [json.dumps({"name": name, **one.plain()}) for name, one in named.items()]
+    over = {str(number): {"feasible": False} for number in results.infeasible}
+    lines = [
+        json.dumps({"name": name, **over.get(name, {}), **one.plain()})
+        for name, one in named.items()
+    ]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     if results.predicted:
         write_json(path.with_name(PREDICTED), [list(place) for place in results.predicted])
@@ -90,19 +105,22 @@ def _published(study: str) -> Path:
     return PUBLISHED / study / RECORDS
 
 
-def _read(study: str, path: Path) -> Results:
+def _read(config: StudyConfig, path: Path) -> Results:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
+    over = frozenset(int(row["name"]) for row in rows if not row.pop("feasible", True))
     named = {row.pop("name"): Measurement(**row) for row in rows}
     predicted = path.with_name(PREDICTED)
     return Results(
-        study=study,
+        study=config.study,
+        corpus=config.corpus.kind,
         trials={int(name): one for name, one in named.items() if name.isdigit()},
         baselines={name: one for name, one in named.items() if not name.isdigit()},
         predicted=json.loads(predicted.read_text()) if predicted.exists() else (),
+        infeasible=over,
     )
 
 
-def _point(name: str, trial: int | None, measured: Measurement) -> Point:
+def _point(name: str, trial: int | None, measured: Measurement, feasible: bool = True) -> Point:
     return Point(
         name=name,
         trial=trial,
@@ -111,4 +129,5 @@ def _point(name: str, trial: int | None, measured: Measurement) -> Point:
         tokens_per_second=measured.tokens_per_second,
         recipe=measured.recipe,
         method="+".join(methods_of(parse(Recipe, measured.recipe, "recipe"))),
+        feasible=feasible,
     )

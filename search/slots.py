@@ -177,6 +177,14 @@ class Slots:
             )
             return [Ended(_kind(kind), name, trial, said or "") for kind, name, trial, said in rows]
 
+    def total(self) -> int:
+        """How many trials the study is to have, by what was asked of it so far."""
+        with Session(self.engine) as session:
+            trials = select(func.count()).where(
+                SlotRow.study == self.study, SlotRow.kind == "trial"
+            )
+            return session.scalars(trials).one()
+
     def open(self) -> int:
         """How many slots are not done."""
         with Session(self.engine) as session:

@@ -8,7 +8,7 @@ next sweep, with the parameters it had.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from search.store import Store
 ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, duplicate, surplus
 PRIOR = "lmpareto_prior"  # the study's attribute that says what was enqueued of a prior
 SEEDS = "lmpareto_seeds"  # and of seeds
+CORPUS = "lmpareto_corpus"  # the kind of corpus that it is about
 
 
 def identity(config: StudyConfig, corpus: Corpus) -> dict[str, Any]:
@@ -60,10 +61,7 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
         directions=["minimize", "minimize"],
         load_if_exists=True,
     )
-    wanted = identity(config, corpus)
-    begun = study.user_attrs.get(ATTRIBUTE)
-    if begun and "models" in wanted:
-        begun = {"models": {}, **begun}
+    wanted, begun = identity(config, corpus), check_begun(config, study, corpus)
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])
         waiting = [row.system_attrs.get("fixed_params") for row in study.get_trials()]
@@ -72,15 +70,39 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
                 waiting.remove(parameters)
             else:
                 study.enqueue_trial(parameters)
+        study.set_user_attr(CORPUS, config.corpus.kind)
         study.set_user_attr(ATTRIBUTE, wanted)
-    elif changed := list(_differences(begun, wanted)):
+    elif begun != wanted:  # ordered lists have grown, and with them the dense models perhaps
+        store.widen(config.study, space.ordered)
+        study.set_user_attr(ATTRIBUTE, wanted)
+    return study
+
+
+def check_begun(config: StudyConfig, study: optuna.Study, corpus: Corpus) -> dict[str, Any] | None:
+    """The settings that the study was begun with, None where it was only made. Raises UserError
+    where they are not those of the config, but for what may grow."""
+    begun: dict[str, Any] | None = study.user_attrs.get(ATTRIBUTE)
+    if begun is None:
+        return None
+    wanted = identity(config, corpus)
+    if "models" in wanted:
+        begun = {"models": {}, **begun}
+    if changed := list(_differences(begun, wanted)):
         raise UserError(
             f"study {config.study} was begun with other settings: {'; '.join(changed[:3])}. "
             f"Start one of another name with these: name={config.study}_2"
         )
-    elif begun != wanted:  # ordered lists have grown, and with them the dense models perhaps
-        store.widen(config.study, space.ordered)
-        study.set_user_attr(ATTRIBUTE, wanted)
+    return begun
+
+
+def join(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
+    """The study that a sweep began, or let grow, with these very settings; else UserError."""
+    study = find(config, store)
+    if check_begun(config, study, corpus) != identity(config, corpus):
+        raise UserError(
+            f"study {config.study} does not know these settings yet; "
+            f"lmpareto sweep with the same settings and workers=0 tells it"
+        )
     return study
 
 
@@ -91,7 +113,7 @@ def find(config: StudyConfig, store: Store) -> optuna.Study:
     except KeyError:
         raise UserError(
             f"there is no study {config.study} in {store.settings.shown}; "
-            f"lmpareto sweep study={config.study} begins it"
+            f"lmpareto sweep with the same settings begins it"
         ) from None
 
 
@@ -109,6 +131,7 @@ class Progress:
     study: str
     trials: int  # wanted in total
     complete: int
+    infeasible: int  # of the complete ones
     failed: dict[str, int]  # reason -> how many
     running: int
     seconds: float  # the median a complete trial took
@@ -133,6 +156,7 @@ def progress(study: optuna.Study, trials: int) -> Progress:
         study=study.study_name,
         trials=trials,
         complete=len(complete),
+        infeasible=len(infeasible(complete)),
         failed=dict(Counter(attribute(row, "failure") or "unknown" for row in failed)),
         running=running,
         seconds=seconds[len(seconds) // 2] if seconds else 0.0,
@@ -148,6 +172,13 @@ def takes_slot(row: FrozenTrial) -> bool:
     """Whether the trial is one of those that the study is to have: an equal recipe proposed again
     is not, nor one that was asked for in vain, by a worker that died or lost the answer."""
     return not (attribute(row, "duplicate") or attribute(row, "surplus"))
+
+
+def infeasible(rows: Iterable[FrozenTrial]) -> frozenset[int]:
+    """The numbers of the trials over a limit of the sweep that they were of."""
+    return frozenset(
+        row.number for row in rows if any(broken > 0 for broken in row.constraints.values())
+    )
 
 
 def complete_keys(study: optuna.Study) -> dict[int, str]:

@@ -44,8 +44,10 @@ def front_table(front: Front, baselines: Iterable[Point]) -> str:
     rows += [_row(point, "<- knee" if point is knee else "") for point in front.points]
     rows += [_row(point, "") for point in baselines]
     lines = aligned(rows, ">>><")
-    others = len(front.dominated)
-    lines.append(f"perplexity on valid; {len(front.points)} on the front, {others} dominated")
+    counts = [f"{len(front.points)} on the front", f"{len(front.dominated)} dominated"]
+    if front.infeasible:
+        counts.append(f"{len(front.infeasible)} over max_size or max_perplexity")
+    lines.append(f"perplexity on valid; {', '.join(counts)}")
     return "\n".join(lines)
 
 
@@ -102,8 +104,9 @@ def effects_table(effects: Effects) -> str:
             reached = effects.perplexity * math.exp(effect.nats)
             rows.append((name, _settings(effect), format_size(left), f"{reached:.2f}"))
     front = effects.front
+    shown = spread(front, SHOWN)
     points = [("predicted", "size", "perplexity", "")]
-    for one in spread(front, SHOWN):
+    for one in shown:
         size = format_size(round(one.size_bytes))
         points.append(("", size, f"{effects.perplexity_of(one):.2f}", _settings(one)))
     return "\n".join(
@@ -111,7 +114,7 @@ def effects_table(effects: Effects) -> str:
             *aligned(rows, "<<>>"),
             "",
             *aligned(points, "<>><"),
-            f"perplexity on valid, without training; {SHOWN} of {len(front)} points predicted",
+            f"perplexity on valid, without training; {len(shown)} of {len(front)} points predicted",
         ]
     )
 
@@ -127,6 +130,7 @@ def progress_document(progress: Progress) -> dict[str, Any]:
         "study": progress.study,
         "trials": progress.trials,
         "complete": progress.complete,
+        "infeasible": progress.infeasible,
         "running": progress.running,
         "failed": progress.failed,
         "left": progress.left,
@@ -137,11 +141,15 @@ def progress_document(progress: Progress) -> dict[str, Any]:
 def progress_text(progress: Progress, workers: int) -> str:
     """How many trials are done, running, failed and why, and how long the rest will take."""
     lines = [f"{progress.study}: {progress.complete} of {progress.trials} trials complete"]
+    if progress.infeasible:
+        lines.append(f"{progress.infeasible} of them over max_size or max_perplexity")
     if progress.running:
         lines.append(f"{progress.running} running, or stopped and to be gone on with")
     for reason, count in progress.failed.items():
         lines.append(f"{count} failed: {reason.strip().splitlines()[-1]}")
-    if progress.left and progress.seconds:
+    if progress.left and not workers:
+        lines.append(f"{progress.left} to go, by workers started elsewhere")
+    elif progress.left and progress.seconds:
         minutes = progress.left * progress.seconds / workers / 60
         lines.append(f"{progress.left} to go, about {minutes:.0f} min with {workers} worker(s)")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from search.outage import AWAY, Patience
 from search.slots import Slot, Slots
 from search.space import OWN
 from search.store import Store
-from search.study import ATTRIBUTE, attribute, find, sampler, space_of, takes_slot
+from search.study import ATTRIBUTE, attribute, join, sampler, space_of, takes_slot
 from search.terminal import interruptible, quiet_optuna
 from search.trial import Measurement, Workbench
 from search.units import format_size
@@ -114,7 +114,7 @@ class Worker:
         self._start_from(OWN)
         self.patiently = Patience(config.storage.lease, config.storage.shown, self._stopping)
         self.store = self.patiently(Store, config.storage)
-        self.study = self.patiently(find, config, self.store)
+        self.study = self.patiently(join, config, self.store, self.corpus)
         self.started = len(self.patiently(self.study.get_trials, deepcopy=False))
         lease = config.storage.lease
         self.slots = Slots(self.store.engine, config.study, config.trials, lease)

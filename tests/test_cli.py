@@ -207,10 +207,12 @@ def test_sweep_again_trains_nothing_and_ends_at_once(studio: Studio) -> None:
 def test_status_of_a_study_and_of_all(studio: Studio) -> None:
     run = studio("status", f"trials={TRIALS}").ok()
     assert f"mine: {TRIALS} of {TRIALS} trials complete" in run.out
-    document = studio("status", f"trials={TRIALS + 3}", "format=json").ok().document
-    assert (document["complete"], document["left"], document["running"]) == (TRIALS, 3, 0)
+    other = studio("status", f"trials={TRIALS + 3}", "format=json").ok().document
+    assert (other["complete"], other["left"], other["running"]) == (TRIALS, 0, 0)
+    assert other["trials"] == TRIALS  # which only a sweep changes
     everything = studio.shell("status", "format=json").ok().document
-    assert [one["study"] for one in everything["studies"]] == ["mine"]
+    assert [(one["study"], one["trials"]) for one in everything["studies"]] == [("mine", TRIALS)]
+    assert studio.shell("status", "name=mine", "format=json").ok().document == other
     assert "mine: " in studio.shell("status").ok().out
 
 
@@ -282,6 +284,13 @@ def test_plot_goes_to_the_cache_by_default(studio: Studio) -> None:
     run = studio("plot", **BLIND).ok()
     assert str(studio.cache / "plots" / "mine" / "front.html") in run.out
     assert (studio.cache / "plots" / "mine" / "front.html").exists()
+
+
+def test_a_study_is_shown_by_its_name_alone(studio: Studio, tmp_path: Path) -> None:
+    """As what it is: the settings are then those of Penn Treebank."""
+    assert studio.shell("front", "name=mine").ok().out == studio("front").ok().out
+    studio.shell("plot", "name=mine", f"to={tmp_path}", **BLIND).ok()
+    assert "mine: compressed LSTM language models on text" in (tmp_path / "front.html").read_text()
 
 
 # --- inspect -----------------------------------------------------------------------------------
@@ -514,7 +523,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "sweep without a study": (["sweep"], ["study=quickstart"]),
     "a study that has not begun": (
         ["front", "study=quickstart"],
-        ["no study quickstart", "lmpareto sweep study=quickstart"],
+        ["no study quickstart", "lmpareto sweep with the same settings"],
     ),
     "trials that are no number": (["sweep", "study=mine", "trials=many"], ["trials", "'many'"]),
     "no trials": (["sweep", "study=mine", "trials=0"], ["trials: got 0", "greater than"]),
@@ -564,7 +573,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "inspect of no file": (["inspect", "bundle=no.lmb"], ["no.lmb", "No such file"]),
     "inspect of what is not trained": (
         ["inspect", "study=mine", "seed=9"],
-        ["the dense model of mine is not at hand", "lmpareto train study=mine"],
+        ["the dense model of mine is not at hand", "lmpareto train with the same settings"],
     ),
     "replay of no trial": (["replay", "study=mine", "trial=99"], ["no measured trial 99"]),
     "a bundle that is not there": (["evaluate", "bundle=no.lmb"], ["no.lmb", "No such file"]),

@@ -143,7 +143,7 @@ def test_a_dense_checkpoint_cut_short_is_made_again(suffix: str, kept: int, tmp_
     path = dense.path.with_suffix(suffix)
     path.write_bytes(path.read_bytes()[:kept])
     assert find_dense(config, corpus) is None
-    with pytest.raises(UserError, match="lmpareto train study=mine trains it"):
+    with pytest.raises(UserError, match="lmpareto train with the same settings trains it"):
         need_dense(config, corpus)
     sweep_here(config)
     assert need_dense(config, corpus).path.read_bytes() == whole

@@ -73,6 +73,16 @@ def test_ties_duplicates_and_the_unmeasured() -> None:
     assert front_of("s", []) == Front("s", (), ())
 
 
+def test_what_is_over_a_limit_is_not_on_the_front() -> None:
+    over = dataclasses.replace(point(0, 100, 10.0), feasible=False)
+    kept = point(1, 1000, 90.0)
+    front = front_of("s", [over, kept])
+    assert front == Front("s", (kept,), (), (over,))
+    assert front.trial(0) == over
+    with pytest.raises(UserError, match="all 1 models of s are over the max_size or max_perp"):
+        front_of("s", [over]).knee()
+
+
 REFERENCES = st.tuples(
     st.sampled_from([900, 1000, 5000, 30_000]), st.sampled_from([70.0, 100.0, 300.0])
 )

@@ -17,10 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lmcore.bundle import packed_size
 from lmcore.training import ignore
+from search import results
 from search.fitting import Fitter
 from search.limits import Limits
+from search.results import RECORDS, results_of, write_records
 from search.space import OWN, Space
-from search.study import attribute
+from search.study import attribute, progress
+from search.tables import front_table, progress_text
 from search.trial import Measurement, Workbench
 from studies import Sweep, settings, sweep_here
 
@@ -145,6 +148,28 @@ def test_a_perplexity_that_is_too_high_is_infeasible(free: Sweep, tmp_path: Path
     assert 0 < sum(broken) < len(broken)
     best = {row.number for row in swept.study.best_trials}
     assert best.isdisjoint(n for n, is_broken in enumerate(broken) if is_broken)
+
+
+def test_what_is_over_a_limit_is_counted_and_kept_apart(
+    free: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worst = sorted(measured.valid_perplexity for _, measured in measurements(free))[3]
+    swept = limited(free, tmp_path, max_perplexity=worst)
+    over = [row.number for row in swept.study.get_trials() if row.values[1] > worst]
+    found = results_of(swept.config, swept.store)
+    assert [point.trial for point in found.front.infeasible] == over
+    best = {row.number for row in swept.study.best_trials}
+    assert {point.trial for point in found.front.points} == best
+    done = progress(swept.study, 8)
+    assert (done.complete, done.infeasible) == (8, len(over))
+    assert f"{len(over)} of them over max_size or max_perplexity" in progress_text(done, 1)
+    assert f"{len(over)} over max_size or max_perplexity" in front_table(found.front, [])
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path)
+    (tmp_path / "other").mkdir()
+    write_records(found, tmp_path / "other" / RECORDS)
+    published = results_of(swept.config.model_copy(update={"name": "other"}), swept.store)
+    assert published.infeasible == frozenset(over)
+    assert published.front.points == found.front.points
 
 
 def test_a_limit_says_by_how_much_it_is_broken() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,17 @@ def test_every_point_is_a_marker_of_its_group() -> None:
     assert sum(len(trace.x) for trace in published) == 25
     assert {trace.legendgrouptitle.text for trace in published} == {"published, test perplexity"}
     assert len({trace.marker.color for trace in published}) == len(published)
+
+
+def test_what_is_over_a_limit_is_drawn_apart() -> None:
+    over = replace(TRIALS[0], feasible=False)
+    drawn = traces(record_of(front_of("s", [over, *TRIALS[1:]]), "none"))
+    assert list(drawn["over a limit: 1 model"].x) == [over.size_bytes]
+    assert drawn["over a limit: 1 model"].marker.symbol == "x"
+    whole = figure(record_of(front_of("s", TRIALS), "none"))
+    apart = figure(record_of(front_of("s", [over, *TRIALS[1:]]), "none"))
+    assert f"{len(TRIALS)} models measured" in str(whole.layout)
+    assert f"{len(TRIALS)} models measured" in str(apart.layout)
 
 
 def test_axes_are_logarithmic_and_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from search.stages import Stages
 from search.store import Store
 from search.study import ATTRIBUTE, attribute, create, find, progress, sampler
 from search.sweep import sweep
+from search.tables import progress_text
 from search.trial import Workbench
 from studies import Sweep, settings, sweep_here
 
@@ -468,6 +470,15 @@ def test_progress_counts_what_takes_a_slot() -> None:
     assert done.failed == {"out of memory": 2, "diverged: nan": 1, "unknown": 1}
     assert (done.running, done.finished, done.left) == (1, 6, 4)
     assert progress(study, 3).left == 0
+
+
+def test_what_is_left_where_no_worker_is_started(swept: Sweep) -> None:
+    done = replace(progress(swept.study, 99), seconds=3.0)
+    assert f"{done.left} to go, by workers started elsewhere" in progress_text(done, workers=0)
+    assert (
+        f"{done.left} to go, about {done.left * 1.5 / 60:.0f} min with 2 worker(s)"
+        in progress_text(done, workers=2)
+    )
 
 
 def test_progress_of_nothing() -> None:

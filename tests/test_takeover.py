@@ -299,3 +299,26 @@ def test_workers_of_the_same_number_begin_with_other_suggestions(tmp_path: Path)
             )
         )
     assert drawn[0] != drawn[1]
+
+
+def test_a_worker_works_only_on_a_study_with_its_settings(tmp_path: Path) -> None:
+    begun = Begun(settings(tmp_path))
+    for changed in ({"seed": 2}, {"space": few(tmp_path).space}):
+        other = Begun.__new__(Begun)
+        other.__dict__ |= {**begun.__dict__, "config": settings(tmp_path, **changed)}
+        with pytest.raises(UserError, match="was begun with other settings"):
+            other.worker()
+    assert begun.study.get_trials() == []
+
+
+def test_a_worker_waits_for_a_sweep_to_let_a_list_grow(tmp_path: Path) -> None:
+    def listed(levels: list[float]) -> SweepConfig:
+        bits = {"kind": "uniform", "step": {"ordered": levels}}
+        return settings(tmp_path, space={"sites": {"*": {"tie": "all", "bits": bits}}})
+
+    begun = Begun(listed([0.5, 1.0]))
+    begun.config = listed([0.5, 1.0, 2.0])
+    with pytest.raises(UserError, match="does not know these settings yet; lmpareto sweep"):
+        begun.worker()
+    create(begun.config, begun.store, begun.corpus)
+    begun.worker()
