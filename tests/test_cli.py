@@ -23,7 +23,7 @@ from studies import COMMAND, TRIALS, Run, Shell, environment, lmpareto, write_co
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 
-BLIND = {"PATH": "/nonexistent", "BROWSER_PATH": "/nonexistent"}  # an environment without it
+BLIND: dict[str, Any] = {"PATH": "/nonexistent", "BROWSER_PATH": "/nonexistent"}  # an environment without it
 
 
 @dataclass
