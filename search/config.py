@@ -106,7 +106,7 @@ class StudyConfig(Settings):
     `models` are dense models beside the study's own, which the space's `dense` chooses among.
     """
 
-    name: str | None
+    name: Annotated[str, Field(min_length=1)] | None
     corpus: AnyCorpus
     model: ModelSettings
     training: DenseTrainingSettings
@@ -143,6 +143,9 @@ class StudyConfig(Settings):
                 raise ValueError(
                     f"models.{name}: this name belongs to a baseline or the study's own dense model"
                 )
+        for name in self.baselines:
+            if name.isdigit():
+                raise ValueError(f"baselines.{name}: a number names a trial")
         return self
 
     @property
