@@ -43,7 +43,7 @@ from search.effects import measure_effects
 from search.export import check_words, export, publish, workbench
 from search.front import choose
 from search.launching import STOPPED, end
-from search.outage import AWAY, reason
+from search.outage import AWAY, Patience, reason
 from search.overview import overview
 from search.plane import PlotRecord, record_of
 from search.plots import figure, image, page
@@ -113,7 +113,8 @@ def _sensitivity(config: SensitivityConfig) -> Answer:
         check_begun(config, find(config, store), corpus)
     bench = workbench(config, corpus)
     effects = measure_effects(config.study, space, bench, store, config.settings)
-    return Answer(effects_document(config.study, effects), effects_table(effects))
+    lists = space_of(config, len(corpus.vocabulary)).lists
+    return Answer(effects_document(config.study, effects), effects_table(effects, lists))
 
 
 def _sweep(config: SweepConfig) -> Answer:
@@ -132,16 +133,24 @@ def _sweep(config: SweepConfig) -> Answer:
 def _worker(config: WorkerConfig) -> Answer:
     corpus = _corpus(config)
     dense = {name: need_dense(config.of(name), corpus) for name in config.dense_names}
-    name = worker_name()
     with interruptible(stop := threading.Event()):
-        Worker(config, config.worker, name, dense, stop, config.deadline).run()
-    done = _progress(config, Store(config.storage), config.study)
+        patiently = Patience(config.storage.lease, config.storage.shown, stop.is_set)
+        store = patiently(Store, config.storage)
+        trials = patiently(_trials, config, store, config.study)
+        asked, name = config.model_copy(update={"trials": trials}), worker_name()
+        Worker(asked, config.worker, name, dense, stop, config.deadline).run()
+    done = _progress(config, store, config.study)
     return Answer(progress_document(done), progress_text(done, workers=1))
 
 
 def _progress(config: StudyConfig, store: Store, study: str) -> Progress:
-    trials = Slots(store.engine, study, config.trials, config.storage.lease).total()
+    trials = _trials(config, store, study)
     return progress(optuna.load_study(study_name=study, storage=store.optuna), trials)
+
+
+def _trials(config: StudyConfig, store: Store, study: str) -> int:
+    """How many it is to have: sweeps have said so, whatever the settings say now."""
+    return Slots(store.engine, study, config.trials, config.storage.lease).total()
 
 
 def _status(config: StudyConfig) -> Answer:

@@ -27,7 +27,7 @@ class Point:
     tokens_per_second: float | None
     recipe: dict[str, Any] | None
     method: str = ""  # what the recipe does: "svd+bits"
-    feasible: bool = True  # within the limits of the sweep that it was of
+    feasible: bool = True  # within the limits that its study was last swept with
 
     @property
     def label(self) -> str:
@@ -43,7 +43,7 @@ class Point:
 @dataclass(frozen=True)
 class Front:
     """The points of a study: the non-dominated ones, by size ascending, and all others, by trial;
-    those over a limit of their sweep are neither.
+    those over a limit of the last sweep are neither.
 
     Along `points` size strictly ascends and perplexity strictly descends.
     """
@@ -130,7 +130,7 @@ class Front:
         if self.infeasible and not self.points:
             raise UserError(
                 f"all {len(self.infeasible)} models of {self.study} are over the max_size or "
-                f"max_perplexity that it was swept with; trial=NUMBER takes one of them"
+                f"max_perplexity that it was last swept with; trial=NUMBER takes one of them"
             )
         if not self.points:
             raise UserError(f"{self.study} has no measured model yet, so there is nothing to take")

@@ -22,5 +22,8 @@ class Limits:
             found["max_perplexity"] = math.log(perplexity / self.max_perplexity)
         return found
 
+    def broken(self, size_bytes: float, perplexity: float) -> bool:
+        return any(by > 0 for by in self.constraints(size_bytes, perplexity).values())
+
     def too_large(self, size_bytes: float) -> bool:
         return self.max_size_bytes is not None and size_bytes > self.max_size_bytes

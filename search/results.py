@@ -34,7 +34,7 @@ class Results:
     trials: Mapping[int, Measurement]
     baselines: Mapping[str, Measurement]
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
-    infeasible: frozenset[int] = frozenset()  # trials over a limit of their sweep
+    infeasible: frozenset[int] = frozenset()  # trials over a limit of the last sweep
 
     @property
     def front(self) -> Front:
@@ -77,7 +77,7 @@ def results_of(config: StudyConfig, store: Store) -> Results:
         trials={number: found[key] for number, key in trials.items()},
         baselines={name: found[key] for name, key in names.items() if key in found},
         predicted=_predicted(store.effects(config.study)),
-        infeasible=infeasible(study.get_trials(deepcopy=False)),
+        infeasible=infeasible(study),
     )
 
 

@@ -102,10 +102,10 @@ class Space:
         self.corners = [Proposal(one.dense, recipe) for one in every for _, recipe in one.corners]
 
     @property
-    def ordered(self) -> dict[str, int]:
-        """How many entries each ordered list has, by parameter."""
+    def lists(self) -> dict[str, tuple[Any, ...]]:
+        """The entries of each ordered list, by parameter."""
         return {
-            name: len(asked.labels)
+            name: asked.labels
             for name, asked in self.parameters.items()
             if isinstance(asked, Options) and asked.ordered
         }
@@ -134,8 +134,8 @@ class Space:
                 f"start: there is no parameter {', '.join(sorted(unknown))} where the others have "
                 f"these values; there are {', '.join(sorted(known))}"
             )
-        lists = {name: self.parameters[name].ends for name in self.ordered if name in start}
-        return {**start, **{name: labels.index(start[name]) for name, labels in lists.items()}}
+        places = {n: of.index(start[n]) for n, of in self.lists.items() if n in start}
+        return {**start, **places}
 
     def smallest(self, size: Callable[[Proposal], int]) -> tuple[dict[str, Any], Proposal]:
         """The values of a corner, and what they make, that no single parameter's other end makes

@@ -8,8 +8,8 @@ next sweep, with the parameters it had.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import hydra.utils
@@ -20,6 +20,7 @@ from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.files import content_key
 from search.config import StudyConfig
+from search.limits import Limits
 from search.space import Space
 from search.store import Store
 
@@ -27,6 +28,7 @@ ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: key, recipe, failure, dupl
 PRIOR = "lmpareto_prior"  # the study's attribute that says what was enqueued of a prior
 SEEDS = "lmpareto_seeds"  # and of seeds
 CORPUS = "lmpareto_corpus"  # the kind of corpus that it is about
+LIMITS = "lmpareto_limits"  # those of its last sweep
 
 
 def identity(config: StudyConfig, corpus: Corpus) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def create(config: StudyConfig, store: Store, corpus: Corpus) -> optuna.Study:
         study.set_user_attr(CORPUS, config.corpus.kind)
         study.set_user_attr(ATTRIBUTE, wanted)
     elif begun != wanted:  # ordered lists have grown, and with them the dense models perhaps
-        store.widen(config.study, space.ordered)
+        store.widen(config.study, {name: len(of) for name, of in space.lists.items()})
         study.set_user_attr(ATTRIBUTE, wanted)
     return study
 
@@ -156,7 +158,7 @@ def progress(study: optuna.Study, trials: int) -> Progress:
         study=study.study_name,
         trials=trials,
         complete=len(complete),
-        infeasible=len(infeasible(complete)),
+        infeasible=len(infeasible(study) & {row.number for row in complete}),
         failed=dict(Counter(attribute(row, "failure") or "unknown" for row in failed)),
         running=running,
         seconds=seconds[len(seconds) // 2] if seconds else 0.0,
@@ -174,11 +176,17 @@ def takes_slot(row: FrozenTrial) -> bool:
     return not (attribute(row, "duplicate") or attribute(row, "surplus"))
 
 
-def infeasible(rows: Iterable[FrozenTrial]) -> frozenset[int]:
-    """The numbers of the trials over a limit of the sweep that they were of."""
-    return frozenset(
-        row.number for row in rows if any(broken > 0 for broken in row.constraints.values())
-    )
+def keep_limits(study: optuna.Study, limits: Limits) -> None:
+    """What the study's trials are judged by from now on, whatever they were begun under."""
+    if study.user_attrs.get(LIMITS) != asdict(limits):
+        study.set_user_attr(LIMITS, asdict(limits))
+
+
+def infeasible(study: optuna.Study) -> frozenset[int]:
+    """The numbers of the complete trials over a limit of the study's last sweep."""
+    limits = Limits(**study.user_attrs.get(LIMITS, {}))
+    rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return frozenset(row.number for row in rows if limits.broken(*row.values))
 
 
 def complete_keys(study: optuna.Study) -> dict[int, str]:

@@ -28,7 +28,7 @@ from search.sensitivity import Sensitivity
 from search.slots import Ended, Holding, Slots, worker_name
 from search.space import OWN
 from search.store import Store
-from search.study import PRIOR, SEEDS, create, sampler, space_of, takes_slot
+from search.study import PRIOR, SEEDS, create, keep_limits, sampler, space_of, takes_slot
 from search.terminal import interruptible, training_bar
 from search.trial import Workbench
 from search.worker import bury, work
@@ -48,6 +48,7 @@ def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
     words = len(corpus.vocabulary)
     seeds = list(seeds_of(config, space_of(config, words), words, store))
     study = create(config, store, corpus)
+    keep_limits(study, config.limits)
     dense = {name: _dense(config, name, corpus) for name in config.dense_names}
     known, names = store.baselines(config.study), (*config.models, *config.baselines)
     missing = [name for name in (DENSE_BASELINE, *names) if name not in known]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,21 +94,22 @@ def effects_document(study: str, effects: Effects) -> dict[str, Any]:
     }
 
 
-def effects_table(effects: Effects) -> str:
-    """What each setting saves and costs alone, then some points of the predicted front."""
+def effects_table(effects: Effects, lists: Mapping[str, Sequence[Any]]) -> str:
+    """What each setting saves and costs alone, then some points of the predicted front; `lists` are
+    the space's ordered ones, whose places the parameters are."""
     rows = [("alone", "", "size", "perplexity")]
     whole = sum(effects.dense.site_bytes.values())
     for part, settings in effects.parts.items():
         for name, effect in zip((part, *[""] * len(settings)), settings, strict=False):
             left = effects.size_bytes - whole + sum(effect.site_bytes.values())
             reached = effects.perplexity * math.exp(effect.nats)
-            rows.append((name, _settings(effect), format_size(left), f"{reached:.2f}"))
+            rows.append((name, _settings(effect, lists), format_size(left), f"{reached:.2f}"))
     front = effects.front
     shown = spread(front, SHOWN)
     points = [("predicted", "size", "perplexity", "")]
     for one in shown:
         size = format_size(round(one.size_bytes))
-        points.append(("", size, f"{effects.perplexity_of(one):.2f}", _settings(one)))
+        points.append(("", size, f"{effects.perplexity_of(one):.2f}", _settings(one, lists)))
     return "\n".join(
         [
             *aligned(rows, "<<>>"),
@@ -119,9 +120,10 @@ def effects_table(effects: Effects) -> str:
     )
 
 
-def _settings(one: Effect | Predicted) -> str:
+def _settings(one: Effect | Predicted, lists: Mapping[str, Sequence[Any]]) -> str:
     """ "decoder.bits.step=0.7, rank=40"."""
-    values = ((n, f"{v:.3g}" if isinstance(v, float) else str(v)) for n, v in one.parameters)
+    named = ((name, lists[name][v] if name in lists else v) for name, v in one.parameters)
+    values = ((name, f"{v:.3g}" if isinstance(v, float) else str(v)) for name, v in named)
     return ", ".join(f"{name}={value}" for name, value in values)
 
 

@@ -136,6 +136,12 @@ class Worker:
                 else:
                     self.patiently(bury, self.study, self.slots)
                     return
+            if self.repeats == MOST_REPEATS:
+                print(
+                    f"{self.config.study}: the last {MOST_REPEATS} recipes proposed were known; "
+                    f"the space may have no other",
+                    file=sys.stderr,
+                )
 
     def _free_the_dead(self) -> None:
         """What they held is anyone's, before their leases run out."""

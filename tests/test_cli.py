@@ -23,7 +23,8 @@ from studies import COMMAND, TRIALS, Run, Shell, environment, lmpareto, write_co
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 
-BLIND: dict[str, Any] = {"PATH": "/nonexistent", "BROWSER_PATH": "/nonexistent"}  # an environment without it
+# an environment without it
+BLIND: dict[str, Any] = {"PATH": "/nonexistent", "BROWSER_PATH": "/nonexistent"}
 
 
 @dataclass
@@ -214,6 +215,16 @@ def test_status_of_a_study_and_of_all(studio: Studio) -> None:
     assert [(one["study"], one["trials"]) for one in everything["studies"]] == [("mine", TRIALS)]
     assert studio.shell("status", "name=mine", "format=json").ok().document == other
     assert "mine: " in studio.shell("status").ok().out
+
+
+def test_a_worker_does_what_sweeps_asked_for(studio: Studio) -> None:
+    """Whatever its own settings say; and a sweep of no workers may ask for more."""
+    mine = ("name=asked", "prior=none")
+    for trials in (1, 2):
+        run = studio("sweep", *mine, f"trials={trials}", "workers=0").ok()
+        assert f"asked: {trials - 1} of {trials} trials complete" in run.out
+        run = studio("worker", *mine, "trials=7").ok()
+        assert f"asked: {trials} of {trials} trials complete" in run.out
 
 
 def test_status_of_nothing(studio: Studio, tmp_path: Path) -> None:

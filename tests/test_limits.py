@@ -22,7 +22,8 @@ from search.fitting import Fitter
 from search.limits import Limits
 from search.results import RECORDS, results_of, write_records
 from search.space import OWN, Space
-from search.study import attribute, progress
+from search.study import attribute, infeasible, keep_limits, progress
+from search.sweep import sweep
 from search.tables import front_table, progress_text
 from search.trial import Measurement, Workbench
 from studies import Sweep, settings, sweep_here
@@ -155,6 +156,7 @@ def test_what_is_over_a_limit_is_counted_and_kept_apart(
 ) -> None:
     worst = sorted(measured.valid_perplexity for _, measured in measurements(free))[3]
     swept = limited(free, tmp_path, max_perplexity=worst)
+    keep_limits(swept.study, swept.config.limits)
     over = [row.number for row in swept.study.get_trials() if row.values[1] > worst]
     found = results_of(swept.config, swept.store)
     assert [point.trial for point in found.front.infeasible] == over
@@ -170,6 +172,16 @@ def test_what_is_over_a_limit_is_counted_and_kept_apart(
     published = results_of(swept.config.model_copy(update={"name": "other"}), swept.store)
     assert published.infeasible == frozenset(over)
     assert published.front.points == found.front.points
+
+
+def test_every_trial_is_judged_by_the_limits_of_the_last_sweep(free: Sweep) -> None:
+    config, study = free.config.model_copy(update={"workers": 0}), free.study
+    values = {row.number: row.values for row in study.get_trials()}
+    sizes_now = sorted(size for size, _ in values.values())
+    for most in (sizes_now[2], sizes_now[5], None):
+        sweep(config.model_copy(update={"max_size": most and int(most)}), free.corpus, free.store)
+        over = {number for number, (size, _) in values.items() if most and size > most}
+        assert infeasible(study) == over
 
 
 def test_a_limit_says_by_how_much_it_is_broken() -> None:

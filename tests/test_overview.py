@@ -104,7 +104,7 @@ def test_the_corners_are_the_smallest_and_the_largest_of_all(
     """Against every combination of ends."""
     space = Space(config.space, config.model, WORDS)
     ends = {
-        name: range(len(one.ends)) if name in space.ordered else one.ends
+        name: range(len(one.ends)) if name in space.lists else one.ends
         for name, one in space.parameters.items()
     }
     sizes = {}

@@ -280,5 +280,12 @@ def test_what_was_measured_of_another_space_is_no_prior(tmp_path: Path) -> None:
 def test_a_table_of_few_points_says_how_many() -> None:
     found = some_effects(1, parts=1, settings=3)
     assert len(found.front) < 12
-    said = effects_table(found).splitlines()[-1]
+    said = effects_table(found, {}).splitlines()[-1]
     assert f"{len(found.front)} of {len(found.front)} points predicted" in said
+
+
+def test_a_table_says_what_is_at_a_place_of_a_list() -> None:
+    part = Effect(0.1, {"decoder": 50}, (("zeros", 2), ("step", 0.71234)))
+    found = Effects(Effect(0.0, {"decoder": 100}), 120, 90.0, {"decoder": [part]})
+    said = effects_table(found, {"zeros": (0.0, 0.3, 0.6)})
+    assert said.count("zeros=0.6, step=0.712") == 2

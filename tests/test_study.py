@@ -324,11 +324,14 @@ def test_an_equal_recipe_is_not_trained_again_and_takes_no_slot(
 
 
 @pytest.mark.slow
-def test_a_space_that_is_exhausted_ends_the_sweep(tmp_path: Path, measured: list[str]) -> None:
+def test_a_space_that_is_exhausted_ends_the_sweep(
+    tmp_path: Path, measured: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     swept = sweep_here(few(tmp_path, trials=10))
     assert len(measured) == 3
     done = progress(swept.study, 10)
     assert (done.complete, done.left, done.running) == (3, 7, 0)
+    assert "the last 20 recipes proposed were known" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -630,3 +633,14 @@ def test_a_trial_that_another_worker_was_given_is_left_to_it(
     assert [trial.number for trial in given] == [0, 0, 1]
     assert [row.number for row in swept.study.trials] == [0, 1]
     assert len({one.trial for one in swept.ended}) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"baselines": {"1": {}}}, "a number names a trial"), ({"name": ""}, "name")],
+)
+def test_names_that_would_be_taken_for_something_else(
+    changed: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        settings(tmp_path, **changed)
