@@ -34,7 +34,8 @@ def never() -> bool:
 class Patience:
     """Tries again, for up to so many seconds, what fails because the database is away.
 
-    Meanwhile `stopping` may end the wait, with KeyboardInterrupt.
+    Meanwhile `stopping` may end the wait, with KeyboardInterrupt; but everything is tried twice, so
+    that what is being stopped can still say so.
     """
 
     seconds: float
@@ -48,7 +49,7 @@ class Patience:
             try:
                 return do(*given, **named)
             except AWAY as error:
-                if self.stopping():
+                if attempt and self.stopping():
                     raise KeyboardInterrupt from None
                 if time.monotonic() - since > self.seconds:
                     raise UserError(

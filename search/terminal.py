@@ -40,7 +40,8 @@ def interruptible(stop: Event) -> Iterator[None]:
         if number in asked:
             raise KeyboardInterrupt
         asked.add(number)
-        stop.set()
+        if len(asked) == 1:  # a second signal may come while the first is setting it, which locks
+            stop.set()
 
     handled = [signal.SIGINT, signal.SIGTERM]
     resubmit = signal.getsignal(signal.SIGUSR2)

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from search.schema import SlotRow
 from search.terminal import interruptible
@@ -96,7 +97,7 @@ class Place:
         return lmpareto(*arguments, cache=self.cache, cwd=cwd, **self.environment)
 
     def slots(self, name: str) -> list[SlotRow]:
-        with Session(create_engine(self.url)) as session:
+        with Session(create_engine(self.url, poolclass=NullPool)) as session:
             return list(session.scalars(select(SlotRow).where(SlotRow.study == name)))
 
     def check_no_password(self, *said: str) -> None:
