@@ -107,22 +107,21 @@ def _trained(config: StudyConfig, name: str, corpus: Corpus) -> Answer:
 
 def _sensitivity(config: SensitivityConfig) -> Answer:
     corpus = _corpus(config)
-    space = space_of(config, len(corpus.vocabulary)).own()
+    space = space_of(config, len(corpus.vocabulary))
     store = Store(config.storage)
     if store.has_study(config.study):
         check_begun(config, find(config, store), corpus)
     bench = workbench(config, corpus)
-    effects = measure_effects(config.study, space, bench, store, config.settings)
-    lists = space_of(config, len(corpus.vocabulary)).lists
-    return Answer(effects_document(config.study, effects), effects_table(effects, lists))
+    effects = measure_effects(config.study, space.own(), bench, store, config.settings)
+    return Answer(effects_document(config.study, effects), effects_table(effects, space.lists))
 
 
 def _sweep(config: SweepConfig) -> Answer:
     store = Store(config.storage)
     print(f"study {config.study} in {config.storage.shown}", file=sys.stderr)
     corpus = _corpus(config)
-    sweep(config, corpus, store)
-    results, done = results_of(config, store), _progress(config, store, config.study)
+    done = _progress(config, store, sweep(config, corpus, store))
+    results = results_of(config, store)
     table = front_table(results.front, results.beside)
     return Answer(
         {**progress_document(done), **front_document(results.front)},
@@ -139,13 +138,12 @@ def _worker(config: WorkerConfig) -> Answer:
         trials = patiently(_trials, config, store, config.study)
         asked, name = config.model_copy(update={"trials": trials}), worker_name()
         Worker(asked, config.worker, name, dense, stop, config.deadline).run()
-    done = _progress(config, store, config.study)
+    done = _progress(config, store, find(config, store))
     return Answer(progress_document(done), progress_text(done, workers=1))
 
 
-def _progress(config: StudyConfig, store: Store, study: str) -> Progress:
-    trials = _trials(config, store, study)
-    return progress(optuna.load_study(study_name=study, storage=store.optuna), trials)
+def _progress(config: StudyConfig, store: Store, study: optuna.Study) -> Progress:
+    return progress(study, _trials(config, store, study.study_name))
 
 
 def _trials(config: StudyConfig, store: Store, study: str) -> int:
@@ -156,11 +154,11 @@ def _trials(config: StudyConfig, store: Store, study: str) -> int:
 def _status(config: StudyConfig) -> Answer:
     store = Store(config.storage)
     if config.name is not None:
-        find(config, store)
-        done = _progress(config, store, config.name)
+        done = _progress(config, store, find(config, store))
         return Answer(progress_document(done), progress_text(done, workers=1))
     names = optuna.get_all_study_names(store.optuna)
-    counts = [_progress(config, store, name) for name in names]
+    studies = [optuna.load_study(study_name=name, storage=store.optuna) for name in names]
+    counts = [_progress(config, store, study) for study in studies]
     lines = [
         f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
     ]

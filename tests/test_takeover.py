@@ -304,10 +304,9 @@ def test_workers_of_the_same_number_begin_with_other_suggestions(tmp_path: Path)
 def test_a_worker_works_only_on_a_study_with_its_settings(tmp_path: Path) -> None:
     begun = Begun(settings(tmp_path))
     for changed in ({"seed": 2}, {"space": few(tmp_path).space}):
-        other = Begun.__new__(Begun)
-        other.__dict__ |= {**begun.__dict__, "config": settings(tmp_path, **changed)}
+        begun.config = settings(tmp_path, **changed)
         with pytest.raises(UserError, match="was begun with other settings"):
-            other.worker()
+            begun.worker()
     assert begun.study.get_trials() == []
 
 
