@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +20,7 @@ from filelock import FileLock
 from lmcore.errors import UserError
 
 WORKERS = "workers"  # the folder of their locks, in the cache
+LOOK_SECONDS = 0.2  # between looks for the parent process
 
 
 @contextmanager
@@ -57,6 +61,22 @@ def orphaned() -> bool:
     """Whether the process that this one is a part of is gone: a sweep, or what launched its job."""
     parent = multiprocessing.parent_process()
     return parent is not None and parent.pid != os.getppid()  # joblib's cannot ask is_alive()
+
+
+def end_with_parent() -> None:
+    """What each of joblib's processes begins with: it ends when the one that launched it is gone.
+
+    Otherwise one without a job would wait minutes for another. A terminal's Ctrl-C reaches them all
+    and is the parent's: joblib kills those at work when an idle one ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while not orphaned():
+            time.sleep(LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)  # a job ends after the update at hand
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _path(folder: Path, worker: str) -> Path:

@@ -10,25 +10,23 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from search.alive import orphaned
+from search.alive import end_with_parent, orphaned
 from search.config import secrets
 
 STOPPED = "stopped; the same command goes on from here"
-LAST_SECONDS = 2.0
 
 OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(path).expanduser()))
 
@@ -61,28 +59,23 @@ class Launching(Callback):
             )
             sys.exit(1)
 
+        if config.hydra.launcher._target_.endswith(".JoblibLauncher"):
+            begin = f"{end_with_parent.__module__}.{end_with_parent.__name__}"
+            with open_dict(config.hydra.launcher):
+                config.hydra.launcher.initializer = {"_target_": begin, "_partial_": True}
+
         def interrupt(number: int, frame: FrameType | None) -> None:
-            children = multiprocessing.active_children()
-            if not children:
+            if not multiprocessing.active_children():
                 raise KeyboardInterrupt
-            # at which joblib would kill its processes: they are to end after the update at hand
-            for child in children:
-                child.terminate()
+            # at which joblib would kill its processes: they end by themselves
             print(f"{name}: {STOPPED}", file=sys.stderr, flush=True)
             os._exit(130)
 
         signal.signal(signal.SIGINT, interrupt)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """joblib's processes would wait for minutes for another job: they end where the one that
-        launched them does, which Ctrl-C may end a moment later than the job."""
-        until = time.monotonic() + (LAST_SECONDS if job_return.status == JobStatus.FAILED else 0)
-        while multiprocessing.parent_process() is not None:
-            if orphaned():
-                os._exit(1)
-            if time.monotonic() > until:
-                return
-            time.sleep(0.05)
+        if orphaned():  # nobody is there to hear what came of the job
+            os._exit(1)
 
 
 def _holds_password(url: str) -> bool:

@@ -167,7 +167,8 @@ def test_launched_workers_finish_a_study(launcher: str, place: Place, tmp_path: 
 
 @pytest.mark.parametrize("by", ["kill", "terminal"])
 def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
-    """Given to the process that launched them alone, or to all as a terminal does."""
+    """Given to the process that launched them alone, or to all as a terminal does; one of them is
+    slow to hear it."""
     name, long = f"ended_by_{by}", "space.finetuning.epochs=500"
     place.ready(name, long)
     with (place.folder / "err").open("w+") as err:
@@ -179,9 +180,13 @@ def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
         )
         try:
             _until(lambda: sum(slot.fraction > 0 for slot in place.slots(name) if slot.worker) == 2)
+            slow = int(next(slot.worker for slot in place.slots(name) if slot.worker).split(":")[1])
+            os.kill(slow, signal.SIGSTOP)
             send = os.killpg if by == "terminal" else os.kill
             send(process.pid, signal.SIGINT)
             assert process.wait(timeout=PATIENCE) == 130
+            _until(lambda: sum(slot.worker is not None for slot in place.slots(name)) == 1)
+            os.kill(slow, signal.SIGCONT)
             _until(lambda: not _lives(process.pid))
         finally:
             with suppress(ProcessLookupError):
