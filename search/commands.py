@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -135,7 +136,7 @@ def _worker(config: WorkerConfig) -> Answer:
     with interruptible(stop := threading.Event()):
         patiently = Patience(config.storage.lease, config.storage.shown, stop.is_set)
         store = patiently(Store, config.storage)
-        trials = patiently(_trials, config, store, config.study)
+        trials = patiently(_slots(config, store, config.study).total)
         asked, name = config.model_copy(update={"trials": trials}), worker_name()
         Worker(asked, config.worker, name, dense, stop, config.deadline).run()
     done = _progress(config, store, find(config, store))
@@ -143,19 +144,20 @@ def _worker(config: WorkerConfig) -> Answer:
 
 
 def _progress(config: StudyConfig, store: Store, study: optuna.Study) -> Progress:
-    return progress(study, _trials(config, store, study.study_name))
+    """Of the trials that sweeps asked for, whatever the settings say now."""
+    return progress(study, _slots(config, store, study.study_name).total())
 
 
-def _trials(config: StudyConfig, store: Store, study: str) -> int:
-    """How many it is to have: sweeps have said so, whatever the settings say now."""
-    return Slots(store.engine, study, config.trials, config.storage.lease).total()
+def _slots(config: StudyConfig, store: Store, study: str) -> Slots:
+    return Slots(store.engine, study, config.trials, config.storage.lease)
 
 
 def _status(config: StudyConfig) -> Answer:
     store = Store(config.storage)
     if config.name is not None:
         done = _progress(config, store, find(config, store))
-        return Answer(progress_document(done), progress_text(done, workers=1))
+        at_work = len(_slots(config, store, config.name).held())
+        return Answer(progress_document(done), progress_text(done, max(1, at_work)))
     names = optuna.get_all_study_names(store.optuna)
     studies = [optuna.load_study(study_name=name, storage=store.optuna) for name in names]
     counts = [_progress(config, store, study) for study in studies]
@@ -319,13 +321,21 @@ def run(command: str) -> None:
             end(f"lmpareto {command}: the storage {config.storage.shown}: {reason(error)}", 1)
         except KeyboardInterrupt:
             end(f"lmpareto {command}: {STOPPED}", 130)
-        print(json.dumps(answer.document) if config.format == "json" else answer.text)
+        _say(json.dumps(answer.document) if config.format == "json" else answer.text)
 
     try:
         hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
     except KeyboardInterrupt:  # while the jobs of a launcher ran
         print(f"lmpareto {command}: {STOPPED}", file=sys.stderr)
         sys.exit(130)
+
+
+def _say(answer: str) -> None:
+    """Print it, to whoever wants to hear all of it."""
+    try:
+        print(answer, flush=True)
+    except BrokenPipeError:  # `| head` has read enough; at its end Python would try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def settings_of(kind: type[StudyConfig], composed: DictConfig) -> StudyConfig:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lmcore.bundle import Bundle, load
-from lmcore.corpus import Corpus
+from lmcore.corpus import Corpus, CorpusSettings
 from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import write_atomic, write_json
@@ -96,7 +97,8 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
             row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
         command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
         if bundle:
-            command = f"lmpareto evaluate bundle={bundle} corpus={corpus.name} split=test"
+            settings = " ".join(_overrides(config.corpus))
+            command = f"lmpareto evaluate bundle={bundle} {settings} split=test"
             if point.name not in kept_dense:
                 write_atomic(bundle, path.read_bytes())
         rows.append({**row, "command": command})
@@ -109,6 +111,13 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
     for old in set(bundles.glob("*.lmb")) - set(kept.values()):
         old.unlink()
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _overrides(corpus: CorpusSettings) -> list[str]:
+    """The settings of a corpus as they are typed: its kind, and all that is not as it would be."""
+    settings = corpus.model_dump(exclude_defaults=True)
+    own = [shlex.quote(f"corpus.{name}={value}") for name, value in settings.items()]
+    return [f"corpus={corpus.kind}", *own]
 
 
 def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:

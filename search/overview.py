@@ -36,6 +36,7 @@ class SizedCorner:
     """A recipe where every range is at an end; `packed_bytes` is an upper bound of its file."""
 
     packed_bytes: int
+    dense: str | None  # the model that it is for, where there are several
     parameters: Mapping[str, Any]
     recipe: Mapping[str, Any]
 
@@ -66,7 +67,9 @@ class Overview:
         always = sum(one.always for one in self.parameters)
         lines = [*aligned(rows, "<<<"), f"{count} parameters, {always} of them in every trial"]
         for name, corner in (("smallest", self.smallest), ("largest", self.largest)):
-            lines += ["", f"{name} corner: a file of at most {format_size(corner.packed_bytes)}"]
+            most = format_size(corner.packed_bytes)
+            of = f", of the dense model {corner.dense}" if corner.dense else ""
+            lines += ["", f"{name} corner: a file of at most {most}{of}"]
             lines += [f"    {line}" for line in recipe_lines(corner.recipe)]
         return "\n".join([*lines, "", "at most: its bytes before entropy coding"])
 
@@ -85,7 +88,8 @@ def overview(config: StudyConfig, vocabulary: Vocabulary) -> Overview:
 
     def corner(sign: int) -> SizedCorner:
         parameters, proposal = space.smallest(lambda proposal: sign * size(proposal))
-        return SizedCorner(size(proposal), parameters, proposal.recipe.plain())
+        dense = proposal.dense if space.dense else None
+        return SizedCorner(size(proposal), dense, parameters, proposal.recipe.plain())
 
     return Overview(config.name, asked, smallest=corner(1), largest=corner(-1))
 

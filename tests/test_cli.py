@@ -5,19 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import connect
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 
 from lmcore.bundle import load
 from search.cli import COMMANDS
+from search.slots import Slots
 from search.units import format_size
 from studies import COMMAND, TRIALS, Run, Shell, environment, lmpareto, write_configs, write_text
 
@@ -304,6 +309,34 @@ def test_a_study_is_shown_by_its_name_alone(studio: Studio, tmp_path: Path) -> N
     assert "mine: compressed LSTM language models on text" in (tmp_path / "front.html").read_text()
 
 
+@pytest.mark.slow
+def test_status_counts_on_the_workers_that_are_at_work(studio: Studio, tmp_path: Path) -> None:
+    path = tmp_path / "copy.db"
+    with closing(connect(studio.cache / "studies.db")) as mine, closing(connect(path)) as copy:
+        mine.backup(copy)
+    url, trials = f"sqlite:///{path}", TRIALS + 3
+    studio("sweep", f"storage.url={url}", f"trials={trials}", "workers=0").ok()
+    slots = Slots(create_engine(url), "mine", trials, lease=600.0)
+    for worker, known in (("one", 1), ("two", 2)):
+        assert slots.claim(worker)
+        said = studio("status", f"storage.url={url}").ok().out
+        assert f"3 to go, about 0 min with {known} worker(s)" in said
+
+
+def test_nothing_is_said_of_a_reader_that_has_read_enough(studio: Studio) -> None:
+    with subprocess.Popen(
+        [COMMAND, "status"],
+        env=environment(studio.cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 # --- inspect -----------------------------------------------------------------------------------
 
 
@@ -413,8 +446,8 @@ def test_publish_computes_test_once_for_each_file(studio: Studio, tmp_path: Path
         assert line["method"]
         assert line["site"]
         assert int(line["tokens_per_second"]) > 0
-    evaluated = lines[-1]["command"].removeprefix("lmpareto evaluate ").split()
-    again = studio("evaluate", *evaluated[:1], evaluated[-1], "format=json").ok().document
+    evaluate = shlex.split(lines[-1]["command"])[1:]
+    again = studio.shell(*evaluate, "format=json").ok().document
     assert f"{again['perplexity']:.3f}" == lines[-1]["test_perplexity"]
 
     lines[0]["test_perplexity"] = "kept"

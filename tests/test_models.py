@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +206,15 @@ def test_a_prior_is_of_the_own_dense_model(tmp_path: Path) -> None:
 
 def test_the_corners_of_each_dense_model_are_looked_at(config: SweepConfig, corpus: Corpus) -> None:
     shown = overview(config, corpus.vocabulary)
-    (dense, *others) = shown.parameters
-    assert (dense.name, dense.values) == ("dense", {"choice": ["own", "wide"]})
+    (choice, *others) = shown.parameters
+    assert (choice.name, choice.values) == ("dense", {"choice": ["own", "wide"]})
     assert {one.name for one in others} == {"all.bits.step", "finetuning.rate"}
     assert all(one.always for one in shown.parameters)
     assert shown.smallest.parameters["dense"] == "own"
     assert shown.largest.parameters["dense"] == "wide"
+    for corner, dense in (("smallest", "own"), ("largest", "wide")):
+        said = rf"^{corner} corner: a file of at most .*, of the dense model {dense}$"
+        assert re.search(said, shown.text(), re.M)
 
 
 def test_another_dense_model_is_composed_of_the_groups_and_trained(tmp_path: Path) -> None:
