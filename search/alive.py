@@ -66,10 +66,12 @@ def orphaned() -> bool:
 def end_with_parent() -> None:
     """What each of joblib's processes begins with: it ends when the one that launched it is gone.
 
-    Otherwise one without a job would wait minutes for another. A terminal's Ctrl-C reaches them all
-    and is the parent's: joblib kills those at work when an idle one ends.
+    Otherwise one without a job would wait minutes for another. What a terminal says reaches them
+    all and is for the parent: joblib kills those at work when an idle one ends of a Ctrl-C, and a
+    terminal whose first process ends hangs up on the others.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while not orphaned():

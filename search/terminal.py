@@ -27,8 +27,9 @@ class Event(Protocol):
 
 @contextmanager
 def interruptible(stop: Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `stop`; KeyboardInterrupt is raised at the end, or at once by the
-    second of a kind (a terminal's Ctrl-C and a parent's SIGTERM come together).
+    """Ctrl-C, SIGTERM and a terminal that hangs up set `stop`; KeyboardInterrupt is raised at the
+    end, or at once by the second of a kind (a terminal's Ctrl-C and a parent's SIGTERM come
+    together; a shell may say that its terminal hung up, and the terminal, too).
 
     An exception that a signal raises wherever the program is may be swallowed there (by a
     destructor, by a callback from C), or cut a write short. So it is with submitit's, which hears
@@ -37,13 +38,15 @@ def interruptible(stop: Event) -> Iterator[None]:
     asked: set[int] = set()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if number in asked:
+        if number in asked and number != signal.SIGHUP:
             raise KeyboardInterrupt
         asked.add(number)
         if len(asked) == 1:  # a second signal may come while the first is setting it, which locks
             stop.set()
 
     handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        handled.append(signal.SIGHUP)
     resubmit = signal.getsignal(signal.SIGUSR2)
     if callable(resubmit):
         handled.append(signal.SIGUSR2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import shlex
 import signal
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,19 +174,23 @@ def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
     slow to hear it."""
     name, long = f"ended_by_{by}", "space.finetuning.epochs=500"
     place.ready(name, long)
+    keyboard, terminal = pty.openpty()
     with (place.folder / "err").open("w+") as err:
         process = subprocess.Popen(
             [COMMAND, *place.arguments(WORKERS["joblib"], name, long)],
             env=environment(place.cache, **place.environment),
             start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
             stderr=err,
         )
         try:
             _until(lambda: sum(slot.fraction > 0 for slot in place.slots(name) if slot.worker) == 2)
             slow = int(next(slot.worker for slot in place.slots(name) if slot.worker).split(":")[1])
             os.kill(slow, signal.SIGSTOP)
-            send = os.killpg if by == "terminal" else os.kill
-            send(process.pid, signal.SIGINT)
+            if by == "terminal":
+                os.write(keyboard, b"\x03")
+            else:
+                os.kill(process.pid, signal.SIGINT)
             assert process.wait(timeout=PATIENCE) == 130
             _until(lambda: sum(slot.worker is not None for slot in place.slots(name)) == 1)
             os.kill(slow, signal.SIGCONT)
@@ -191,6 +198,8 @@ def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            os.close(keyboard)
+            os.close(terminal)
         err.seek(0)
         said = err.read()
     assert "lmpareto worker: stopped; the same command goes on from here" in said
@@ -264,6 +273,22 @@ def test_a_terminals_and_a_parents_signal_are_one_request() -> None:
         signal.raise_signal(signal.SIGINT)
         reached = False
     assert reached
+
+
+def test_a_terminal_may_hang_up_twice_and_nohup_does_not_hear_it() -> None:
+    stop = threading.Event()
+    with pytest.raises(KeyboardInterrupt), interruptible(stop):  # noqa: PT012
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        reached = stop.is_set()
+    assert reached
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible(stop := threading.Event()):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not stop.is_set()
 
 
 @pytest.mark.parametrize("error", [SystemExit, RuntimeError])
