@@ -275,20 +275,20 @@ def test_a_terminals_and_a_parents_signal_are_one_request() -> None:
     assert reached
 
 
-def test_a_terminal_may_hang_up_twice_and_nohup_does_not_hear_it() -> None:
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_terminal_that_hangs_up_is_heard_but_by_nohup(handler: signal.Handlers) -> None:
+    """It may do so twice."""
     stop = threading.Event()
-    with pytest.raises(KeyboardInterrupt), interruptible(stop):  # noqa: PT012
-        signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGHUP)
-        reached = stop.is_set()
-    assert reached
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, handler)
     try:
-        with interruptible(stop := threading.Event()):
+        with suppress(KeyboardInterrupt), interruptible(stop):
             signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            reached = True
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert not stop.is_set()
+    assert reached
+    assert stop.is_set() == (handler == signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("error", [SystemExit, RuntimeError])
