@@ -38,18 +38,19 @@ from lmcore.model import random_model
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
 from lmcore.training import Observer, ignore
+from search.bench.dense import DenseCheckpoint, find_dense, keep_dense, train_dense
+from search.bench.workbench import Workbench
 from search.commands import settings_of
 from search.config import DENSE_BASELINE, SweepConfig
-from search.dense import DenseCheckpoint, find_dense, keep_dense, train_dense
-from search.schema import MeasurementRow, RungRow
-from search.slots import Slot, Slots, worker_name
-from search.space import OWN
-from search.store import Store
-from search.study import ATTRIBUTE, create, space_of
-from search.sweep import ended_trials, sweep
+from search.measurement import Measurement
+from search.space.space import OWN
+from search.store.schema import MeasurementRow, RungRow
+from search.store.slots import Slot, Slots, worker_name
+from search.store.store import Store
+from search.study.study import ATTRIBUTE, create, ended_trials, space_of
 from search.terminal import quiet_optuna
-from search.trial import Measurement, Workbench
-from search.worker import Worker
+from search.work.sweep import sweep
+from search.work.worker import Worker
 
 SIZES, TRIALS = (1_000, 10_000), 15
 LIMITS = {1_000: 0.5, 10_000: 3.0}  # seconds a trial may take

@@ -31,12 +31,12 @@ from lmcore.inspection import inspect
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
+from search.bench.dense import find_dense, train_dense
+from search.bench.workbench import Workbench, provenance
 from search.commands import settings_of
 from search.config import SweepConfig
-from search.dense import find_dense, train_dense
-from search.fidelity import Look, TowardsFront
-from search.sensitivity import Effect
-from search.trial import Workbench, provenance
+from search.rules.fidelity import Look, TowardsFront
+from search.rules.sensitivity import Effect
 
 TABLE, FACTS = (Path(__file__).with_name(name) for name in ("grid.csv", "grid.json"))
 RUNGS, EPOCHS = (0.0, 0.25, 1.0), 4.0

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from search.fidelity import Look
+from search.rules.fidelity import Look
 
 GRAIN = 4  # it counts epochs in whole numbers: of quarters
 

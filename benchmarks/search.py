@@ -26,11 +26,11 @@ from scipy.stats import kendalltau
 from benchmarks import grid
 from benchmarks.grid import AXES, PARTS, RUNGS, Cell, Grid
 from benchmarks.moasha import Moasha, installed
-from search.fidelity import Asha, Fidelity, Look, TowardsFront, Whole
 from search.front import Point, hypervolume
-from search.sensitivity import LAYERS, Effects, Sensitivity
+from search.rules.fidelity import Asha, Fidelity, Look, TowardsFront, Whole
+from search.rules.sensitivity import LAYERS, Effects, Sensitivity
 from search.terminal import quiet_optuna
-from search.worker import MOST_REPEATS
+from search.work.worker import MOST_REPEATS
 
 SEEDS, WORKERS = 20, 4
 WHOLE_TRIALS = 80  # of a search that trains each trial to its end

@@ -43,16 +43,18 @@ from lmcore.corpus import load_corpus
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
 from lmcore.settings import parse
+from search.bench.dense import need_dense
+from search.bench.stages import Stages
+from search.bench.workbench import Workbench
 from search.commands import settings_of
-from search.config import DENSE_BASELINE, StorageSettings, StudyConfig, SweepConfig
-from search.dense import need_dense
-from search.schema import SlotRow
-from search.slots import Slots
-from search.stages import Stages
-from search.store import Store
-from search.study import ATTRIBUTE, find, takes_slot
+from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
+from search.measurement import Measurement
+from search.store.schema import SlotRow
+from search.store.settings import StorageSettings
+from search.store.slots import Slots
+from search.store.store import Store
+from search.study.study import ATTRIBUTE, find, takes_slot
 from search.terminal import quiet_optuna
-from search.trial import Measurement, Workbench
 
 KILLS, TRIALS, WORKERS = 100, 100, 4
 LEASE = 6.0  # seconds, where a lease has to run out

@@ -39,6 +39,11 @@ def write_json(path: Path, data: Any) -> None:
     write_atomic(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file's bytes, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def content_key(*parts: Any) -> str:
     """A short, stable hash of plain data: equal content, equal key."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

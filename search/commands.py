@@ -26,7 +26,8 @@ from lmcore.files import write_atomic
 from lmcore.inspection import inspect
 from lmcore.runtime import device, prepare
 from lmcore.settings import parse
-from search import inspection_plots
+from search.bench.dense import find_dense, need_dense, train_dense
+from search.bench.workbench import workbench
 from search.config import (
     EvaluateConfig,
     ExportConfig,
@@ -39,23 +40,16 @@ from search.config import (
     SweepConfig,
     WorkerConfig,
 )
-from search.dense import find_dense, need_dense, train_dense
-from search.effects import measure_effects
-from search.export import check_words, export, publish, workbench
 from search.front import choose
-from search.launching import STOPPED, end
-from search.outage import AWAY, Patience, reason
-from search.overview import overview
-from search.plane import PlotRecord, record_of
-from search.plots import figure, image, page
-from search.replay import replay
-from search.results import Results, results_of
-from search.slots import Slots, worker_name
-from search.space import OWN
-from search.store import Store
-from search.study import Progress, check_begun, find, progress, space_of
-from search.sweep import sweep
-from search.tables import (
+from search.process import interruptible
+from search.show import inspection_plots
+from search.show.export import check_words, export
+from search.show.overview import overview
+from search.show.plane import PlotRecord, record_of
+from search.show.plots import figure, image, page
+from search.show.publish import publish
+from search.show.replay import replay
+from search.show.tables import (
     effects_document,
     effects_table,
     front_document,
@@ -65,9 +59,18 @@ from search.tables import (
     progress_document,
     progress_text,
 )
-from search.terminal import interruptible, quiet_optuna, training_bar
+from search.space.space import OWN
+from search.store.outage import AWAY, Patience, reason
+from search.store.slots import Slots, worker_name
+from search.store.store import Store
+from search.study.effects import measure_effects
+from search.study.results import Results, results_of
+from search.study.study import Progress, check_begun, find, progress, space_of
+from search.terminal import quiet_optuna, training_bar
 from search.units import format_size
-from search.worker import Worker
+from search.work.launching import STOPPED, end
+from search.work.sweep import sweep
+from search.work.worker import Worker
 
 Document = dict[str, Any]
 

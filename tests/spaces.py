@@ -8,7 +8,7 @@ import optuna
 
 from lmcore.model import ModelSettings
 from lmcore.recipe import Recipe
-from search.space import Space
+from search.space.space import Space
 
 MODEL = ModelSettings(layers=2, hidden=16, embedding=16, tied=False)
 WORDS = 50

@@ -20,15 +20,14 @@ from sqlalchemy import create_engine, make_url
 
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.settings import parse
+from search.bench.dense import DenseCheckpoint, find_dense, train_dense
 from search.config import SweepConfig
-from search.dense import DenseCheckpoint, find_dense, train_dense
-from search.slots import Ended, Slots, worker_name
-from search.space import OWN
-from search.store import Store
-from search.study import create
-from search.sweep import ended_trials
+from search.space.space import OWN
+from search.store.slots import Ended, Slots, worker_name
+from search.store.store import Store
+from search.study.study import create, ended_trials
 from search.terminal import quiet_optuna
-from search.worker import Worker
+from search.work.worker import Worker
 
 COMMAND = str(Path(sys.executable).parent / "lmpareto")
 STUDY = "mine"

@@ -1,0 +1,132 @@
+"""The dense checkpoint that every trial of a study starts from, as a float16 bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmcore.bundle import Bundle, load, save
+from lmcore.compress.quantization import Float16
+from lmcore.corpus import Corpus
+from lmcore.errors import UserError
+from lmcore.evaluation import score
+from lmcore.files import content_key, write_json
+from lmcore.model import LanguageModel, random_model
+from lmcore.recipe import Recipe, SiteSettings, build, resolve
+from lmcore.runtime import device
+from lmcore.training import DivergedError, Observer, ignore, train
+from search.config import PUBLISHED, StudyConfig
+
+DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())
+
+
+@dataclass(frozen=True)
+class DenseCheckpoint:
+    """A trained dense model's file, and the record of its training."""
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.record["size_bytes"])
+
+    @property
+    def valid_perplexity(self) -> float:
+        return float(self.record["valid_perplexity"])
+
+    def load(self) -> Bundle:
+        """The model. Raises UserError where the file was altered, and says how it is made again."""
+        try:
+            return load(self.path)
+        except UserError as error:
+            raise UserError(f"{error}; once it is deleted, lmpareto train makes it again") from None
+
+
+DenseCheckpoints = Mapping[str, DenseCheckpoint]  # by the names of `StudyConfig.dense_names`
+
+
+def dense_key(config: StudyConfig, corpus: Corpus) -> str:
+    """Hash of all that decides the training."""
+    return content_key(corpus.key, config.model.plain(), config.training.plain(), config.seed)
+
+
+def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
+    """The checkpoint of these settings, from the cache or from a published study; one that was
+    cut short is as good as none."""
+    key = dense_key(config, corpus)
+    cached = config.folder / "dense" / f"{key}.json"
+    for record_path in (cached, *sorted(PUBLISHED.glob("*/dense*.json"))):
+        bundle = record_path.with_suffix(".lmb")
+        try:
+            record = json.loads(record_path.read_text())
+            whole = bundle.stat().st_size == record["size_bytes"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if record.get("key") == key and whole:
+            return DenseCheckpoint(bundle, record)
+    return None
+
+
+def need_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint:
+    """The checkpoint of a study; UserError where it was not trained yet."""
+    dense = find_dense(config, corpus)
+    if dense is None:
+        raise UserError(
+            f"the dense model of {config.study} is not at hand; "
+            f"lmpareto train with the same settings trains it"
+        )
+    return dense
+
+
+def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore) -> DenseCheckpoint:
+    """Train the dense model of the settings; goes on where an earlier process was stopped."""
+    key = dense_key(config, corpus)
+    folder = config.folder / "dense"
+    settings, eos = config.training, corpus.vocabulary.eos
+    generator = torch.Generator().manual_seed(config.seed)
+    model = random_model(config.model, len(corpus.vocabulary), settings.init, generator)
+    model.to(device(config.device))
+
+    def validate(model: LanguageModel) -> float:
+        return score(model, corpus.valid, eos).perplexity
+
+    checkpoint = folder / f"{key}.safetensors"
+    try:
+        record = train(model, corpus.train, settings, config.seed, validate, observe, checkpoint)
+    except DivergedError as error:
+        checkpoint.unlink(missing_ok=True)
+        raise UserError(
+            f"training the dense model diverged: {error}; try a training.rate below {settings.rate}"
+        ) from None
+    path = keep_dense(config, corpus, model.cpu(), asdict(record))
+    checkpoint.unlink(missing_ok=True)
+    return path
+
+
+def keep_dense(
+    config: StudyConfig, corpus: Corpus, model: LanguageModel, training: dict[str, Any]
+) -> DenseCheckpoint:
+    """Write a trained dense model as a float16 bundle, and the record of its training beside it."""
+    key = dense_key(config, corpus)
+    path = config.folder / "dense" / f"{key}.lmb"
+    recipe = resolve(DENSE, config.model, len(corpus.vocabulary))
+    size_bytes = save(path, build(model, recipe).eval(), corpus.vocabulary)
+    measured = score(load(path).model, corpus.valid, corpus.vocabulary.eos)
+    record = {
+        "key": key,
+        "corpus": corpus.describe(),
+        "model": config.model.plain(),
+        "training": config.training.plain(),
+        "seed": config.seed,
+        "size_bytes": size_bytes,
+        "valid_perplexity": measured.perplexity,
+        **training,
+    }
+    write_json(path.with_suffix(".json"), record)
+    return DenseCheckpoint(path, record)

@@ -1,0 +1,247 @@
+"""Recipe -> Measurement: build, fine-tune, write the file, reload it, measure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+import lmcore
+from lmcore.bundle import Bundle, load, pack, save
+from lmcore.calibration import Calibration
+from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
+from lmcore.corpus import Corpus
+from lmcore.errors import UserError
+from lmcore.evaluation import score
+from lmcore.files import content_key, sha256_of
+from lmcore.model import LanguageModel
+from lmcore.recipe import Recipe, build, schedule_of
+from lmcore.settings import parse
+from lmcore.training import (
+    DivergedError,
+    FineTuningSettings,
+    Observer,
+    TrainingRecord,
+    ignore,
+    train,
+)
+from search.bench.dense import find_dense, need_dense
+from search.bench.stages import Stages
+from search.config import StudyConfig
+from search.measurement import Measurement
+
+PACKAGES = ("numpy", "optuna", "safetensors", "scipy", "sqlalchemy")
+
+
+class Workbench:
+    """Measures recipes of one dense checkpoint on one corpus; loads both once.
+
+    Bundles are written to `folder`. Stages are models with fewer units, and fine-tunings that
+    were begun.
+    """
+
+    def __init__(
+        self, corpus: Corpus, dense: Bundle, seed: int, folder: Path, stages: Stages, device: str
+    ) -> None:
+        self.corpus, self.dense, self.seed = corpus, dense, seed
+        self.folder, self.stages, self.device = folder, stages, device
+        self.calibration = Calibration(dense.model, corpus.train)
+
+    @classmethod
+    def of(cls, config: StudyConfig, corpus: Corpus, dense: Bundle) -> Workbench:
+        """The workbench of a study, in its cache folder."""
+        stages = Stages(config.folder / "stages", config.max_stages_bytes)
+        return cls(corpus, dense, config.seed, config.folder / "bundles", stages, config.device)
+
+    def key(self, recipe: Recipe) -> str:
+        """Hash of all that decides the measurement of a resolved recipe."""
+        return content_key(recipe.plain(), self.dense.sha256, self.corpus.key, self.seed)
+
+    def path(self, key: str) -> Path:
+        """Where the bundle of a measurement lies."""
+        return self.folder / f"{key}.lmb"
+
+    def measure(
+        self, recipe: Recipe, observe: Observer = ignore, goes_on: bool = False
+    ) -> Measurement:
+        """Make the file of a resolved recipe and measure it, from the file.
+
+        The result is a function of the recipe, the dense checkpoint, the corpus and the seed:
+        where a shorter fine-tuning is at hand that this one goes on from, it is only sooner there.
+        With `goes_on` the fine-tuning is kept for a longer one. Raises DivergedError where the
+        loss or the perplexity is no number.
+        """
+        key, laps = self.key(recipe), Laps()
+        model = self._built(recipe, observe).to(self.device)
+        laps.end("build")
+        record = TrainingRecord()
+        if recipe.finetuning:
+            with self.stages.held(key, observe):
+                record = self._finetune(model, recipe, recipe.finetuning, observe)
+                if not goes_on:
+                    self._weights(recipe).unlink(missing_ok=True)
+            self.stages.trim()
+            laps.end("finetune")
+        path = self.path(key)
+        save(path, model.eval(), self.dense.vocabulary)
+        laps.end("write")
+        bundle = load(path)
+        laps.end("load")
+        measured = score(bundle.model.to(self.device), self.corpus.valid, self.dense.vocabulary.eos)
+        laps.end("score")
+        if not math.isfinite(measured.perplexity):
+            raise DivergedError("the validation perplexity of the file is infinite")
+        return Measurement(
+            key=key,
+            recipe=recipe.plain(),
+            size_bytes=bundle.size_bytes,
+            valid_perplexity=measured.perplexity,
+            tokens_per_second=measured.tokens_per_second,
+            updates=record.updates,
+            seconds=record.seconds,
+            sha256=bundle.sha256,
+            provenance=provenance()
+            | {"seed": self.seed, "dense": self.dense.sha256, "seconds": laps.seconds},
+        )
+
+    def untrained_size(self, recipe: Recipe, observe: Observer = ignore) -> int:
+        """Bytes of the resolved recipe's file before any fine-tuning."""
+        return len(pack(self._built(recipe, observe), self.dense.vocabulary))
+
+    def _built(self, recipe: Recipe, observe: Observer) -> LanguageModel:
+        start = self.calibration
+        if recipe.layers.units:
+            start = start.of(self._stage(recipe.layers.units, observe))
+        return build(start.model, recipe, start)
+
+    def _finetune(
+        self,
+        model: LanguageModel,
+        recipe: Recipe,
+        settings: FineTuningSettings,
+        observe: Observer,
+    ) -> TrainingRecord:
+        """Train the built model of the recipe, from the highest rung that is at hand."""
+        shorter = [
+            recipe.model_copy(update={"finetuning": settings.up_to(rung)})
+            for rung in range(len(settings.rungs))
+        ]
+        begun = (self.stages.use(self._weights(one).name) for one in reversed(shorter))
+        schedule = schedule_of(recipe, model)
+        record = train(
+            model,
+            self.corpus.train,
+            settings,
+            _seed(self.key(shorter[0] if shorter else recipe)),
+            observe=observe,
+            checkpoint=self._weights(recipe),
+            teacher=self.dense.model if settings.distillation else None,
+            regularizer=schedule,
+            begun=next((path for path in begun if path), None),
+        )
+        if schedule and not record.updates:  # too short for one, but the zeros were promised
+            schedule.after_update(rate=0.0, progress=1.0)
+        return record
+
+    def _weights(self, recipe: Recipe) -> Path:
+        """Where the state of a fine-tuning lies, while it goes on and at its end."""
+        return self.stages.path(f"{self.key(recipe)}.safetensors")
+
+    def _stage(self, units: UnitsSettings, observe: Observer) -> LanguageModel:
+        """The dense model with fewer units, trained once for all recipes that start from it."""
+        key = content_key(units.plain(), self.dense.sha256, self.corpus.key, self.seed)
+        path = self.stages.path(f"{key}.lmb")
+        with self.stages.held(key, observe):
+            if self.stages.use(path.name) and (known := _read(path)) is not None:
+                return known
+            checkpoint = path.with_suffix(".safetensors")
+            model = with_fewer_units(
+                self.dense.model,
+                self.corpus.train,
+                units,
+                _seed(key),
+                observe,
+                checkpoint,
+                self.device,
+            )
+            save(path, model, self.dense.vocabulary)
+            checkpoint.unlink(missing_ok=True)
+            model = load(path).model
+        self.stages.trim()
+        return model
+
+
+def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:
+    """The workbench of the study's own dense checkpoint; UserError where that was not trained
+    yet."""
+    return Workbench.of(config, corpus, need_dense(config, corpus).load())
+
+
+def workbench_of(config: StudyConfig, corpus: Corpus, measured: Measurement) -> Workbench:
+    """The workbench of the dense checkpoint that a measurement started from, or else of the study's
+    own; UserError where that was not trained yet."""
+    for name in config.models:
+        dense = find_dense(config.of(name), corpus)
+        if dense and sha256_of(dense.path) == measured.provenance.get("dense"):
+            return Workbench.of(config, corpus, dense.load())
+    return workbench(config, corpus)
+
+
+def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
+    """The recipe of a measurement; UserError where the bench is not the one it was made on."""
+    recipe = parse(Recipe, measured.recipe, "recipe")
+    if bench.key(recipe) != measured.key:
+        raise UserError(
+            f"trial {name} was measured on another dense model, corpus or seed than the settings "
+            f"of this study give now"
+        )
+    return recipe
+
+
+class Laps:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = perf_counter()
+
+    def end(self, stage: str) -> None:
+        now = perf_counter()
+        self.seconds[stage], self._since = round(now - self._since, 3), now
+
+
+def _read(path: Path) -> LanguageModel | None:
+    """The model of a file, None where there is no file or a damaged one."""
+    try:
+        return load(path).model
+    except UserError:
+        return None
+
+
+def _seed(key: str) -> int:
+    return int(key, 16) % 2**31
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Which code, packages and machine measured; `code` changes when any file of lmcore does."""
+    digest = hashlib.sha256()
+    folder = Path(lmcore.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return {
+        "lmpareto": version("lmpareto"),
+        "code": digest.hexdigest()[:12],
+        "torch": torch.__version__,
+        **{name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }

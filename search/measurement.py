@@ -1,0 +1,24 @@
+"""What was measured of a recipe's file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the file of a recipe is, and what it was made and measured with."""
+
+    key: str
+    recipe: dict[str, Any]
+    size_bytes: int
+    valid_perplexity: float
+    tokens_per_second: float  # scoring the validation text at batch 1
+    updates: int  # of fine-tuning
+    seconds: float  # of fine-tuning
+    sha256: str  # of the file
+    provenance: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,82 @@
+"""Take models home: one with its recipe and measurements, or all that a study has to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lmcore.bundle import Bundle, load
+from lmcore.corpus import Corpus
+from lmcore.errors import UserError
+from lmcore.evaluation import score
+from lmcore.files import sha256_of, write_atomic, write_json
+from search.bench.workbench import stored_recipe, workbench_of
+from search.config import PUBLISHED, StudyConfig
+from search.measurement import Measurement
+from search.terminal import training_bar
+
+COLUMNS = (
+    *("name", "trial", "method", "site", "size_bytes", "valid_perplexity", "test_perplexity"),
+    *("tokens_per_second", "command"),
+)
+
+
+def export(
+    config: StudyConfig, corpus: Corpus, name: str, measured: Measurement, folder: Path
+) -> dict[str, Any]:
+    """Write model.lmb, recipe.json and measurement.json into `folder`; the measurement.
+
+    The test perplexity is computed here, once, from the exported file. A bundle that is not in
+    the cache (any more) is made again from its recipe.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"to: {folder} is a file; it takes a folder")
+    source, measured = bundle_of(config, corpus, name, measured)
+    check_words(load(source), corpus, f"{name} of {config.study}")
+    path = folder / "model.lmb"
+    write_atomic(path, source.read_bytes())
+    write_json(folder / "recipe.json", measured.recipe)
+    bundle = load(path)
+    test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
+    document = {
+        "study": config.study,
+        "trial": int(name) if name.isdigit() else None,
+        "name": name,
+        "bundle": path.name,
+        "size_bytes": bundle.size_bytes,
+        "valid_perplexity": measured.valid_perplexity,
+        "test_perplexity": test.perplexity,
+        "tokens_per_second": test.tokens_per_second,
+        "sha256": bundle.sha256,
+        "provenance": measured.provenance,
+    }
+    write_json(folder / "measurement.json", document)
+    return {**document, "bundle": str(path)}
+
+
+def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
+    """Raises UserError where the bundle's words are not the corpus's."""
+    if bundle.vocabulary.words != corpus.vocabulary.words:
+        raise UserError(
+            f"{name} has a vocabulary of {len(bundle.vocabulary):,} words, corpus {corpus.name} "
+            f"another of {len(corpus.vocabulary):,}: it was trained on another text"
+        )
+
+
+def bundle_of(
+    config: StudyConfig, corpus: Corpus, name: str, measured: Measurement
+) -> tuple[Path, Measurement]:
+    """The file of a measurement, from the cache or the published study, else made again.
+
+    With it the measurement of that very file: another machine may make a slightly other one.
+    """
+    path = config.folder / "bundles" / f"{measured.key}.lmb"
+    published = PUBLISHED / config.study
+    dense = sorted(published.glob("dense*.lmb"))
+    for known in (path, published / "bundles" / f"{name}.lmb", *dense):
+        if known.exists() and sha256_of(known) == measured.sha256:
+            return known, measured
+    bench = workbench_of(config, corpus, measured)
+    recipe = stored_recipe(bench, name, measured)
+    with training_bar(f"making {name} again") as observe:
+        return path, bench.measure(recipe, observe)

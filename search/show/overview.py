@@ -1,0 +1,146 @@
+"""What a study can sample, and how many bytes its corners have: a record, as JSON and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmcore.bundle import packed_size
+from lmcore.corpus import Vocabulary
+from search.config import StudyConfig
+from search.describe import recipe_lines
+from search.show.tables import aligned
+from search.space.model_space import ModelSpace
+from search.space.space import Proposal, Space
+from search.study.study import space_of
+from search.units import format_size
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A parameter: what it can be, and in which cases a trial is asked for it, the conditions of
+    each all to be met; a case without any is always."""
+
+    name: str
+    values: Mapping[str, Any]
+    cases: list[list[str]]
+
+    @property
+    def always(self) -> bool:
+        return [] in self.cases
+
+
+@dataclass(frozen=True)
+class SizedCorner:
+    """A recipe where every range is at an end; `packed_bytes` is an upper bound of its file."""
+
+    packed_bytes: int
+    dense: str | None  # the model that it is for, where there are several
+    parameters: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All parameters of a space, and its smallest and its largest corner by packed size."""
+
+    study: str | None
+    parameters: list[Asked]
+    smallest: SizedCorner
+    largest: SizedCorner
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "study": self.study,
+            "parameters": [
+                {"name": one.name, **one.values, "cases": one.cases} for one in self.parameters
+            ],
+            "smallest": _corner_document(self.smallest),
+            "largest": _corner_document(self.largest),
+        }
+
+    def text(self) -> str:
+        rows = [("parameter", "values", "asked for")]
+        rows += [(one.name, _values_text(one.values), _cases_text(one)) for one in self.parameters]
+        count = len(self.parameters)
+        always = sum(one.always for one in self.parameters)
+        lines = [*aligned(rows, "<<<"), f"{count} parameters, {always} of them in every trial"]
+        for name, corner in (("smallest", self.smallest), ("largest", self.largest)):
+            most = format_size(corner.packed_bytes)
+            of = f", of the dense model {corner.dense}" if corner.dense else ""
+            lines += ["", f"{name} corner: a file of at most {most}{of}"]
+            lines += [f"    {line}" for line in recipe_lines(corner.recipe)]
+        return "\n".join([*lines, "", "at most: its bytes before entropy coding"])
+
+
+def overview(config: StudyConfig, vocabulary: Vocabulary) -> Overview:
+    """What the space of the settings is; no model needs to be trained for it."""
+    space = space_of(config, len(vocabulary))
+    asked = [
+        Asked(name, parameter.plain(), _cases(space, name))
+        for name, parameter in space.parameters.items()
+    ]
+
+    def size(proposal: Proposal) -> int:
+        model = space.models[proposal.dense].model
+        return packed_size(proposal.recipe, model, vocabulary)
+
+    def corner(sign: int) -> SizedCorner:
+        parameters, proposal = space.smallest(lambda proposal: sign * size(proposal))
+        dense = proposal.dense if space.dense else None
+        return SizedCorner(size(proposal), dense, parameters, proposal.recipe.plain())
+
+    return Overview(config.name, asked, smallest=corner(1), largest=corner(-1))
+
+
+def _corner_document(corner: SizedCorner) -> dict[str, Any]:
+    return {
+        "packed_bytes": corner.packed_bytes,
+        "parameters": dict(corner.parameters),
+        "recipe": corner.recipe,
+    }
+
+
+def _cases(space: Space, name: str) -> list[list[str]]:
+    """When a trial is asked for the parameter; a case that another covers is left out.
+
+    As in [["all.structure = svd", "there is lstm.0.projection"]].
+    """
+    if name == "dense":
+        return [[]]
+    found = {dense: _cases_of(one, name) for dense, one in space.models.items()}
+    first, *others = found.values()
+    if all(cases == first for cases in others):
+        return first
+    return [[f"dense = {dense}", *case] for dense, cases in found.items() for case in cases]
+
+
+def _cases_of(space: ModelSpace, name: str) -> list[list[str]]:
+    """The same for one dense model."""
+    found = []
+    for place in space.places.get(name, ()):
+        if place.site is None or place.site in space.possible_sites:
+            made = [] if place.site in (None, *space.certain_sites) else [f"there is {place.site}"]
+            found.append(list(dict.fromkeys([*map(str, place.conditions), *made])))
+    found.sort(key=len)
+    return [
+        case
+        for index, case in enumerate(found)
+        if not any(set(other) <= set(case) for other in found[:index])
+    ]
+
+
+def _cases_text(asked: Asked) -> str:
+    return "always" if asked.always else "; or ".join(map(", ".join, asked.cases))
+
+
+def _values_text(values: Mapping[str, Any]) -> str:
+    """As in "0.4 to 3.0, log", "one of dense, svd", "0.25, 0.5, 1 in order"."""
+    if "choice" in values:
+        return f"one of {', '.join(map(str, values['choice']))}"
+    if "ordered" in values:
+        return f"{', '.join(map(str, values['ordered']))} in order"
+    share = f" of {values['of']}" if "of" in values else ""
+    step = f" in steps of {values['step']}" if "step" in values else ""
+    return f"{values['low']} to {values['high']}{share}{step}{', log' if 'log' in values else ''}"

@@ -1,0 +1,216 @@
+"""The size-perplexity plane: what is drawn in it, which part is seen, and where labels fit."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from search.front import Front, Point, useful
+from search.show.literature import PublishedPoint, published_points
+
+WIDTH, HEIGHT = 1000, 640
+LEFT, RIGHT, TOP, BOTTOM = 76, 226, 84, 62
+LABEL_SIZE = 11
+MOST_NAMED = 12  # baselines; more are told apart by method instead
+MUTED = "#52606d"  # the colour of what is said aside
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+SIDES = (
+    *(("middle", "right"), ("middle", "left"), ("top", "center"), ("bottom", "center")),
+    *(("top", "right"), ("bottom", "right"), ("top", "left"), ("bottom", "left")),
+)
+
+
+@dataclass(frozen=True)
+class PlotRecord:
+    """Everything the picture shows. `pick` is the point of `front` that it points out.
+
+    `unmeasured` have no place in the plane (see `front_of`); the picture says how many there are.
+    """
+
+    study: str
+    corpus: str
+    front: tuple[Point, ...]
+    dominated: tuple[Point, ...]
+    infeasible: tuple[Point, ...]
+    unmeasured: tuple[Point, ...]
+    baselines: tuple[Point, ...]
+    published: tuple[PublishedPoint, ...]
+    pick: Point | None
+    predicted: tuple[tuple[float, float], ...] = ()  # bytes and perplexity, before any training
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of the plane first seen: (low, high) in bytes and in perplexity."""
+
+    size_bytes: tuple[float, float]
+    perplexity: tuple[float, float]
+
+
+def record_of(
+    front: Front,
+    corpus: str,
+    baselines: Iterable[Point] = (),
+    predicted: Iterable[tuple[float, float]] = (),
+) -> PlotRecord:
+    """What to draw of `front`: its knee picked, with `baselines` measured beside the search, what
+    is published for `corpus` and what was `predicted`. An empty front has no pick.
+    """
+    others = (*front.dominated, *front.infeasible, *baselines)
+    return PlotRecord(
+        study=front.study,
+        corpus=corpus,
+        front=front.points,
+        dominated=tuple(point for point in front.dominated if point.measured),
+        infeasible=tuple(point for point in front.infeasible if point.measured),
+        unmeasured=tuple(point for point in others if not point.measured),
+        baselines=tuple(point for point in baselines if point.measured),
+        published=published_points(corpus),
+        pick=front.knee() if front.points else None,
+        predicted=tuple((size, perplexity) for size, perplexity in predicted),
+    )
+
+
+def view_of(record: PlotRecord) -> View:
+    """The frame round the front and the baselines, and round what else lies near.
+
+    Of the front the `useful` points count, so that a few collapsed models do not press all others
+    together. Dominated and published points stretch the frame where they lie
+    within a factor 2 of it in size, and in perplexity within 1.3 below or 1.15 above. Zooming out
+    reaches the others. With neither front nor baselines it goes round all points; with no point at
+    all it is 100 kB to 10 MB and perplexity 80 to 150.
+    """
+    baselines = record.baselines
+    if len(baselines) > MOST_NAMED:
+        baselines = useful(tuple(sorted(baselines, key=lambda p: p.valid_perplexity, reverse=True)))
+    own = [place(point) for point in (*useful(record.front), *baselines)]
+    others = [place(point) for point in record.dominated + record.infeasible + record.published]
+    if own:
+        (left, right), (low, high) = (_ends(values) for values in zip(*own, strict=True))
+        shown = own + [
+            (size, perplexity)
+            for size, perplexity in others
+            if left / 2 <= size <= right * 2 and low / 1.3 <= perplexity <= high * 1.15
+        ]
+    else:
+        shown = others or [(10**5, 80), (10**7, 150)]
+    sizes, perplexities = zip(*shown, strict=True)
+    return View(_padded(sizes), _padded(perplexities))
+
+
+def place(point: Point | PublishedPoint) -> tuple[float, float]:
+    """Where a point is drawn: (bytes, perplexity), of the test text for a published one."""
+    if isinstance(point, PublishedPoint):
+        return point.size_bytes, point.test_perplexity
+    return point.size_bytes, point.valid_perplexity
+
+
+def _ends(values: Iterable[float]) -> tuple[float, float]:
+    values = tuple(values)
+    return min(values), max(values)
+
+
+def _padded(values: Iterable[float]) -> tuple[float, float]:
+    """The ends of `values`, each moved out by 6 % of their distance in logs, at least by 3 %."""
+    low, high = _ends(values)
+    factor = max((high / low) ** 0.06, 1.03)
+    return low / factor, high * factor
+
+
+class Labels:
+    """Names points in the plane where the names hide the least; who asks first chooses first.
+
+    It works in pixels of the first view of the 1000 x 640 picture, x rightwards and y downwards.
+    """
+
+    def __init__(self, record: PlotRecord, view: View) -> None:
+        self._view = view
+        marked = [self._pixels(p) for p in record.front + record.baselines + record.published]
+        self._taken = [_box(at, at, 6) for at in marked]
+        steps = stairs([self._pixels(point) for point in record.front], TOP, WIDTH - RIGHT)
+        self._taken += [_box(*ends, 2) for ends in pairwise(steps)]
+
+    def beside(
+        self, points: Sequence[Point | PublishedPoint], texts: Iterable[str], colour: str
+    ) -> dict[str, Any]:
+        """Plotly's settings for `texts`, each beside its point.
+
+        Texts of the study are bold and always written; a muted one that would lose more than a
+        quarter of its area is left to the hover.
+        """
+        bold = colour != MUTED
+        chosen = [
+            self._choose(self._pixels(p), t, bold) for p, t in zip(points, texts, strict=True)
+        ]
+        return {
+            "text": [f"\N{NO-BREAK SPACE}{html.escape(t)}\N{NO-BREAK SPACE}" for t, _ in chosen],
+            "textposition": [side for _, side in chosen],
+            "textfont": {
+                "color": colour,
+                "size": LABEL_SIZE + bold,
+                "weight": "bold" if bold else "normal",
+            },
+        }
+
+    def _choose(self, at: tuple[float, float], text: str, bold: bool) -> tuple[str, str]:
+        """The text, empty where it is left out, and its side."""
+        x, y = at
+        width, height, gap = (0.6 if bold else 0.54) * LABEL_SIZE * len(text), 1.2 * LABEL_SIZE, 9
+        across = {"right": x + gap, "left": x - gap - width, "center": x - width / 2}
+        down = {"middle": y - height / 2, "top": y - gap - height, "bottom": y + gap}
+        boxes = {
+            f"{one} {other}": (across[other], down[one], across[other] + width, down[one] + height)
+            for one, other in SIDES
+        }
+        seen = LEFT <= x <= WIDTH - RIGHT and TOP <= y <= HEIGHT - BOTTOM
+        side = min(boxes, key=lambda side: self._lost(boxes[side], seen))
+        if not bold and self._lost(boxes[side], seen) > width * height / 4:
+            return "", side
+        self._taken.append(boxes[side])
+        return text, side
+
+    def _lost(self, box: Box, seen: bool) -> float:
+        """Square pixels of `box` that cover something, and four times those that leave the plane.
+
+        A label whose point lies outside the plane is to stay there instead.
+        """
+        inside = _overlap(box, (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM))
+        astray = _overlap(box, box) - inside if seen else inside
+        return 4 * astray + sum(_overlap(box, taken) for taken in self._taken)
+
+    def _pixels(self, point: Point | PublishedPoint) -> tuple[float, float]:
+        size_bytes, perplexity = place(point)
+        x = _share(size_bytes, *self._view.size_bytes)
+        y = _share(perplexity, *self._view.perplexity)
+        return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
+
+
+def stairs(
+    corners: Sequence[tuple[float, float]], start_y: float, end_x: float
+) -> list[tuple[float, float]]:
+    """The corners of the staircase through `corners`, from `start_y` down and on to `end_x`."""
+    if not corners:
+        return []
+    (first_x, _), (_, last_y) = corners[0], corners[-1]
+    steps = [at for (_, y), (x, below) in pairwise(corners) for at in ((x, y), (x, below))]
+    return [(first_x, start_y), corners[0], *steps, (end_x, last_y)]
+
+
+def _box(one: tuple[float, float], other: tuple[float, float], margin: float) -> Box:
+    (left, right), (top, bottom) = (sorted(ends) for ends in zip(one, other, strict=True))
+    return left - margin, top - margin, right + margin, bottom + margin
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """The area that two boxes share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return math.log(value / low) / math.log(high / low)

@@ -1,0 +1,123 @@
+"""All that a study has to show, in one folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from pathlib import Path
+
+from lmcore.bundle import load
+from lmcore.corpus import Corpus, CorpusSettings
+from lmcore.evaluation import score
+from lmcore.files import write_atomic, write_json
+from lmcore.recipe import Recipe
+from lmcore.settings import parse
+from search.bench.dense import DenseCheckpoint, need_dense
+from search.config import DENSE_BASELINE, StudyConfig
+from search.front import Point, front_of
+from search.methods import where
+from search.show.export import COLUMNS, bundle_of
+from search.space.space import OWN
+from search.study.results import RECORDS, Results, write_records
+
+
+def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path) -> list[Path]:
+    """Write what a stranger needs to look at a study, take its models and replay its numbers.
+
+    dense.lmb and dense.json, dense_NAME.* for other dense models (unless a study beside this one
+    has the same), trials.jsonl (every recipe and measurement), bundles/N.lmb of the front and of
+    the baselines that nothing measured dominates, and results.csv: a row for each of the front and
+    for each baseline, with the test perplexity of its file and the command that gives it. Returns
+    the files.
+    """
+    kept_dense = _publish_dense(config, corpus, folder)
+    known, bundles = _published_rows(folder), folder / "bundles"
+    points = [*results.beside, *results.front.points]
+    best = (*results.front.points, *front_of(config.study, points).points)
+    rows, kept = [], {point.name: bundles / f"{point.name}.lmb" for point in best}
+    kept |= kept_dense
+    for point in points:
+        measured, bundle = results.measured(point.name), kept.get(point.name)
+        row = known.get((point.name, measured.sha256))
+        if bundle or not row:
+            path, measured = bundle_of(config, corpus, point.name, measured)
+            row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
+        command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
+        if bundle:
+            settings = " ".join(_overrides(config.corpus))
+            command = f"lmpareto evaluate bundle={bundle} {settings} split=test"
+            if point.name not in kept_dense:
+                write_atomic(bundle, path.read_bytes())
+        rows.append({**row, "command": command})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(folder / "results.csv", text.getvalue().encode())
+    write_records(results, folder / RECORDS)  # last: it says which files the lines are of
+    for old in set(bundles.glob("*.lmb")) - set(kept.values()):
+        old.unlink()
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _overrides(corpus: CorpusSettings) -> list[str]:
+    """The settings of a corpus as they are typed: its kind, and all that is not as it would be."""
+    settings = corpus.model_dump(exclude_defaults=True)
+    own = [shlex.quote(f"corpus.{name}={value}") for name, value in settings.items()]
+    return [f"corpus={corpus.kind}", *own]
+
+
+def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
+    """The point's line in results.csv; its test perplexity is computed here, from the file."""
+    test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
+    return {
+        "name": point.name,
+        "trial": "" if point.trial is None else str(point.trial),
+        "method": point.method,
+        "site": where(parse(Recipe, point.recipe or {}, "recipe")),
+        "size_bytes": str(point.size_bytes),
+        "valid_perplexity": f"{point.valid_perplexity:.3f}",
+        "test_perplexity": f"{test.perplexity:.3f}",
+        "tokens_per_second": f"{test.tokens_per_second:.0f}",
+    }
+
+
+def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """The lines of an earlier results.csv in the folder, by name and the file's SHA-256: the same
+    file has the same test perplexity."""
+    if not ((folder / RECORDS).exists() and (folder / "results.csv").exists()):
+        return {}
+    records = map(json.loads, (folder / RECORDS).read_text().splitlines())
+    files = {record["name"]: record["sha256"] for record in records}
+    lines = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    return {
+        (line["name"], files[line["name"]]): line
+        for line in lines
+        if line["name"] in files and set(line) == set(COLUMNS)
+    }
+
+
+def _publish_dense(config: StudyConfig, corpus: Corpus, folder: Path) -> dict[str, Path]:
+    """Where each dense model is published, written where it was not: by the name under which it
+    was measured."""
+    kept = {}
+    for name in config.dense_names:
+        dense = need_dense(config.of(name), corpus)
+        measured = DENSE_BASELINE if name == OWN else name
+        stem = DENSE_BASELINE if name == OWN else f"{DENSE_BASELINE}_{name}"
+        kept[measured] = _published_dense(dense, folder / f"{stem}.lmb")
+        if kept[measured].parent == folder:
+            write_atomic(kept[measured], dense.path.read_bytes())
+            write_json(kept[measured].with_suffix(".json"), dense.record)
+    return kept
+
+
+def _published_dense(dense: DenseCheckpoint, path: Path) -> Path:
+    """Where the dense model is published: with another study beside this one, or at the path."""
+    for record in sorted(path.parent.parent.glob("*/dense*.json")):
+        same = json.loads(record.read_text()).get("key") == dense.record["key"]
+        if same and record.parent != path.parent and record.with_suffix(".lmb").exists():
+            return record.with_suffix(".lmb")
+    return path

@@ -1,0 +1,228 @@
+"""SQL: Optuna's tables, and the few of our own beside them.
+
+A measurement is stored under its key, the hash of all that decides it: recipe, dense checkpoint
+and seed. Studies refer to it, so that no recipe is trained twice, in whichever study.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import IntDistribution, distribution_to_json
+from sqlalchemy import Engine, column, create_engine, delete, event, select, table, update
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from lmcore.errors import UserError
+from search.measurement import Measurement
+from search.rules.fidelity import Look
+from search.rules.sensitivity import Effect, Effects
+from search.store.migrations import upgrade
+from search.store.outage import AwayError, reason
+from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
+from search.store.settings import StorageSettings
+
+# the columns of Optuna's that `widen` needs
+_STUDIES = table("studies", column("study_id"), column("study_name"))
+_TRIALS = table("trials", column("trial_id"), column("study_id"))
+_PARAMS = table(
+    "trial_params", column("trial_id"), column("param_name"), column("distribution_json")
+)
+BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
+OPENINGS = 4  # attempts at a database in which another process makes the same tables
+
+
+@dataclass(frozen=True)
+class MeasuredPart:
+    """A setting of a part, the key of its measurement, and what each site has in that file."""
+
+    part: str
+    parameters: dict[str, Any]
+    key: str
+    site_bytes: dict[str, int]
+
+
+class Store:
+    """The database of a storage URL. Raises UserError where it cannot be opened."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        settings.check()
+        self.settings = settings
+        url = settings.place
+        sqlite = url.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if sqlite:
+            options["connect_args"] = {"timeout": BUSY_SECONDS}
+            if url.database and url.database != ":memory:":
+                _make_folder(Path(url.database).parent)
+        try:
+            self.engine = create_engine(url, **options)
+            if sqlite:
+                _write_ahead(self.engine)
+            self.optuna = self._tables(url.render_as_string(hide_password=False), options)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"storage.url {settings.shown}: install its driver, {error.name}"
+            ) from None
+        except RuntimeError as error:  # the tables of another version of Optuna
+            raise UserError(f"cannot use the storage {settings.shown}: {error}") from None
+        except SQLAlchemyError as error:
+            kind = AwayError if isinstance(error, OperationalError) else UserError
+            raise kind(f"cannot open the storage {settings.shown}: {reason(error)}") from None
+        if sqlite:
+            _write_ahead(self.optuna.engine)
+
+    def _tables(self, url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
+        """Our tables and Optuna's, made where they do not exist."""
+        for attempt in range(OPENINGS):
+            try:
+                upgrade(self.engine)
+                return optuna.storages.RDBStorage(url, engine_kwargs=options)
+            except (IntegrityError, OperationalError, ProgrammingError) as error:
+                # what another process says no to that makes them at the same moment
+                raced = any(word in str(error.orig).lower() for word in ("exist", "unique", "lock"))
+                if not raced or attempt + 1 == OPENINGS:
+                    raise
+            time.sleep(attempt / 4)
+        raise AssertionError
+
+    def has_study(self, name: str) -> bool:
+        return name in optuna.get_all_study_names(self.optuna)
+
+    def measurement(self, key: str) -> Measurement | None:
+        """What was measured under the key, if anything was."""
+        with Session(self.engine) as session:
+            row = session.get(MeasurementRow, key)
+            return _measurement(row) if row else None
+
+    def measurements(self, keys: list[str]) -> dict[str, Measurement]:
+        """Key -> measurement, for those keys that have one."""
+        with Session(self.engine) as session:
+            rows = session.query(MeasurementRow).filter(MeasurementRow.key.in_(keys)).all()
+            return {row.key: _measurement(row) for row in rows}
+
+    def keep(self, measurement: Measurement) -> None:
+        """Store a measurement; the first one under a key stays."""
+        row = MeasurementRow(**measurement.plain(), measured_at=datetime.now(UTC))
+        self._add(row)
+
+    def baselines(self, study: str) -> dict[str, str]:
+        """Name -> key of the recipes measured beside the study's search."""
+        with Session(self.engine) as session:
+            rows = session.query(BaselineRow).filter_by(study=study).all()
+            return {row.name: row.key for row in rows}
+
+    def keep_baseline(self, study: str, name: str, key: str) -> None:
+        self._merge(BaselineRow(study=study, name=name, key=key))
+
+    def looks(self, study: str) -> list[Look]:
+        """Every trial of the study at every rung that it was measured at."""
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(
+                    RungRow.trial,
+                    RungRow.rung,
+                    MeasurementRow.size_bytes,
+                    MeasurementRow.valid_perplexity,
+                )
+                .join(MeasurementRow, MeasurementRow.key == RungRow.key)
+                .where(RungRow.study == study)
+                .order_by(RungRow.trial, RungRow.rung)
+            )
+            return [Look(*row) for row in rows]
+
+    def keep_rung(self, study: str, trial: int, rung: int, key: str) -> None:
+        self._merge(RungRow(study=study, trial=trial, rung=rung, key=key))
+
+    def _merge(self, row: Base) -> None:
+        try:
+            with Session(self.engine) as session, session.begin():
+                session.merge(row)
+        except IntegrityError:
+            pass  # another worker took the job over, and says the same
+
+    def effects(self, study: str) -> Effects | None:
+        """What was measured of the parts of the study's space, None where nothing was."""
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
+                .join(MeasurementRow, MeasurementRow.key == EffectRow.key)
+                .where(EffectRow.study == study)
+                .order_by(EffectRow.number)
+            ).all()
+        if not rows:
+            return None
+        (first, size_bytes, perplexity), *others = rows
+        parts: dict[str, list[Effect]] = {}
+        for row, _, reached in others:
+            nats = math.log(reached / perplexity)
+            effect = Effect(nats, row.site_bytes, tuple(row.parameters.items()))
+            parts.setdefault(row.part, []).append(effect)
+        return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
+
+    def effect_keys(self, study: str) -> set[str]:
+        """The keys of their measurements."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
+
+    def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
+        """Store them in the place of those that the study had; the first has no part."""
+        with Session(self.engine) as session, session.begin():
+            session.execute(delete(EffectRow).where(EffectRow.study == study))
+            for number, one in enumerate(measured):
+                session.add(EffectRow(study=study, number=number, **asdict(one)))
+
+    def widen(self, study: str, lengths: dict[str, int]) -> None:
+        """Let the study's trials have been asked for the places of lists of these lengths.
+
+        Optuna keeps with each value the range that it was drawn from, and TPE in groups draws a
+        parameter from the first range that it finds: after a list grew, it would never come to the
+        new entries. Optuna has no call that changes a range, so this writes its table; a range is
+        all that is said of a value there, and a longer list leaves every earlier place as it was.
+        """
+        known = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == study)
+        trials = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == known.scalar_subquery())
+        with self.optuna.engine.begin() as connection:
+            for name, length in lengths.items():
+                range_ = distribution_to_json(IntDistribution(0, length - 1))
+                connection.execute(
+                    update(_PARAMS)
+                    .where(_PARAMS.c.param_name == name, _PARAMS.c.trial_id.in_(trials))
+                    .values(distribution_json=range_)
+                )
+
+    def _add(self, row: Base) -> None:
+        try:
+            with Session(self.engine) as session, session.begin():
+                session.add(row)
+        except IntegrityError:
+            pass  # another worker measured the same recipe at the same time
+
+
+def _measurement(row: MeasurementRow) -> Measurement:
+    return Measurement(**{name: getattr(row, name) for name in Measurement.__dataclass_fields__})
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _write_ahead(engine: Engine) -> None:
+    """Readers beside a writer, and one sync a checkpoint: half the time of a trial's rows."""
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.close()

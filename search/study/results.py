@@ -1,0 +1,131 @@
+"""What a study measured: from the database, or from the folder of a published study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmcore.errors import UserError
+from lmcore.files import write_atomic, write_json
+from lmcore.recipe import Recipe
+from lmcore.settings import parse
+from search.config import PUBLISHED, StudyConfig
+from search.front import Front, Point, front_of
+from search.measurement import Measurement
+from search.methods import methods_of
+from search.rules.sensitivity import Effects
+from search.store.store import Store
+from search.study.study import CORPUS, complete_keys, find, infeasible
+
+RECORDS = "trials.jsonl"
+PREDICTED = "predicted.json"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every complete trial of a study, by number, and what was measured beside the search."""
+
+    study: str
+    corpus: str  # its kind
+    trials: Mapping[int, Measurement]
+    baselines: Mapping[str, Measurement]
+    predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
+    infeasible: frozenset[int] = frozenset()  # trials over a limit of the last sweep
+
+    @property
+    def front(self) -> Front:
+        return front_of(
+            self.study,
+            (
+                _point(str(number), number, one, number not in self.infeasible)
+                for number, one in self.trials.items()
+            ),
+        )
+
+    @property
+    def beside(self) -> list[Point]:
+        """The baselines as points, by name."""
+        return [_point(name, None, one) for name, one in sorted(self.baselines.items())]
+
+    def measured(self, name: str) -> Measurement:
+        """The measurement of a trial's number or a baseline's name; UserError for another."""
+        if name in self.baselines:
+            return self.baselines[name]
+        if name.isdigit() and int(name) in self.trials:
+            return self.trials[int(name)]
+        if name.isdigit():
+            self.front.trial(int(name))  # says which trials there are
+        beside = ", ".join(self.baselines) or "nothing"
+        raise UserError(f"trial: got {name}; it takes a number or what was measured: {beside}")
+
+
+def results_of(config: StudyConfig, store: Store) -> Results:
+    """The study's results; UserError where it neither began here nor was published."""
+    if not store.has_study(config.study) and (published := _published(config.study)).exists():
+        return _read(config, published)
+    study = find(config, store)
+    trials = complete_keys(study)
+    names = store.baselines(config.study)
+    found = store.measurements([*trials.values(), *names.values()])
+    return Results(
+        study=config.study,
+        corpus=study.user_attrs.get(CORPUS, config.corpus.kind),  # older ones did not note it
+        trials={number: found[key] for number, key in trials.items()},
+        baselines={name: found[key] for name, key in names.items() if key in found},
+        predicted=_predicted(store.effects(config.study)),
+        infeasible=infeasible(study),
+    )
+
+
+def _predicted(effects: Effects | None) -> list[tuple[float, float]]:
+    if effects is None:
+        return []
+    return [(one.size_bytes, effects.perplexity_of(one)) for one in effects.front]
+
+
+def write_records(results: Results, path: Path) -> None:
+    """One JSON document a line: {"name": "17" or "control", and the measurement}, with
+    {"feasible": false} where it is over a limit."""
+    named = {**{str(n): one for n, one in results.trials.items()}, **results.baselines}
+    over = {str(number): {"feasible": False} for number in results.infeasible}
+    lines = [
+        json.dumps({"name": name, **over.get(name, {}), **one.plain()})
+        for name, one in named.items()
+    ]
+    write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+    if results.predicted:
+        write_json(path.with_name(PREDICTED), [list(place) for place in results.predicted])
+
+
+def _published(study: str) -> Path:
+    return PUBLISHED / study / RECORDS
+
+
+def _read(config: StudyConfig, path: Path) -> Results:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    over = frozenset(int(row["name"]) for row in rows if not row.pop("feasible", True))
+    named = {row.pop("name"): Measurement(**row) for row in rows}
+    predicted = path.with_name(PREDICTED)
+    return Results(
+        study=config.study,
+        corpus=config.corpus.kind,
+        trials={int(name): one for name, one in named.items() if name.isdigit()},
+        baselines={name: one for name, one in named.items() if not name.isdigit()},
+        predicted=json.loads(predicted.read_text()) if predicted.exists() else (),
+        infeasible=over,
+    )
+
+
+def _point(name: str, trial: int | None, measured: Measurement, feasible: bool = True) -> Point:
+    return Point(
+        name=name,
+        trial=trial,
+        size_bytes=measured.size_bytes,
+        valid_perplexity=measured.valid_perplexity,
+        tokens_per_second=measured.tokens_per_second,
+        recipe=measured.recipe,
+        method="+".join(methods_of(parse(Recipe, measured.recipe, "recipe"))),
+        feasible=feasible,
+    )

@@ -1,0 +1,3 @@
+"""Who runs: a sweep starts workers and looks after them, a worker claims slots and measures
+trials. Begin with `sweep`.
+"""

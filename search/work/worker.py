@@ -1,0 +1,407 @@
+"""One process of a study: claims slots and does what they are for, until none is left."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from time import sleep, time
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from lmcore.corpus import load_corpus
+from lmcore.errors import DiskError, UserError
+from lmcore.recipe import Recipe, resolve
+from lmcore.runtime import prepare
+from lmcore.settings import parse
+from lmcore.training import DivergedError, TrainingRecord
+from search.bench.dense import DENSE, DenseCheckpoints
+from search.bench.fitting import Fitted, Fitter
+from search.bench.workbench import Workbench
+from search.config import WorkConfig
+from search.measurement import Measurement
+from search.process import interruptible, orphaned
+from search.rules.fidelity import Look
+from search.space.space import OWN
+from search.store.outage import AWAY, Patience
+from search.store.slots import Slot, Slots
+from search.store.store import Store
+from search.study.study import (
+    ATTRIBUTE,
+    attribute,
+    bury,
+    join,
+    orphans,
+    sampler,
+    space_of,
+    takes_slot,
+)
+from search.terminal import quiet_optuna
+from search.units import format_size
+from search.work.alive import WORKERS, alive, forget, is_dead
+
+MOST_REPEATS = 20  # equal recipes in a row after which a space counts as exhausted
+IDLE_SECONDS = 0.5  # between looks for what others leave behind
+
+
+class StoppedError(Exception):
+    """The worker is to end; the trial at hand stays as it is, for another to go on with."""
+
+
+class LostError(Exception):
+    """The slot is another worker's: this one was away for longer than its lease."""
+
+
+def work(
+    config: WorkConfig, index: int, name: str, dense: DenseCheckpoints, deadline: float | None
+) -> None:
+    """The main function of a worker's process; ends it with 1 for a person's error."""
+    quiet_optuna()
+    prepare(config.threads)
+    stop = threading.Event()
+    try:
+        with interruptible(stop):
+            Worker(config, index, name, dense, stop, deadline).run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError as error:
+        print(f"lmpareto: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+class Lease:
+    """Renews the worker's hold on its slot from a thread, while it works."""
+
+    def __init__(self, slots: Slots, slot: Slot, worker: str) -> None:
+        self.slots, self.slot, self.worker = slots, slot, worker
+        self.fraction, self.lost = 0.0, False
+        self._ended = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(min(2.0, self.slots.lease / 5)):
+            try:
+                self.lost = not self.slots.renew(self.slot, self.worker, self.fraction)
+            except AWAY:  # it may come back within the lease
+                continue
+            if self.lost:
+                return
+
+
+class Worker:
+    """What a worker's process does; `stop` ends it after the update at hand."""
+
+    def __init__(
+        self,
+        config: WorkConfig,
+        index: int,
+        name: str,
+        dense: DenseCheckpoints,
+        stop: threading.Event,
+        deadline: float | None = None,
+    ) -> None:
+        self.config, self.name, self.stop, self.deadline = config, name, stop, deadline
+        self.index, self.seeded = index, False
+        self.corpus = load_corpus(config.corpus, config.folder)
+        self.words = len(self.corpus.vocabulary)
+        self.space = space_of(config, self.words)
+        self.limits = config.limits
+        self.dense, self.benches = dense, dict[str, Workbench]()
+        self.fitters: dict[str, Fitter] = {}
+        self._start_from(OWN)
+        self.patiently = Patience(config.storage.lease, config.storage.shown, self._stopping)
+        self.store = self.patiently(Store, config.storage)
+        self.study = self.patiently(join, config, self.store, self.corpus)
+        self.started = len(self.patiently(self.study.get_trials, deepcopy=False))
+        lease = config.storage.lease
+        self.slots = Slots(self.store.engine, config.study, config.trials, lease)
+        self.folder = config.folder / WORKERS
+        self.repeats = 0
+
+    def run(self) -> None:
+        with alive(self.folder, self.name):
+            self.patiently(self._free_the_dead)
+            while not self._stopping() and self.repeats < MOST_REPEATS:
+                if self.deadline is not None and time() > self.deadline:
+                    return
+                slot = self.patiently(self.slots.claim, self.name)
+                if slot is not None:
+                    self._take(slot)
+                elif self.patiently(self.slots.open):
+                    sleep(IDLE_SECONDS)  # others have what is left; they may die
+                    self.patiently(self._free_the_dead)
+                else:
+                    self.patiently(bury, self.study, self.slots)
+                    return
+            if self.repeats == MOST_REPEATS:
+                print(
+                    f"{self.config.study}: the last {MOST_REPEATS} recipes proposed were known; "
+                    f"the space may have no other",
+                    file=sys.stderr,
+                )
+
+    def _free_the_dead(self) -> None:
+        """What they held is anyone's, before their leases run out."""
+        for worker in {one.worker for one in self.slots.held()}:
+            if is_dead(self.folder, worker):
+                self.slots.free(worker)
+                forget(self.folder, worker)
+
+    def _start_from(self, dense: str) -> None:
+        """Make `bench` that of a dense model, which is loaded when it is first needed."""
+        if dense not in self.benches:
+            loaded = self.dense[dense].load()
+            self.benches[dense] = Workbench.of(self.config, self.corpus, loaded)
+            most, space = self.limits.max_size_bytes, self.space.models.get(dense)
+            if most is not None and space:
+                self.fitters[dense] = Fitter(space, self.benches[dense], most)
+        self.bench = self.benches[dense]
+
+    def _take(self, slot: Slot) -> None:
+        self.lease = Lease(self.slots, slot, self.name)
+        try:
+            with self.lease.held():
+                outcome = self._baseline(slot) if slot.kind == "baseline" else self._trial(slot)
+            if outcome is None:
+                self.patiently(self.slots.leave, slot, self.name)
+            else:
+                self.patiently(self.slots.finish, slot, self.name, outcome)
+        except LostError:
+            pass
+        except (StoppedError, UpdateFinishedTrialError):  # or another finished the trial
+            self.patiently(self.slots.leave, slot, self.name)
+        except UserError:  # as a full disk is; the trial is not to blame
+            with suppress(*AWAY):
+                self.slots.leave(slot, self.name)
+            raise
+
+    # --- a baseline ----------------------------------------------------------------------------
+
+    def _baseline(self, slot: Slot) -> str:
+        dense = slot.name if slot.name in self.config.models else OWN
+        recipe = DENSE
+        if slot.name in self.config.baselines:
+            recipe = parse(Recipe, self.config.baselines[slot.name], f"baselines.{slot.name}")
+        self._start_from(dense)
+        measured, failure = self._measured(resolve(recipe, self.config.of(dense).model, self.words))
+        if measured:
+            self.patiently(self.store.keep_baseline, self.config.study, slot.name, measured.key)
+        return _outcome(measured, failure)
+
+    # --- a trial -------------------------------------------------------------------------------
+
+    def _trial(self, slot: Slot) -> str | None:
+        """What came of the slot's trial; None where there is no recipe left that is new."""
+        self._seed(slot)
+        trial = self.patiently(self._left_behind, slot)
+        if trial is not None:
+            row = self.patiently(self._row, trial.number)
+            if row.state.is_finished():  # told, but its worker did not live to say so
+                if takes_slot(row):
+                    return ""
+                self.patiently(self.slots.vacate, slot, self.name)
+                trial = None
+        while self.repeats < MOST_REPEATS:
+            current = trial or self._asked(slot)
+            fitted = self.patiently(self._fitted, current)
+            ladder = self.config.fidelity.ladder(fitted.recipe)
+            if not fitted.fits:
+                ladder = [fitted.recipe.model_copy(update={"finetuning": None})]
+            if not self.patiently(self._repeats, current, ladder[-1]):
+                self.repeats = 0
+                return self._climb(current, slot, ladder, fitted.moved)
+            self.patiently(self.slots.vacate, slot, self.name)
+            self.repeats += 1
+            trial = None
+        return None
+
+    def _seed(self, slot: Slot) -> None:
+        """Seed the sampler by the worker's first slot, which no other has now: those of two
+        sweeps at once have the same numbers."""
+        if not self.seeded:
+            first = f"{self.index}/{slot.name}"
+            self.study.sampler = sampler(self.config, first, self.started)
+            self.seeded = True
+
+    def _left_behind(self, slot: Slot) -> optuna.trial.Trial | None:
+        """The trial that the slot's last worker began, or one that a worker asked for and did not
+        live to put into a slot."""
+        if slot.trial is not None:
+            return optuna.trial.Trial(self.study, self._row(slot.trial)._trial_id)
+        for number in orphans(self.study, self.slots, self.name):
+            if self.slots.fill(slot, self.name, number):
+                return optuna.trial.Trial(self.study, self._row(number)._trial_id)
+        return None
+
+    def _asked(self, slot: Slot) -> optuna.trial.Trial:
+        """A new trial, in the slot; on SQLite two that ask at once can be given the same."""
+        while True:
+            trial = self.patiently(self.study.ask)
+            if self.patiently(self.slots.fill, slot, self.name, trial.number):
+                return trial
+            if not self.patiently(self.slots.renew, slot, self.name, 0.0):
+                raise LostError
+
+    def _fitted(self, trial: optuna.trial.Trial) -> Fitted:
+        """The recipe of the parameters that the database has, made to fit. Those just drawn may be
+        others: where the answer to an earlier attempt was lost, or another worker has the trial,
+        too."""
+        self.space.suggest(trial)
+        row = self._row(trial.number)
+        proposal = self.space.suggest(row)
+        self._start_from(proposal.dense)
+        if fitter := self.fitters.get(proposal.dense):
+            return fitter.fit(row, self._observe)
+        return Fitted(proposal.recipe, fits=True)
+
+    def _repeats(self, trial: optuna.trial.Trial, recipe: Recipe) -> bool:
+        """Whether another trial has the recipe: then this one is told what that one came to, or
+        fails while that one runs."""
+        asked = self.bench.key(recipe)
+        ours: dict[str, Any] = {"asked": asked, "recipe": recipe.plain()}
+        trial.set_user_attr(ATTRIBUTE, ours)  # before the look: of two at once one sees the other
+        wanted = (TrialState.COMPLETE, TrialState.RUNNING)  # what it came to is the better answer
+        rows = self.study.get_trials(deepcopy=False, states=wanted)
+        for row in sorted(rows, key=lambda row: wanted.index(row.state)):
+            key = attribute(row, "key")
+            # earlier studies trained all trials to the end, and noted no more than that
+            same = (attribute(row, "asked") or key) == asked and row.number != trial.number
+            running = row.state == TrialState.RUNNING
+            if same and not (running and attribute(row, "duplicate")):
+                ours |= {"key": key, "recipe": attribute(row, "recipe"), "duplicate": True}
+                trial.set_user_attr(ATTRIBUTE, ours)
+                if row.values:
+                    self._constrain(trial, *row.values)
+                self._tell(trial.number, row.values)
+                return True
+        return False
+
+    def _climb(
+        self,
+        trial: optuna.trial.Trial,
+        slot: Slot,
+        ladder: list[Recipe],
+        moved: Mapping[str, Any],
+    ) -> str:
+        """Measure the trial rung by rung, and tell Optuna what its last file is."""
+        ours: dict[str, Any] = {"asked": self.bench.key(ladder[-1]), "recipe": ladder[-1].plain()}
+        if moved:
+            ours["moved"] = dict(moved)
+        reached, failure = None, None
+        if slot.attempts > self.config.attempts:
+            failure = f"its process died {slot.attempts - 1} times: out of memory?"
+        else:
+            reached, failure = self._highest(trial.number, ladder)
+        if reached:
+            ours |= {"key": reached.key, "recipe": reached.recipe}
+        if failure:
+            ours["failure"] = failure
+        if self.lease.lost:
+            raise LostError
+        self.patiently(trial.set_user_attr, ATTRIBUTE, ours)
+        values = [float(reached.size_bytes), reached.valid_perplexity] if reached else None
+        if values:
+            self.patiently(self._constrain, trial, *values)
+        self.patiently(self._tell, trial.number, values)
+        return _outcome(reached, failure)
+
+    def _constrain(self, trial: optuna.trial.Trial, size_bytes: float, perplexity: float) -> None:
+        for name, broken in self.limits.constraints(size_bytes, perplexity).items():
+            trial.set_constraint(name, broken)
+
+    def _highest(self, trial: int, ladder: list[Recipe]) -> tuple[Measurement | None, str | None]:
+        """The measurement at the highest rung that the trial reached; why there is none, or why it
+        did not get through the one above."""
+        reached: Measurement | None = None
+        for rung, recipe in enumerate(ladder):
+            goes_on = rung + 1 < len(ladder)
+            measured, failure = self._measured(recipe, goes_on)
+            if measured is None:
+                return reached, failure
+            reached = measured
+            self.patiently(self.store.keep_rung, self.config.study, trial, rung, measured.key)
+            if goes_on and not self.patiently(self._goes_on, trial, rung, measured):
+                break
+        return reached, None
+
+    def _goes_on(self, trial: int, rung: int, measured: Measurement) -> bool:
+        if self.limits.too_large(measured.size_bytes):
+            return False
+        looks = self.store.looks(self.config.study)
+        if any(look.trial == trial and look.rung > rung for look in looks):
+            return True  # and did, before its worker died
+        mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
+        own = self.dense[OWN]
+        return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
+
+    def _tell(self, number: int, values: list[float] | None) -> None:
+        state = None if values else TrialState.FAIL
+        # finished already by an attempt whose answer was lost
+        self.study.tell(number, values, state=state, skip_if_finished=True)
+
+    def _row(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+    # --- both ----------------------------------------------------------------------------------
+
+    def _measured(
+        self, recipe: Recipe, goes_on: bool = False
+    ) -> tuple[Measurement | None, str | None]:
+        """The recipe's measurement, known or made now; or the reason why there is none."""
+        known = self.patiently(self.store.measurement, self.bench.key(recipe))
+        if known:
+            return known, None
+        failure = None
+        for _ in range(self.config.attempts):
+            try:
+                measured = self.bench.measure(recipe, self._observe, goes_on)
+            except (StoppedError, LostError, DiskError):
+                raise
+            except DivergedError as error:
+                return None, f"diverged: {error}"  # and would again
+            except UserError as error:
+                return None, str(error)
+            except Exception as error:
+                # one broken recipe must not end a long search: its traceback is its reason
+                failure = _reason(error)
+            else:
+                self.patiently(self.store.keep, measured)
+                return measured, None
+        return None, failure
+
+    def _observe(self, record: TrainingRecord, updates: int) -> None:
+        if self._stopping():
+            raise StoppedError
+        if self.lease.lost:
+            raise LostError
+        self.lease.fraction = record.updates / updates
+
+    def _stopping(self) -> bool:
+        return self.stop.is_set() or orphaned()
+
+
+def _outcome(measured: Measurement | None, failure: str | None) -> str:
+    if measured is None:
+        return f"failed: {(failure or '').strip().splitlines()[-1]}"
+    return f"{format_size(measured.size_bytes)}, perplexity {measured.valid_perplexity:.2f}"
+
+
+def _reason(error: Exception) -> str:
+    said = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in said or "not enough memory" in said:
+        return "out of memory"
+    return "".join(traceback.format_exception(error))

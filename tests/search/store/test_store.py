@@ -1,0 +1,170 @@
+"""Measurements in SQL: on SQLite, and on PostgreSQL where the package pgserver can start one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+
+from lmcore.errors import UserError
+from search.measurement import Measurement
+from search.store.settings import StorageSettings
+from search.store.store import Store
+from search.study.results import results_of
+from search.study.study import progress
+from studies import lmpareto, settings, sweep_here, write_configs
+
+MEASUREMENT = Measurement(
+    key="0123456789abcdef",
+    recipe={"sites": {"decoder": {"bits": {"kind": "uniform", "step": 0.1 + 0.2}}}, "é": None},
+    size_bytes=1_234_567,
+    valid_perplexity=112.34567890123456,
+    tokens_per_second=98765.4321,
+    updates=12,
+    seconds=0.1,
+    sha256="f" * 64,
+    provenance={"code": "abc", "seed": 1},
+)
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    return Store(StorageSettings(url=url))
+
+
+def keyed(name: str, test: str) -> Measurement:
+    """A measurement under a key that no other test uses: the PostgreSQL server is shared."""
+    return replace(MEASUREMENT, key=f"{name}-{abs(hash(test)) % 10**10}"[:16])
+
+
+def test_a_measurement_comes_back_as_it_was(store: Store, url: str) -> None:
+    store.keep(MEASUREMENT)
+    assert store.measurement(MEASUREMENT.key) == MEASUREMENT
+    assert Store(StorageSettings(url=url)).measurement(MEASUREMENT.key) == MEASUREMENT
+
+
+def test_what_was_never_measured_is_none(store: Store) -> None:
+    assert store.measurement("0" * 16) is None
+    assert store.measurements(["0" * 16]) == {}
+    assert store.measurements([]) == {}
+
+
+def test_the_first_measurement_under_a_key_stays(store: Store) -> None:
+    first = keyed("first", "stays")
+    store.keep(first)
+    store.keep(replace(first, size_bytes=1, valid_perplexity=1.5))
+    assert store.measurement(first.key) == first
+
+
+def test_several_are_found_at_once(store: Store) -> None:
+    one, two = keyed("one", "several"), keyed("two", "several")
+    store.keep(one)
+    store.keep(two)
+    assert store.measurements([one.key, "missing", two.key]) == {one.key: one, two.key: two}
+
+
+def test_workers_may_keep_the_same_measurement_at_once(url: str) -> None:
+    one = keyed("at-once", "workers")
+    stores = [Store(StorageSettings(url=url)) for _ in range(4)]
+    start = threading.Barrier(len(stores))
+    errors: list[Exception] = []
+
+    def keep(store: Store) -> None:
+        start.wait()
+        try:
+            store.keep(one)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=keep, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert stores[0].measurement(one.key) == one
+
+
+def test_baselines_belong_to_a_study_and_have_one_key_a_name(store: Store) -> None:
+    store.keep_baseline("a", "control", "key1")
+    store.keep_baseline("a", "dense", "key2")
+    store.keep_baseline("b", "control", "key3")
+    store.keep_baseline("a", "control", "key4")
+    assert store.baselines("a") == {"control": "key4", "dense": "key2"}
+    assert store.baselines("b") == {"control": "key3"}
+    assert store.baselines("c") == {}
+
+
+def test_a_study_lives_beside_the_measurements(url: str, tmp_path: Path) -> None:
+    """The same sweep on either database: measured, told, found again, opened by plain Optuna."""
+    config = settings(tmp_path, storage={"url": url}, trials=2)
+    swept = sweep_here(config)
+    done = progress(swept.study, config.trials)
+    assert (done.complete, done.failed, done.running, done.left) == (2, {}, 0, 0)
+    assert len(results_of(config, Store(config.storage)).trials) == 2
+    opened = optuna.load_study(study_name=config.study, storage=url)
+    values = sorted(trial.values for trial in opened.trials)
+    measured = results_of(config, swept.store).trials.values()
+    assert values == sorted([one.size_bytes, one.valid_perplexity] for one in measured)
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_postgresql(postgresql: str, tmp_path: Path) -> None:
+    configs = str(write_configs(tmp_path / "configs"))
+    arguments = ("--config-dir", configs, "study=mine", "name=shared", "storage=url")
+    cache = tmp_path / "cache"
+    more = ("trials=6", "workers=2", "format=json")
+    run = lmpareto("sweep", *arguments, *more, cache=cache, LMPARETO_STORAGE=postgresql).ok()
+    assert run.document["complete"] == 6
+    opened = optuna.load_study(study_name="shared", storage=postgresql)
+    assert {trial.state.name for trial in opened.trials} == {"COMPLETE"}
+    assert not list(cache.glob("*.db"))
+
+
+def test_sqlite_writes_ahead(tmp_path: Path) -> None:
+    store = Store(StorageSettings(url=f"sqlite:///{tmp_path}/deep/er/studies.db"))
+    store.keep(MEASUREMENT)
+    with sqlite3.connect(tmp_path / "deep" / "er" / "studies.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        rows = connection.execute("SELECT recipe FROM lmpareto_measurement").fetchall()
+    assert [json.loads(text) for (text,) in rows] == [MEASUREMENT.recipe]
+
+
+def test_a_store_in_memory_keeps_too() -> None:
+    store = Store(StorageSettings(url="sqlite://"))
+    store.keep(MEASUREMENT)
+    assert store.measurement(MEASUREMENT.key) == MEASUREMENT
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    path.write_text("not a database, but long enough to have been one\n" * 100)
+    with pytest.raises(UserError, match=r"studies\.db.*not a database"):
+        Store(StorageSettings(url=f"sqlite:///{path}"))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make the folder .*file/sub"):
+        Store(StorageSettings(url=f"sqlite:///{tmp_path}/file/sub/studies.db"))
+
+
+@pytest.mark.parametrize("url", ["", "studies.db", "sqlite:/x", "postgresql://ada@host:port/db"])
+def test_what_is_no_url_is_refused_with_what_is_one(url: str) -> None:
+    with pytest.raises(UserError, match=r"storage\.url.*sqlite:////FOLDER/studies\.db"):
+        Store(StorageSettings(url=url))
+
+
+def test_a_database_of_a_later_optuna_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    Store(StorageSettings(url=f"sqlite:///{path}"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE version_info SET schema_version = 99")
+        connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+    with pytest.raises(UserError, match=r"studies\.db"):
+        Store(StorageSettings(url=f"sqlite:///{path}"))

@@ -1,0 +1,181 @@
+"""A disk that is full or read-only, files that were cut short: said clearly, nothing corrupted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lmcore.bundle import load
+from lmcore.corpus import load_corpus
+from lmcore.errors import UserError
+from search.bench.dense import DenseCheckpoint, find_dense, need_dense, train_dense
+from search.bench.stages import Stages
+from search.config import SweepConfig
+from search.show.export import export
+from search.study.results import results_of
+from search.study.study import progress
+from studies import Run, lmpareto, settings, sweep_here, write_configs
+
+pytestmark = pytest.mark.slow
+
+TRIALS = 3
+SIZE = 16  # MB of the disk
+FULL = ("No space left on device", "disk is full", "is the disk full?")  # by who notices first
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with configs and the cache of a study that is swept."""
+    folder = tmp_path_factory.mktemp("disk")
+    write_configs(folder / "configs")
+    command(folder, "sweep").ok()
+    return folder
+
+
+def command(study: Path, name: str, *more: str, cache: Path | None = None) -> Run:
+    configs = ("--config-dir", str(study / "configs"), "study=mine")
+    arguments = (*configs, f"trials={TRIALS}", "format=json", *more)
+    return lmpareto(name, *arguments, cache=cache or study / "cache")
+
+
+@pytest.fixture
+def disk(study: Path, tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own, with a copy of the study's cache."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield shutil.copytree(study / "cache", folder / "cache")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all that is left."""
+    path = disk.parent / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"0" * 4096):
+                pass
+        except OSError:
+            return path
+    return path
+
+
+def dense_of(cache: Path) -> Path:
+    (path,) = (cache / "dense").glob("*.lmb")
+    return path
+
+
+# --- full, read-only ---------------------------------------------------------------------------
+
+
+def test_a_sweep_on_a_full_disk_goes_on_once_there_is_room(disk: Path, study: Path) -> None:
+    more = (f"trials={TRIALS + 2}", "attempts=1", "storage.lease=2")
+    filler = fill(disk)
+    for _ in range(2):
+        run = command(study, "sweep", *more, cache=disk)
+        run.refused()
+        assert any(said in run.err for said in FULL)
+    for path in (disk / "bundles").glob("*.lmb"):
+        load(path)
+    filler.unlink()
+    done = command(study, "sweep", *more, cache=disk).ok().document
+    assert (done["complete"], done["failed"], done["left"]) == (TRIALS + 2, {}, 0)
+
+
+@pytest.mark.parametrize("name", ["train", "sweep"])
+def test_a_dense_model_is_not_trained_into_a_full_disk(name: str, disk: Path, study: Path) -> None:
+    shutil.rmtree(disk / "dense")
+    filler = fill(disk)
+    run = command(study, name, cache=disk).refused()
+    assert any(said in run.err for said in FULL)
+    assert not (disk / "dense").exists() or not list((disk / "dense").iterdir())
+    filler.unlink()
+    command(study, name, cache=disk).ok()
+    assert dense_of(disk).read_bytes() == dense_of(study / "cache").read_bytes()
+
+
+def test_a_read_only_disk(disk: Path, study: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk.parent)], check=True)
+    run = command(study, "sweep", f"trials={TRIALS + 2}", "storage.lease=2", cache=disk)
+    run.refused(str(disk))
+    assert "read-only" in run.err.lower() or "readonly" in run.err or "unable to open" in run.err
+    subprocess.run(["mount", "-o", "remount,rw", str(disk.parent)], check=True)
+    done = command(study, "sweep", f"trials={TRIALS + 2}", cache=disk).ok().document
+    assert (done["complete"], done["failed"]) == (TRIALS + 2, {})
+
+
+@pytest.mark.parametrize("folder", ["bundles", "stages", "workers"])
+def test_a_file_in_a_folders_place_fails_no_trial(folder: str, tmp_path: Path) -> None:
+    config = settings(tmp_path, trials=2)
+    begin(config)
+    (tmp_path / folder).write_text("")
+    with pytest.raises(UserError, match=str(tmp_path / folder)):
+        sweep_here(config)
+    (tmp_path / folder).unlink()
+    done = progress(sweep_here(config).study, 2)
+    assert (done.complete, done.failed, done.left) == (2, {}, 0)
+
+
+# --- cut short -----------------------------------------------------------------------------------
+
+
+def begin(config: SweepConfig) -> DenseCheckpoint:
+    return train_dense(config, load_corpus(config.corpus, config.folder))
+
+
+@pytest.mark.parametrize("suffix", [".lmb", ".json"])
+@pytest.mark.parametrize("kept", [0, 200])
+def test_a_dense_checkpoint_cut_short_is_made_again(suffix: str, kept: int, tmp_path: Path) -> None:
+    config = settings(tmp_path, trials=1)
+    corpus = load_corpus(config.corpus, config.folder)
+    dense = begin(config)
+    whole = dense.path.read_bytes()
+    path = dense.path.with_suffix(suffix)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert find_dense(config, corpus) is None
+    with pytest.raises(UserError, match="lmpareto train with the same settings trains it"):
+        need_dense(config, corpus)
+    sweep_here(config)
+    assert need_dense(config, corpus).path.read_bytes() == whole
+
+
+def test_a_dense_checkpoint_that_was_altered_says_what_to_do(tmp_path: Path) -> None:
+    dense = begin(settings(tmp_path))
+    bent = bytearray(dense.path.read_bytes())
+    bent[len(bent) // 2] ^= 1
+    dense.path.write_bytes(bytes(bent))
+    with pytest.raises(UserError, match=r"is damaged.*once it is deleted, lmpareto train makes"):
+        dense.load()
+
+
+@pytest.mark.parametrize("kept", [0, 300])
+def test_a_bundle_cut_short_is_made_again(kept: int, tmp_path: Path) -> None:
+    swept = sweep_here(settings(tmp_path, trials=1))
+    ((_, one),) = results_of(swept.config, swept.store).trials.items()
+    path = tmp_path / "bundles" / f"{one.key}.lmb"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    export(swept.config, swept.corpus, "0", one, tmp_path / "to")
+    assert (tmp_path / "to" / "model.lmb").read_bytes() == path.read_bytes() == whole
+
+
+def test_what_a_dead_process_was_writing_goes(tmp_path: Path) -> None:
+    stages = Stages(tmp_path, 10**9)
+    old, new, kept = (tmp_path / n for n in (".a.lmb.x1", ".b.safetensors.x2", "c.lmb"))
+    for path in (old, new, kept):
+        path.write_bytes(b"part")
+    yesterday = time.time() - 86400
+    for path in (old, kept):
+        os.utime(path, (yesterday, yesterday))
+    stages.trim()
+    assert sorted(tmp_path.iterdir()) == [new, kept]
