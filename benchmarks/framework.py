@@ -35,9 +35,9 @@ from sqlalchemy.orm import Session
 
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.model import random_model
+from lmcore.progress import Observer, ignore
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
-from lmcore.training import Observer, ignore
 from search.bench.dense import DenseCheckpoint, find_dense, keep_dense, train_dense
 from search.bench.workbench import Workbench
 from search.commands import settings_of

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lmcore.model import ModelSettings, random_model
+from lmcore.model import random_model
+from lmcore.model_settings import ModelSettings
 from lmcore.runtime import prepare
-from lmcore.training import DropoutSettings, TrainingSettings, train
+from lmcore.training import train
+from lmcore.training_settings import DropoutSettings, TrainingSettings
 
 WORDS, HIDDEN, BATCH, WINDOW, STEPS, ROUNDS = 10_000, 200, 20, 20, 10, 11
 

@@ -19,15 +19,19 @@ from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
+from lmcore import sites
+from lmcore.codec import AnyCodec, LeafSpec
 from lmcore.coding import decode, encode
-from lmcore.compress.quantization import AnyCodec
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
-from lmcore.model import LanguageModel, ModelSettings
+from lmcore.leaf import Leaf
+from lmcore.model import LanguageModel
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, is_open, leaf_specs
 from lmcore.settings import Settings
-from lmcore.weight import AnyStructure, Leaf, LeafSpec
+from lmcore.structure import AnyStructure
+from lmcore.weight import Weight
 
 MAGIC = b"LMPB"
 VERSION = 1
@@ -167,8 +171,11 @@ def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary, Parts]:
     for site, shape in header.model.site_shapes(header.words).items():
         head = header.sites[site]
         shapes = head.structure.leaf_shapes(shape)
-        leaves = {name: leaf(f"{site}/{name}", head.leaves[name], shapes[name]) for name in shapes}
-        weights[site] = head.structure.weight(leaves, shape)
+        leaves = {
+            name: leaf(sites.leaf_name(site, name), head.leaves[name], shapes[name])
+            for name in shapes
+        }
+        weights[site] = Weight(head.structure, leaves, shape)
     biases = {
         name: leaf(name, header.biases[name], shape)
         for name, shape in header.model.bias_shapes(header.words).items()
@@ -181,7 +188,7 @@ def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary, Parts]:
 
 
 def _header_of(model: LanguageModel) -> _Header:
-    sites = {
+    stored = {
         site: _SiteHeader(
             structure=weight.structure,
             leaves={name: _leaf_header(leaf.spec) for name, leaf in weight.leaves.items()},
@@ -189,17 +196,17 @@ def _header_of(model: LanguageModel) -> _Header:
         for site, weight in model.sites.items()
     }
     biases = {name: _leaf_header(leaf.spec) for name, leaf in model.biases.items()}
-    return _Header(model=model.settings, words=model.words, sites=sites, biases=biases)
+    return _Header(model=model.settings, words=model.words, sites=stored, biases=biases)
 
 
 def _header_from(
     specs: dict[str, LeafSpec], recipe: Recipe, model: ModelSettings, words: int
 ) -> _Header:
-    sites = {
+    stored = {
         site: _SiteHeader(
             structure=recipe.sites[site].structure,
             leaves={
-                name: _leaf_header(specs[f"{site}/{name}"])
+                name: _leaf_header(specs[sites.leaf_name(site, name)])
                 for name in recipe.sites[site].structure.leaf_shapes(shape)
             },
         )
@@ -207,7 +214,7 @@ def _header_from(
     }
     biases = {name: _leaf_header(specs[name]) for name in model.bias_shapes(words)}
     shaped = recipe.layers.shape(model)
-    return _Header(model=shaped, words=words, sites=sites, biases=biases)
+    return _Header(model=shaped, words=words, sites=stored, biases=biases)
 
 
 def _leaf_header(spec: LeafSpec) -> _LeafHeader:

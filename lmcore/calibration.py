@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lmcore import sites
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel, parameters
 
@@ -26,7 +27,7 @@ class Calibration:
         return self if model is self.model else Calibration(model, self._text)
 
     def site(self, name: str) -> Site:
-        """What is known of a site; a `lmcore.weight.SiteStatistics`."""
+        """What is known of a site; a `lmcore.structure.SiteStatistics`."""
         return Site(self, name)
 
     @cached_property
@@ -34,7 +35,7 @@ class Calibration:
         """Site -> second moments (in, in) of what it multiplies; no entry for one-hot words."""
         model, ids = self.model, self._streams(MOMENT_TOKENS)
         state, sums = model.zero_state(ids.shape[1]), dict[str, Tensor]()
-        prefix = model.settings.cell.prefix
+        settings = model.settings
 
         def add(site: str, x: Tensor) -> None:
             rows = x.reshape(-1, x.shape[-1]).double()
@@ -46,16 +47,16 @@ class Calibration:
                 x = model.embedding.rows(window)
                 for index, layer in enumerate(model.layers):
                     before = state[index]
-                    h, state[index] = layer.run(x, before, lambda matrix: matrix)
-                    for name, values in layer.site_inputs(x, before, h).items():
-                        add(f"{prefix}.{index}.{name}", values)
-                    if "projection" not in layer.weights:  # what a projection would see
-                        add(f"{prefix}.{index}.projection", h)
+                    h, state[index] = layer.cell.run(layer, x, before, lambda matrix: matrix)
+                    for name, values in layer.cell.site_inputs(layer, x, before, h).items():
+                        add(settings.site(index, name), values)
+                    if sites.PROJECTION not in layer.weights:  # what a projection would see
+                        add(settings.site(index, sites.PROJECTION), h)
                     x = layer.project(h)
                 if model.decoder_projection is not None:
-                    add("decoder.projection", x)
+                    add(sites.DECODER_PROJECTION, x)
                     x = model.decoder_projection.matmul(x)
-                add("embedding" if model.settings.tied else "decoder", x)
+                add(settings.decoder_site, x)
         return {site: value.float() for site, value in sums.items()}
 
     @cached_property
@@ -113,4 +114,4 @@ class Site:
         return self._calibration.gradients[names[id(leaf.data)]]
 
     def counts(self) -> Tensor | None:
-        return self._calibration.counts if self._name in ("embedding", "decoder") else None
+        return self._calibration.counts if self._name in sites.WORD_SITES else None

@@ -17,15 +17,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny
-from torch import Tensor
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
+from lmcore.lazy import torch
 from lmcore.settings import Family
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EOS, UNK = "<eos>", "<unk>"
 SPLITS = ("train", "valid", "test")

@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmcore import sites
 from lmcore.bundle import Bundle
-from lmcore.compress.quantization import Codec
+from lmcore.codec import Codec, Shape
 from lmcore.errors import UserError
-from lmcore.weight import Leaf, Shape, Structure, Weight
+from lmcore.leaf import Leaf
+from lmcore.structure import Structure
+from lmcore.weight import Weight
 
 _SLACK = 1e-9  # a share of energy reached up to rounding is reached
 
@@ -160,7 +163,10 @@ def _site(site: str, weight: Weight, sizes: Mapping[str, tuple[int, ...]]) -> Si
     return SiteInspection(
         shape=weight.shape,
         structure=weight.structure,
-        leaves={name: _leaf(leaf, sizes[f"{site}/{name}"]) for name, leaf in weight.leaves.items()},
+        leaves={
+            name: _leaf(leaf, sizes[sites.leaf_name(site, name)])
+            for name, leaf in weight.leaves.items()
+        },
         l1=float(matrix.abs().sum()),
         frobenius=float(matrix.norm()),
         singular_values=tuple(torch.linalg.svdvals(matrix).tolist()),

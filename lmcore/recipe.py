@@ -1,7 +1,8 @@
-"""Recipe: the settings of one trial, and the compressed model that it makes of a dense one.
+"""Recipe: the settings of one trial, and what they amount to for a dense model of some shape.
 
 Composition: units are removed first, then layers reshaped (projection, embedding), then each site
 gets its structure, its leaves their zeros, their values their bits. What is left is entropy-coded.
+`lmcore.building` makes the model.
 """
 
 from __future__ import annotations
@@ -9,96 +10,90 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, create_model
 
 import lmcore.compress
-from lmcore.calibration import Calibration
-from lmcore.compress.embedding import reduce_embedding
-from lmcore.compress.hidden_units import UnitsSettings
-from lmcore.compress.projection import project, projected_widths, with_projections
-from lmcore.compress.quantization import AnyCodec, Codec, Evidence, Float16, Float32
-from lmcore.compress.sparsity import (
-    CubicPruning,
-    Pattern,
-    PruningSettings,
-    is_exact,
-    kept_values,
-    magnitude_masks,
-)
+from lmcore import sites
+from lmcore.codec import AnyCodec, Float16, Float32, LeafSpec, Shape, leaf_spec
 from lmcore.errors import UserError
 from lmcore.files import content_key
-from lmcore.model import LanguageModel, ModelSettings, parameters
-from lmcore.settings import Settings
-from lmcore.training import FineTuningSettings
-from lmcore.weight import (
-    AnyStructure,
-    DenseStructure,
-    Leaf,
-    LeafSpec,
-    Shape,
-    Structure,
-    Weight,
-    leaf_spec,
-)
+from lmcore.layer_methods import LayerMethod, layer_methods
+from lmcore.model_settings import ModelSettings
+from lmcore.pruning import DEFAULT, AnyPruning, Pattern, Pruning, is_exact, kept_values
+from lmcore.settings import Settings, later
+from lmcore.structure import AnyStructure, DenseStructure, MatrixShape, Structure
+from lmcore.training_settings import FineTuningSettings
+
+if TYPE_CHECKING:
+    from lmcore.calibration import Calibration
+    from lmcore.model import LanguageModel
 
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
     importlib.import_module(f"lmcore.compress.{_module.name}")
 
-Size = Annotated[int, Field(ge=1)]
+
+if TYPE_CHECKING:
+    _LayerFields = Settings
+else:
+    _LayerFields = create_model(
+        "_LayerFields",
+        __base__=Settings,
+        **{
+            method.field: (
+                method.setting | None,
+                None if method.is_written_as_null else later(None),
+            )
+            for method in layer_methods()
+        },
+    )
 
 
-class LayerSettings(Settings):
+class LayerSettings(_LayerFields):
     """What becomes of the layers before their sites are compressed; None: they stay.
 
-    `projection` is the width of each layer's shared projection, or one for all, 0 for none.
+    Each `LayerMethod` of `lmcore/compress` has its setting here, by its name and of its type:
+    `units`, `projection`, `embedding`.
     """
 
-    units: UnitsSettings | None = None
-    projection: Size | tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    embedding: Size | None = None
+    if TYPE_CHECKING:  # the methods are not known to it
+
+        def __init__(self, **settings: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @property
+    def asked(self) -> list[tuple[LayerMethod[Any], Any]]:
+        """The methods that have a setting, and the settings, in the order in which they act."""
+        settings = [(method, getattr(self, method.field)) for method in layer_methods()]
+        return [(method, value) for method, value in settings if value is not None]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a training decides what sizes are left."""
+        return any(method.is_open for method, _ in self.asked)
 
     def canonical(self, model: ModelSettings, words: int) -> LayerSettings:
         """What would leave the model as it is, or larger, as None."""
-        asked = 0 if self.projection is None else self.projection
-        if isinstance(asked, tuple) and len(asked) != model.layers:
-            raise UserError(
-                f"recipe.layers.projection: got {list(asked)}; "
-                f"it takes one width a layer, {model.layers} in all"
-            )
-        widths = asked if isinstance(asked, tuple) else (asked,) * model.layers
-        trained = self.units if self.units and self.units.training.epochs else None
-
-        def with_embedding(size: int | None) -> LayerSettings:
-            narrowed = LayerSettings(embedding=size).shape(model)
-            saving = projected_widths(widths, narrowed, words)
-            update = {"units": trained, "projection": saving if any(saving) else None}
-            return self.model_copy(update={**update, "embedding": size})
-
-        found = with_embedding(None)
-        if self.embedding and self.embedding < model.embedding:
-            narrowed = with_embedding(self.embedding)
-            if narrowed.shape(model).weights(words) < found.shape(model).weights(words):
-                return narrowed
-        return found
+        taken, _ = _taken(self.asked, model, words)
+        return LayerSettings(**taken)
 
     def shape(self, model: ModelSettings) -> ModelSettings:
         """The model's settings after canonical settings, but for the units that may go."""
-        if isinstance(self.projection, tuple):
-            model = with_projections(model, self.projection)
-        return model.model_copy(update={"embedding": self.embedding or model.embedding})
+        for method, value in self.asked:
+            model = method.shape(value, model)
+        return model
 
-    def site_shapes(self, model: ModelSettings, words: int) -> dict[str, tuple[int, int]]:
+    def site_shapes(self, model: ModelSettings, words: int) -> dict[str, MatrixShape]:
         """Site -> (out, in) at most, after canonical settings: units may go, too."""
         shaped = self.shape(model)
         shapes = shaped.site_shapes(words)
-        if self.units and "decoder.projection" in model.site_shapes(words):
-            # where so many units go that a projection or an embedding is none any more
-            shapes.setdefault("decoder.projection", (shaped.embedding, shaped.widths[-1]))
+        if self.is_open and sites.DECODER_PROJECTION in model.site_shapes(words):
+            # stays where so many units go that a projection or an embedding is skipped
+            shapes.setdefault(sites.DECODER_PROJECTION, (shaped.embedding, shaped.widths[-1]))
         return shapes
 
     def apply(
@@ -106,29 +101,93 @@ class LayerSettings(Settings):
     ) -> tuple[LanguageModel, Calibration]:
         """The reshaped dense model, and what the text tells of it.
 
-        A width that the units which are left do not reach is none.
+        A projection or an embedding is skipped if the pruned model's own is no wider.
         """
-        if isinstance(self.projection, tuple):
-            pairs = zip(self.projection, dense.settings.widths, strict=True)
-            dense = project(dense, tuple(w if w < now else 0 for w, now in pairs), calibration)
-            calibration = calibration.of(dense)
-        if self.embedding and self.embedding < dense.settings.embedding:
-            dense = reduce_embedding(dense, self.embedding, calibration)
-            calibration = calibration.of(dense)
+        for method, value in self.asked:
+            dense, calibration = method.apply(value, dense, calibration)
         return dense, calibration
+
+
+def _taken(
+    asked: Sequence[tuple[LayerMethod[Any], Any]], model: ModelSettings, words: int
+) -> tuple[dict[str, Any], ModelSettings]:
+    """The settings that are worth taking, in their canonical form, and the model's shape by them.
+
+    What an earlier method amounts to may depend on a later one (a projection that saves nothing
+    behind a wide embedding): the last method is tried without and with its setting, and the
+    setting is taken only if the whole model gets smaller, or if its sizes are open.
+    """
+    if not asked:
+        return {}, model
+    *others, (method, setting) = asked
+    without, shape_without = _taken(others, model, words)
+    value = method.canonical(setting, model, words)
+    if value is None:
+        return without, shape_without
+    taken, shape = _taken(others, method.shape(value, model), words)
+    if method.is_open or shape.weights(words) < shape_without.weights(words):
+        return {**taken, method.field: value}, shape
+    return without, shape_without
 
 
 class SiteSettings(Settings):
     """How one site is stored: its structure, then zeros in its leaves, then their bits.
 
-    `pattern` is what becomes zero together: single weights, rows, or blocks [rows, columns].
+    `sparsity` is the share of zeros in each leaf. `pattern` is what becomes zero together: single
+    weights, rows, or blocks [rows, columns].
     """
 
     structure: AnyStructure = DenseStructure()
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # came later: left out at its default, so that the keys of earlier recipes stay
-    pattern: Annotated[Pattern, Field(exclude_if=lambda pattern: pattern == "weights")] = "weights"
+    pattern: Pattern = later("weights")
     bits: AnyCodec = Float32()
+
+    def canonical(self, site: str, shape: MatrixShape, pruning: Pruning) -> SiteSettings:
+        """What the settings amount to at a site of that shape (out, in).
+
+        The structure is dense where its leaves would take more bytes than the dense matrix; there
+        are no zeros where they save none. Raises UserError where the site cannot have them.
+        """
+        structure = self.structure.canonical(site, shape)
+        if self._footprint(structure, shape) > self._footprint(DenseStructure(), shape):
+            structure = DenseStructure()
+        leaves = structure.leaf_shapes(shape).values()
+        is_pruned = any(self.is_pruned(leaf, pruning) for leaf in leaves)
+        update = {
+            "structure": structure,
+            "sparsity": self.sparsity if is_pruned else 0.0,
+            "pattern": self.pattern if is_pruned and self.pattern != (1, 1) else "weights",
+        }
+        return self.model_copy(update=update)
+
+    def fitted(self, shape: MatrixShape) -> SiteSettings:
+        """The settings, dense where a matrix of that shape is too small for the structure."""
+        if self.structure.fits(shape):
+            return self
+        return self.model_copy(update={"structure": DenseStructure()})
+
+    def is_pruned(self, leaf: Shape, pruning: Pruning) -> bool:
+        """Whether a leaf of that shape gets zeros: where they can make its file smaller.
+
+        How many zeros a leaf gets of a shared pruning is not known before, so all might be zero.
+        """
+        kept = kept_values(leaf, self.sparsity, self.pattern)
+        if pruning.is_shared and self.sparsity:
+            kept = 0
+        elif kept == math.prod(leaf):
+            return False
+        return self.bits.zeros_are_codes or leaf_spec(leaf, self.bits, kept).kept is not None
+
+    def spec(self, leaf: Shape) -> LeafSpec:
+        """What the file holds of a leaf of that shape with its own share of zeros."""
+        return leaf_spec(leaf, self.bits, kept_values(leaf, self.sparsity, self.pattern))
+
+    def _footprint(self, structure: Structure, shape: MatrixShape) -> int:
+        """Bytes of the site's leaves in this structure, the tables of their codecs included."""
+        return sum(self.spec(leaf).footprint for leaf in structure.leaf_shapes(shape).values())
+
+
+_PRUNING = Pruning.pick({"kind": DEFAULT})
 
 
 class Recipe(Settings):
@@ -136,16 +195,12 @@ class Recipe(Settings):
 
     `sites` maps names or patterns ("lstm.*.input", "*") to settings. An exact name is taken
     before a pattern, an earlier pattern before a later one; a site that nothing matches stays
-    dense in float32. `finetuning` None: none.
+    dense in float32. `finetuning` None: none. A recipe's new field changes the keys of all
+    earlier recipes unless it is `later`.
     """
 
-    # came later: left out at their defaults, so that the keys of earlier recipes stay
-    layers: Annotated[LayerSettings, Field(exclude_if=lambda given: given == LayerSettings())] = (
-        LayerSettings()
-    )
-    pruning: Annotated[
-        PruningSettings, Field(exclude_if=lambda given: given == PruningSettings())
-    ] = PruningSettings()
+    layers: LayerSettings = later(LayerSettings())
+    pruning: AnyPruning = later(_PRUNING)
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     biases: AnyCodec = Float16()
     finetuning: FineTuningSettings | None = None
@@ -155,6 +210,13 @@ class Recipe(Settings):
         """Hash of the content."""
         return content_key(self.plain())
 
+    def of_site(self, site: str) -> SiteSettings:
+        """The settings that the recipe has for a site, by its name or by the first pattern."""
+        if site in self.sites:
+            return self.sites[site]
+        matches = (value for name, value in self.sites.items() if fnmatchcase(site, name))
+        return next(matches, SiteSettings())
+
 
 def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
     """The recipe in its canonical form: every site by name, every setting as what it amounts to.
@@ -163,107 +225,66 @@ def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
     have because `layers` made or shrank it is dense. Raises UserError for a name or pattern that
     matches no site and for settings that a site cannot have.
     """
-    layers, dense = recipe.layers.canonical(model, words), model.site_shapes(words)
-    shapes = layers.site_shapes(model, words)
+    layers = recipe.layers.canonical(model, words)
+    shapes, dense = layers.site_shapes(model, words), model.site_shapes(words)
     for pattern in recipe.sites:
         if not any(fnmatchcase(site, pattern) for site in shapes):
             raise UserError(
                 f"recipe.sites.{pattern}: matches no site; the sites are {', '.join(shapes)}"
             )
-    sites = {}
+    settings = {}
     for site, shape in shapes.items():
-        settings = _settings_of(recipe, site)
-        if site in dense:
-            settings.structure.canonical(site, dense[site])  # refuses what no reshaping excuses
-        if shape != dense.get(site):
-            settings = _fitted(settings, shape)
-        sites[site] = _canonical(settings, site, shape, recipe.pruning.scope == "all")
-        looked_up = site == "embedding" and not model.tied
-        if settings.bits.needs_inputs and (looked_up or not sites[site].structure.multiplies):
-            raise UserError(
-                f"recipe.sites.{site}.bits.feedback: got true; the leaves of "
-                f"{sites[site].structure.kind} there multiply nothing whose error could be fed back"
-            )
+        settings[site] = _at_site(recipe, site, shape, dense.get(site))
+        _check_feedback(settings[site], site, model)
     if recipe.biases.needs_inputs:
         raise UserError("recipe.biases.feedback: got true; nothing multiplies a bias")
-    finetuning = recipe.finetuning if recipe.finetuning and recipe.finetuning.epochs else None
-    if finetuning and finetuning.distillation and not finetuning.distillation.mix:
-        finetuning = finetuning.model_copy(update={"distillation": None})
-    pruned = any(site.sparsity for site in sites.values())
-    pruning = recipe.pruning if pruned else PruningSettings()
-    if finetuning is None or pruning.schedule == "at_once":
-        pruning = PruningSettings(scope=pruning.scope)
-    update = {"layers": layers, "sites": sites, "finetuning": finetuning, "pruning": pruning}
+    finetuning = recipe.finetuning and recipe.finetuning.canonical()
+    is_pruned = any(site.sparsity for site in settings.values())
+    pruning = recipe.pruning.canonical(finetuned=finetuning is not None) if is_pruned else _PRUNING
+    update = {"layers": layers, "sites": settings, "finetuning": finetuning, "pruning": pruning}
     return recipe.model_copy(update=update)
 
 
-def _settings_of(recipe: Recipe, site: str) -> SiteSettings:
-    if site in recipe.sites:
-        return recipe.sites[site]
-    matches = (value for name, value in recipe.sites.items() if fnmatchcase(site, name))
-    return next(matches, SiteSettings())
-
-
-def _fitted(settings: SiteSettings, shape: tuple[int, int]) -> SiteSettings:
-    """The settings, dense where a matrix of that shape cannot have the structure."""
-    if settings.structure.fits(shape):
-        return settings
-    return settings.model_copy(update={"structure": DenseStructure()})
-
-
-def _canonical(
-    settings: SiteSettings, site: str, shape: tuple[int, int], one_threshold: bool
+def _at_site(
+    recipe: Recipe, site: str, shape: MatrixShape, before: MatrixShape | None
 ) -> SiteSettings:
-    structure = settings.structure.canonical(site, shape)
-    if _packed(structure, settings, shape) > _packed(DenseStructure(), settings, shape):
-        structure = DenseStructure()
-    leaves = structure.leaf_shapes(shape).values()
-    pruned = any(_is_pruned(leaf, settings, one_threshold) for leaf in leaves)
-    update = {
-        "structure": structure,
-        "sparsity": settings.sparsity if pruned else 0.0,
-        "pattern": settings.pattern if pruned and settings.pattern != (1, 1) else "weights",
-    }
-    return settings.model_copy(update=update)
+    """The canonical settings of a site; `before` is its shape in the dense model, if it is there.
 
-
-def _is_pruned(shape: Shape, settings: SiteSettings, one_threshold: bool) -> bool:
-    """Whether a leaf gets zeros: where they can make its file smaller.
-
-    How many it gets of one threshold for all is not known before, so all of it might be zero.
+    A site that was reshaped is excused from a structure that it is too small for, unless it was
+    too small before.
     """
-    kept = kept_values(shape, settings.sparsity, settings.pattern)
-    if one_threshold and settings.sparsity:
-        kept = 0
-    elif kept == math.prod(shape):
-        return False
-    return settings.bits.zeros_are_codes or leaf_spec(shape, settings.bits, kept).kept is not None
+    settings = recipe.of_site(site)
+    if before is not None:
+        settings.structure.canonical(site, before)
+    if shape != before:
+        settings = settings.fitted(shape)
+    return settings.canonical(site, shape, recipe.pruning)
 
 
-def _packed(structure: Structure, settings: SiteSettings, shape: tuple[int, int]) -> int:
-    """Bytes of the site's leaves in this structure, the tables of their codecs included."""
-    return sum(_spec(leaf, settings).footprint for leaf in structure.leaf_shapes(shape).values())
-
-
-def _spec(shape: Shape, settings: SiteSettings) -> LeafSpec:
-    kept = kept_values(shape, settings.sparsity, settings.pattern)
-    return leaf_spec(shape, settings.bits, kept)
+def _check_feedback(settings: SiteSettings, site: str, model: ModelSettings) -> None:
+    """UserError where the codec feeds errors back and nothing is multiplied with the leaves."""
+    looked_up = site == sites.EMBEDDING and not model.tied
+    if settings.bits.needs_inputs and (looked_up or not settings.structure.multiplies):
+        raise UserError(
+            f"recipe.sites.{site}.bits.feedback: got true; the leaves of "
+            f"{settings.structure.kind} there multiply nothing whose error could be fed back"
+        )
 
 
 def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, LeafSpec]:
     """What the file of a resolved recipe holds at most of each leaf, by "site/leaf" or bias name.
 
     It holds less where units are removed, where a rank comes from an energy, and of leaves that
-    one threshold for all prunes.
+    a shared pruning makes zeros in.
     """
-    specs, shaped = {}, recipe.layers.shape(model)
+    specs = {}
     for site, shape in recipe.layers.site_shapes(model, words).items():
         settings = recipe.sites[site]
-        if recipe.pruning.scope == "all":
+        if recipe.pruning.is_shared:
             settings = settings.model_copy(update={"sparsity": 0.0})
         for leaf, leaf_shape in settings.structure.leaf_shapes(shape).items():
-            specs[f"{site}/{leaf}"] = _spec(leaf_shape, settings)
-    for bias, bias_shape in shaped.bias_shapes(words).items():
+            specs[sites.leaf_name(site, leaf)] = settings.spec(leaf_shape)
+    for bias, bias_shape in recipe.layers.shape(model).bias_shapes(words).items():
         specs[bias] = LeafSpec(bias_shape, recipe.biases, None)
     return specs
 
@@ -271,127 +292,12 @@ def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, Le
 def is_open(recipe: Recipe, model: ModelSettings, words: int) -> bool:
     """Whether the weights decide which leaves the file of a resolved recipe has, or their sizes."""
     shapes = recipe.layers.site_shapes(model, words)
-    one_threshold = recipe.pruning.scope == "all"
-    return recipe.layers.units is not None or any(
+    return recipe.layers.is_open or any(
         settings.structure.is_open
-        or (settings.sparsity and (one_threshold or not is_exact(leaf, settings.pattern)))
+        or (
+            settings.sparsity > 0
+            and (recipe.pruning.is_shared or not is_exact(leaf, settings.pattern))
+        )
         for site, settings in recipe.sites.items()
         for leaf in settings.structure.leaf_shapes(shapes[site]).values()
     )
-
-
-def build(
-    dense: LanguageModel, recipe: Recipe, calibration: Calibration | None = None
-) -> LanguageModel:
-    """The compressed model that a resolved recipe makes of `dense`, which stays as it is.
-
-    `dense` is the dense checkpoint, or what is left of it when `layers.units` were removed.
-    Raises UserError where the recipe looks at a text and the calibration has none.
-    """
-    dense, calibration = recipe.layers.apply(dense, calibration or Calibration(dense, None))
-    with torch.no_grad():
-        recipe = settle(recipe, dense, calibration)
-        matrices = {site: weight.dense().detach() for site, weight in dense.sites.items()}
-        starts = {
-            f"{site}/{name}": value
-            for site, matrix in matrices.items()
-            for name, value in recipe.sites[site]
-            .structure.factor(matrix, calibration.site(site))
-            .items()
-        }
-    leaves = {name: Leaf(value) for name, value in starts.items()}
-    biases = {name: Leaf(leaf.value().detach()) for name, leaf in dense.biases.items()}
-    model = _assemble(dense, recipe, leaves, biases)
-    evidence = _evidence(recipe, model, leaves, biases, calibration)
-    at_once = recipe.pruning.schedule == "at_once"
-    targets = pruning_targets(model, recipe) if at_once else {}
-    masks = magnitude_masks(
-        {name: (leaf.data.detach(), share, what) for name, (leaf, share, what) in targets.items()},
-        recipe.pruning.scope,
-    )
-    site_of = {name: recipe.sites[name.rpartition("/")[0]] for name in leaves}
-    leaves = {
-        name: Leaf(value, site_of[name].bits, evidence=evidence.get(name))
-        for name, value in starts.items()
-    }
-    for name, mask in masks.items():
-        if leaves[name].gains_from(mask):
-            leaves[name].prune(mask)
-    biases = {
-        name: Leaf(leaf.data.detach(), recipe.biases, evidence=evidence.get(name))
-        for name, leaf in biases.items()
-    }
-    return _assemble(dense, recipe, leaves, biases)
-
-
-def settle(recipe: Recipe, dense: LanguageModel, calibration: Calibration) -> Recipe:
-    """A resolved recipe with all settled that depends on the reshaped dense model's weights."""
-    scope = recipe.pruning.scope == "all"
-    sites = {}
-    for site, weight in dense.sites.items():
-        settings = _fitted(recipe.sites[site], weight.shape)
-        structure = settings.structure.settled(weight.dense().detach(), calibration.site(site))
-        settled = settings.model_copy(update={"structure": structure})
-        sites[site] = _canonical(settled, site, weight.shape, scope)
-    return recipe.model_copy(update={"sites": sites})
-
-
-def pruning_targets(model: LanguageModel, recipe: Recipe) -> dict[str, tuple[Leaf, float, Pattern]]:
-    """The leaves that are to have zeros, by "site/leaf", their sparsity and pattern."""
-    return {
-        f"{site}/{name}": (leaf, settings.sparsity, settings.pattern)
-        for site, weight in model.sites.items()
-        for settings in [recipe.sites[site]]
-        for name, leaf in weight.leaves.items()
-        if _is_pruned(leaf.shape, settings, recipe.pruning.scope == "all")
-    }
-
-
-def schedule_of(recipe: Recipe, model: LanguageModel) -> CubicPruning | None:
-    """What raises the built model's sparsity while it is fine-tuned, where the recipe says so."""
-    if recipe.pruning.schedule == "at_once":
-        return None
-    return CubicPruning(pruning_targets(model, recipe), recipe.pruning)
-
-
-def _assemble(
-    dense: LanguageModel, recipe: Recipe, leaves: dict[str, Leaf], biases: dict[str, Leaf]
-) -> LanguageModel:
-    weights: dict[str, Weight] = {
-        site: recipe.sites[site].structure.weight(
-            {
-                name: leaves[f"{site}/{name}"]
-                for name in recipe.sites[site].structure.leaf_shapes(weight.shape)
-            },
-            weight.shape,
-        )
-        for site, weight in dense.sites.items()
-    }
-    return LanguageModel(dense.settings, weights, biases)
-
-
-def _evidence(
-    recipe: Recipe,
-    model: LanguageModel,
-    leaves: dict[str, Leaf],
-    biases: dict[str, Leaf],
-    calibration: Calibration,
-) -> dict[str, Evidence]:
-    """What the codecs of the leaves and biases ask for, by "site/leaf" or bias name."""
-    codecs: dict[str, Codec] = dict.fromkeys(biases, recipe.biases)
-    inputs: dict[str, Tensor] = {}
-    for site, weight in model.sites.items():
-        codec = recipe.sites[site].bits
-        codecs |= {f"{site}/{name}": codec for name in weight.leaves}
-        if codec.needs_inputs:
-            seen = calibration.site(site).inputs()
-            assert seen is not None, "resolve refuses feedback where words are looked up"
-            values = {name: leaf.data.detach() for name, leaf in weight.leaves.items()}
-            moments = weight.structure.leaf_inputs(values, seen)
-            inputs |= {f"{site}/{name}": value for name, value in moments.items()}
-    importance: dict[str, Tensor] = {}
-    if any(codec.needs_importance for codec in codecs.values()):
-        squares = calibration.squared_gradients(model)
-        names = {id(value): name for name, value in parameters(model).items()}
-        importance = {n: squares[names[id(leaf.data)]] for n, leaf in (leaves | biases).items()}
-    return {name: Evidence(importance.get(name), inputs.get(name)) for name in codecs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from lmcore.errors import UserError
@@ -21,6 +21,15 @@ class Settings(BaseModel):
     def plain(self) -> dict[str, Any]:
         """The settings as JSON-ready data, from which `parse` makes them again."""
         return self.model_dump(mode="json")
+
+
+def later(default: Any) -> Any:
+    """The default of a setting that came later than files and databases with its class.
+
+    The setting is left out of plain data at its default: so the keys of earlier recipes, models
+    and corpora stay.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class Family(Settings):

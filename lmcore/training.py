@@ -5,191 +5,31 @@ from __future__ import annotations
 import json
 import math
 import time
-from abc import abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Any
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from lmcore.cells import State
-from lmcore.errors import UserError
 from lmcore.files import content_key, write_atomic
+from lmcore.leaf import Leaf, same_mask
 from lmcore.loss import distillation
 from lmcore.model import Dropout, LanguageModel, parameters
-from lmcore.settings import Family, Settings
-from lmcore.weight import Leaf, same_mask
+from lmcore.progress import DivergedError, Observer, Regularizer, TrainingRecord, ignore
+from lmcore.training_settings import (
+    DistillationSettings,
+    FineTuningSettings,
+    TrainingSettings,
+    check_text,
+)
 
 CHECKPOINT_SECONDS = 30.0
-
-Positive = Annotated[float, Field(gt=0)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Schedule(Family):
-    """How the rate falls."""
-
-    @abstractmethod
-    def scale(self, epoch: float, epochs: float) -> float:
-        """The factor of the rate after `epoch` of `epochs`."""
-
-
-class Stepped(Schedule):
-    """Full rate for `hold` epochs, then x `factor` each epoch (Zaremba et al. 2014)."""
-
-    kind: Literal["stepped"] = "stepped"
-    hold: Annotated[int, Field(ge=0)]
-    factor: Annotated[float, Field(gt=0, le=1)]
-
-    def scale(self, epoch: float, epochs: float) -> float:
-        return float(self.factor ** max(0, math.floor(epoch) + 1 - self.hold))
-
-
-class Linear(Schedule):
-    """Full rate for the fraction `hold` of the training, then linearly down to `final` of it."""
-
-    kind: Literal["linear"] = "linear"
-    hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-    def scale(self, epoch: float, epochs: float) -> float:
-        fall = max(0.0, epoch / epochs - self.hold) / (1 - self.hold)
-        return 1 - fall * (1 - self.final)
-
-
-class DropoutSettings(Settings):
-    """See `lmcore.model.Dropout`."""
-
-    kind: Literal["element", "sequence"]
-    rate: Rate
-    rows: Rate = 0.0
-    # came later: left out at its default, so that the keys of earlier recipes stay
-    recurrent: Annotated[Rate, Field(exclude_if=lambda rate: rate == 0)] = 0.0
-
-
-class TrainingSettings(Settings):
-    """How a model is trained, or fine-tuned. The loss is a mean per token, in nats."""
-
-    epochs: Annotated[float, Field(ge=0)]
-    batch: Annotated[int, Field(ge=1)] = 20
-    window: Annotated[int, Field(ge=1)] = 35
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    rate: Positive
-    schedule: Annotated[SerializeAsAny[Schedule], BeforeValidator(Schedule.pick)] = Linear()
-    clip: Positive = 0.25
-    dropout: DropoutSettings
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @property
-    def ends(self) -> tuple[float, ...]:
-        """The epochs after which a part of the training ends, in order; each has the schedule."""
-        return (self.epochs,)
-
-
-class DistillationSettings(Settings):
-    """See `lmcore.loss.distillation`; a mix of 0 is none."""
-
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
-    mix: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-
-class FineTuningSettings(TrainingSettings):
-    """How a compressed model is trained on; with `distillation`, after the dense model too.
-
-    `rungs` are the ends, in epochs, of shorter fine-tunings that this one goes on from: at each
-    the rate has fallen as at the end, and rises again.
-    """
-
-    # came later: left out where there is none, so that the keys of earlier recipes stay
-    distillation: Annotated[
-        DistillationSettings | None, Field(exclude_if=lambda given: given is None)
-    ] = None
-    rungs: Annotated[tuple[Positive, ...], Field(exclude_if=lambda rungs: not rungs)] = ()
-
-    @property
-    def ends(self) -> tuple[float, ...]:
-        return (*self.rungs, self.epochs)
-
-    def up_to(self, rung: int) -> Self:
-        """The shorter fine-tuning that ends at that one of the `ends`."""
-        return self.model_copy(update={"epochs": self.ends[rung], "rungs": self.rungs[:rung]})
-
-    @model_validator(mode="after")
-    def _ascends(self) -> Self:
-        if any(later <= earlier for earlier, later in pairwise(self.ends)):
-            raise ValueError(
-                f"rungs: got {list(self.rungs)}; they ascend, below epochs, {self.epochs}"
-            )
-        if self.rungs and self.average:
-            raise ValueError("rungs: an average goes over one training; with rungs it is 0")
-        return self
-
-
-class DenseTrainingSettings(TrainingSettings):
-    """Training from a random start, uniform in [-init, init]."""
-
-    init: Positive
-
-
-class DivergedError(Exception):
-    """The loss stopped being a number."""
-
-
-class Observer(Protocol):
-    """Told after every update of how many; may raise to stop."""
-
-    def __call__(self, record: TrainingRecord, updates: int) -> None: ...
-
-
-class Regularizer(Protocol):
-    """What acts on the weights of a training beside its loss: penalties, proximal steps, masks.
-
-    It is a function of the parameters, the leaves' masks and `progress` alone: of an interrupted
-    training those are kept and nothing else of it. Leaves are changed by their `data` and `mask`;
-    what a mask leaves out is made zero after `after_update`, and codes are assigned anew where a
-    mask changed.
-    """
-
-    def penalty(self) -> Tensor | None:
-        """Called before each update; a differentiable scalar that is added to the loss before
-        gradients are clipped, or None."""
-
-    def after_update(self, rate: float, progress: float) -> None:
-        """Called, without gradients, after each update with its rate and the fraction that is
-        done of all updates up to the first rung, in (0, 1]."""
-
-
-@dataclass
-class TrainingRecord:
-    """What a training did."""
-
-    updates: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    valid_perplexities: list[float] = field(default_factory=list)  # after each whole epoch
-    averaged: bool = False  # whether the mean of the last weights was taken, being better
-
-
-def check_text(settings: TrainingSettings, tokens: int, where: str) -> None:
-    """Raises UserError where a training text of so many tokens has not one window a stream."""
-    if tokens // settings.batch <= settings.window:
-        raise UserError(
-            f"{where}.batch {settings.batch} x {where}.window {settings.window}: the training "
-            f"text of {tokens:,} tokens is too short for them"
-        )
-
-
-def ignore(record: TrainingRecord, updates: int) -> None:
-    """Observe nothing."""
 
 
 def train(
@@ -206,13 +46,20 @@ def train(
 ) -> TrainingRecord:
     """Train `model` in place on the token ids (tokens,).
 
-    The text is cut into `batch` parallel streams, the state is carried across windows. `validate`
-    gives the validation perplexity after each whole epoch, and decides at the end whether the
-    average of the last weights is taken. With a `checkpoint` file the training goes on where an
-    earlier process with the same settings stopped, with the same result to the bit; `begun` is
-    that of a training up to an earlier one of the settings' rungs, for where there is none. The
-    `teacher` is the model that distillation learns from; afterwards it is as it was before.
-    Raises DivergedError, and UserError where the text is shorter than one window.
+    The text is cut into `batch` parallel streams; the state is carried across windows.
+
+    - `validate` gives the validation perplexity after each whole epoch. At the end it decides
+      whether the average of the last weights is taken.
+    - `checkpoint` is the file where the state of this training is kept. Where it has a state of a
+      training with the same settings, the training goes on from there, with the same result to
+      the bit.
+    - `begun` is the checkpoint of a shorter training, up to an earlier rung of the same settings.
+      The training goes on from `begun` where `checkpoint` has no state of its own.
+    - `teacher` is the model that distillation learns from. Afterwards it is as it was before.
+    - `regularizer` acts on the weights beside the loss.
+
+    Raises DivergedError where the loss is no number, and UserError where the text is shorter than
+    one window a stream.
     """
     with _teaching(teacher, settings, model) as lesson:
         run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer)

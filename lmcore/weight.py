@@ -1,378 +1,49 @@
-"""Weight: one matrix (out, in) however it is stored; Leaf: a tensor that really is.
-
-A recipe composes by itself: *structure* decides which leaves a weight has, *sparsity* and *bits*
-act on each leaf. Training, evaluation and the bundle all see a leaf through `Leaf.value()`.
-"""
+"""Weight: the matrix (out, in) of a site, however it is stored."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol, cast
+from typing import cast
 
-import numpy as np
-import torch
-from pydantic import BeforeValidator, SerializeAsAny
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
-from lmcore.coding import raw_size
-from lmcore.compress.quantization import Codec, Codes, Evidence, Float32, Stream
-from lmcore.settings import Family
-
-Shape = tuple[int, ...]
-_OLDER = -1  # than any version of the data
+from lmcore.leaf import Leaf
+from lmcore.structure import DenseStructure, MatrixShape, Structure, Values
 
 
-LEAF_BYTES = 40  # of a leaf beside its streams: the lengths before them, its place in the header
-MASK_BYTES = 24  # the same of a mask
+class Weight(nn.Module):
+    """The matrix W (out, in) of a site: its leaves, and the structure that makes W of them."""
 
-
-@dataclass(frozen=True)
-class LeafSpec:
-    """What the file holds of a leaf; `kept` counts the values left by a mask, None without one."""
-
-    shape: Shape
-    codec: Codec
-    kept: int | None
-
-    @property
-    def streams(self) -> list[Stream]:
-        """Where there is a mask: its bits, then the codes of the values it keeps."""
-        if self.kept is None:
-            return self.codec.streams(self.shape, self.shape)
-        mask = Stream("mask", self.shape, 0, 1, is_codes=False)
-        return [mask, *self.codec.streams((self.kept,), self.shape)]
-
-    @property
-    def packed_size(self) -> int:
-        """Bytes before entropy coding."""
-        return sum(
-            raw_size(math.prod(stream.shape), stream.low, stream.high) for stream in self.streams
-        )
-
-    @property
-    def footprint(self) -> int:
-        """The packed size and about what else the file grows by: what forms are chosen by."""
-        return self.packed_size + LEAF_BYTES + (0 if self.kept is None else MASK_BYTES)
-
-
-def leaf_spec(shape: Shape, codec: Codec, kept: int) -> LeafSpec:
-    """What the file holds of a leaf of which at most so many values are kept.
-
-    Where a codec has a code for zero, and where so few values are zero that their places would
-    cost more than they save, no mask is stored.
-    """
-    without = LeafSpec(shape, codec, None)
-    if codec.zeros_are_codes or kept == math.prod(shape):
-        return without
-    with_mask = LeafSpec(shape, codec, kept)
-    return with_mask if with_mask.footprint < without.footprint else without
-
-
-class Leaf(nn.Module):
-    """A trainable tensor with, optionally, a mask of kept entries and a codec.
-
-    `data` is the float copy that is trained, `value()` what is stored. Masked entries are zero
-    and stay zero: their gradient is removed. Codes are assigned anew every
-    `codec.refresh_updates` updates while training, and whenever the data changed otherwise; the
-    gradient passes straight through them to the float copy.
-    """
-
-    mask: Tensor | None
-
-    def __init__(
-        self,
-        data: Tensor,
-        codec: Codec | None = None,
-        mask: Tensor | None = None,
-        evidence: Evidence | None = None,
-    ) -> None:
+    def __init__(self, structure: Structure, leaves: dict[str, Leaf], shape: MatrixShape) -> None:
         super().__init__()
-        self.codec = codec or Float32()
-        self.evidence = evidence or Evidence()
-        self.register_buffer("mask", None)
-        self.data = nn.Parameter(data.clone())
-        self.data.register_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
-        self._codes: Codes | None = None
-        self._value: Tensor | None = None
-        self._assigned_at: int | None = None  # the version of `data` that the codes are of
-        self._age = 0  # updates since then
-        if mask is not None:
-            self.prune(mask)
-
-    def prune(self, mask: Tensor | None) -> None:
-        """Keep the entries of `mask` (shape as the data) alone, from now on; None: all."""
-        if same_mask(mask, self.mask):
-            return
-        self.mask = mask
-        if mask is not None:
-            with torch.no_grad():
-                self.data.mul_(mask)
-        self._assigned_at = None
-
-    def gains_from(self, mask: Tensor) -> bool:
-        """Whether the file can make use of zeros at these places."""
-        if self.codec.zeros_are_codes:
-            return True
-        return leaf_spec(self.shape, self.codec, int(mask.sum())).kept is not None
-
-    def _mask_gradient(self, gradient: Tensor) -> Tensor | None:
-        return None if self.mask is None else gradient * self.mask
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(self.data.shape)
-
-    @property
-    def spec(self) -> LeafSpec:
-        """What the file holds of it."""
-        kept = self.data.numel() if self.mask is None else int(self.mask.sum())
-        masked = kept < self.data.numel() and not self.codec.zeros_are_codes
-        return LeafSpec(self.shape, self.codec, kept if masked else None)
-
-    def value(self) -> Tensor:
-        """The stored values, shape as `data`, differentiable; computed once per assignment."""
-        if self.codec.exact_in_training and (self.training or type(self.codec) is Float32):
-            return self.data
-        self.codes()
-        assert self._value is not None
-        return self._value
-
-    def updated(self) -> None:
-        """The data was trained by one update."""
-        self._age += 1
-
-    def codes(self) -> Codes:
-        """What is written to the file."""
-        if self._stale():
-            with torch.no_grad():
-                codes = self.codec.assign(self.data, self.mask, self._codes, self.evidence)
-                self._adopt(codes)
-        assert self._codes is not None
-        return self._codes
-
-    def write(self) -> list[np.ndarray[Any, Any]]:
-        """The integers of each stream of `spec`."""
-        codes, symbols = self.codes(), self.codes().symbols.cpu()
-        if self.spec.kept is None:
-            return self.codec.write(codes, symbols)
-        mask = cast(Tensor, self.mask).cpu()
-        return [mask.numpy().astype(np.uint8), *self.codec.write(codes, symbols[mask])]
+        self.structure, self.shape = structure, shape
+        self._leaves = nn.ModuleDict(leaves)
 
     @classmethod
-    def read(cls, spec: LeafSpec, arrays: list[np.ndarray[Any, Any]]) -> Leaf:
-        """The leaf back from its integers, with the very codes that were written."""
-        mask = None
-        if spec.kept is None:
-            codes = spec.codec.read(arrays, spec.shape)
-        else:
-            mask = torch.from_numpy(arrays[0].astype(bool))
-            kept = spec.codec.read(arrays[1:], spec.shape)
-            symbols = kept.symbols.new_zeros(spec.shape)
-            symbols[mask] = kept.symbols
-            codes = Codes(symbols, kept.tables)
-        leaf = cls(torch.zeros(spec.shape), spec.codec, mask)
-        leaf._adopt(codes)
-        with torch.no_grad():
-            leaf.data.copy_(cast(Tensor, leaf._value))
-        leaf._assigned_at = leaf.data._version
-        return leaf
-
-    def codes_state(self) -> dict[str, Tensor]:
-        """The codes and their age in updates: what the next assignment starts from."""
-        if self._codes is None or self._assigned_at is None:
-            return {}
-        return {
-            "age": torch.tensor(self._age),
-            "symbols": self._codes.symbols,
-            **self._codes.tables,
-        }
-
-    def restore_codes(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `codes_state` gave."""
-        if not state:
-            return
-        tables = {name: value for name, value in state.items() if name not in ("age", "symbols")}
-        self._adopt(Codes(state["symbols"], tables).to(self.data.device))
-        self._age = int(state["age"])
-        if self._age:
-            self._assigned_at = _OLDER
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Leaf:
-        """Moving to another device takes the codes along."""
-        fresh = not self._stale()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.evidence = self.evidence.to(self.data.device)
-        if self._codes is not None:
-            age = self._age
-            self._adopt(self._codes.to(self.data.device))
-            self._assigned_at, self._age = self.data._version if fresh else None, age
-        return self
-
-    def _stale(self) -> bool:
-        if self._assigned_at is None:
-            return True
-        if self.training:
-            return self._age >= self.codec.refresh_updates
-        return self.data._version != self._assigned_at
-
-    def _adopt(self, codes: Codes) -> None:
-        self._codes = codes
-        with torch.no_grad():
-            decoded = self.codec.decode(codes)
-            if self.mask is not None:
-                decoded = decoded * self.mask
-        with torch.enable_grad():
-            self._value = _straight_through(self.data, decoded)
-        self._assigned_at, self._age = self.data._version, 0
-
-
-def same_mask(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two masks of a leaf, or none, are equal."""
-    return one is other or (one is not None and other is not None and torch.equal(one, other))
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Forward the decoded values, backward to the float copy unchanged (Bengio et al. 2013).
-
-    It saves nothing for backward, so that one result serves many steps.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, data: Tensor, decoded: Tensor) -> Tensor:
-        return decoded.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
-_straight_through = cast(Callable[[Tensor, Tensor], Tensor], _StraightThrough.apply)
-
-
-class SiteStatistics(Protocol):
-    """What a text tells of a site's matrix (out, in) in the dense model."""
-
-    def inputs(self) -> Tensor | None:
-        """(in, in): second moments of what it multiplies; None where that is one word at a time."""
-
-    def importance(self) -> Tensor:
-        """(out, in): mean squared gradient of the loss."""
-
-    def counts(self) -> Tensor | None:
-        """(out,): how often the training text has the word of each row; None where none is."""
-
-
-class Structure(Family, ABC):
-    """The form of a site's matrix: which leaves store it, and how they start from a dense one.
-
-    `multiplies` says whether each leaf multiplies something as a matrix does (`leaf_inputs`).
-    """
-
-    multiplies: ClassVar[bool] = False
-
-    @abstractmethod
-    def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
-        """Leaf -> shape for a matrix (out, in), in the order of the file."""
-
-    @abstractmethod
-    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> dict[str, Tensor]:
-        """Leaf -> start value for a matrix (out, in)."""
-
-    @abstractmethod
-    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
-        """The weight over these leaves, a matrix (out, in)."""
-
-    def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
-        """What this structure amounts to at a site of that shape; UserError if it cannot be."""
-        return self
-
-    def fits(self, shape: tuple[int, int]) -> bool:
-        """Whether a matrix (out, in) is large enough; `canonical` refuses one that is not."""
-        return True
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it depends on the matrix and is not yet `settled`."""
-        return False
-
-    def settled(self, matrix: Tensor, statistics: SiteStatistics) -> Structure:
-        """This structure with what depends on the matrix (out, in) settled."""
-        return self
-
-    def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
-        """Leaf -> second moments of what it multiplies, given those of the matrix (in, in)."""
-        raise NotImplementedError(f"the leaves of {self.kind} multiply nothing as matrices do")
-
-
-AnyStructure = Annotated[SerializeAsAny[Structure], BeforeValidator(Structure.pick)]
-
-
-class Weight(nn.Module, ABC):
-    """A matrix (out, in), however it is stored. A form needs `shape` and `dense`."""
-
-    def __init__(self, structure: Structure, leaves: dict[str, Leaf]) -> None:
-        super().__init__()
-        self.structure = structure
-        self._leaves = nn.ModuleDict(leaves)
+    def of(cls, matrix: Tensor) -> Weight:
+        """The weight of a matrix (out, in) that is stored as it is, in float32."""
+        shape = (matrix.shape[0], matrix.shape[1])
+        return cls(DenseStructure(), {"matrix": Leaf(matrix)}, shape)
 
     @property
     def leaves(self) -> dict[str, Leaf]:
         """The tensors that are really stored, in the order of the file."""
         return {name: cast(Leaf, leaf) for name, leaf in self._leaves.items()}
 
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """(out, in)"""
-
-    @abstractmethod
     def dense(self) -> Tensor:
-        """(out, in), differentiable."""
+        """W (out, in), differentiable."""
+        return self.structure.dense(self._values(), self.shape)
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(z, M) with x W^T = z M^T: (..., in) -> (..., r), (out, r). What a fused loss needs."""
-        return x, self.dense()
+        return self.structure.head(self._values(), self.shape, x)
 
     def matmul(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out), by the cheapest exact path."""
-        z, matrix = self.head(x)
-        return z @ matrix.T
+        """x W^T: (..., in) -> (..., out), by the cheapest exact path."""
+        return self.structure.matmul(self._values(), self.shape, x)
 
     def rows(self, ids: Tensor) -> Tensor:
-        """(...,) -> (..., in): the embedding look-up."""
-        return embedding(ids, self.dense())
+        """W[ids]: (...,) -> (..., in), the embedding look-up."""
+        return self.structure.look_up(self._values(), self.shape, ids)
 
-
-class DenseStructure(Structure):
-    """The matrix itself."""
-
-    kind: Literal["dense"] = "dense"
-    multiplies: ClassVar[bool] = True
-
-    def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
-        return {"matrix": shape}
-
-    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> dict[str, Tensor]:
-        return {"matrix": matrix}
-
-    def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
-        return {"matrix": inputs}
-
-    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
-        return Dense(self, leaves)
-
-
-class Dense(Weight):
-    """One leaf (out, in)."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.leaves["matrix"].shape
-        return rows, columns
-
-    def dense(self) -> Tensor:
-        return self.leaves["matrix"].value()
+    def _values(self) -> Values:
+        return {name: leaf.value() for name, leaf in self.leaves.items()}

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 import lmcore
 from lmcore.corpus import AnyCorpus, Split
 from lmcore.errors import UserError
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.settings import Settings
-from lmcore.training import DenseTrainingSettings
+from lmcore.training_settings import DenseTrainingSettings
 from search.rules.fidelity import AnyFidelity
 from search.rules.limits import Limits
 from search.rules.sensitivity import AnyPrior

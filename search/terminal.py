@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import optuna
 from tqdm import tqdm
 
-from lmcore.training import Observer, TrainingRecord
+from lmcore.progress import Observer, TrainingRecord
 from search.process import interruptible
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lmcore.corpus import EOS, SPLITS, UNK, Corpus, Vocabulary
-from lmcore.model import LanguageModel, ModelSettings, random_model
+from lmcore.model import LanguageModel, random_model
+from lmcore.model_settings import ModelSettings
 from lmcore.runtime import prepare
 
 prepare()
@@ -25,7 +26,7 @@ def denormals() -> None:
 
 
 class Statistics:
-    """What a text might tell of a matrix of this shape; a `lmcore.weight.SiteStatistics`."""
+    """What a text might tell of a matrix of this shape; a `lmcore.structure.SiteStatistics`."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._shape, self._generator = shape, torch.Generator().manual_seed(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe
 from search.space.space import Space
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+from lmcore.codec import Ladder, Tables
+from lmcore.compress.quantization import GroupedCodec, GroupedScope, rounded_to_half
+from lmcore.lazy import torch
+from lmcore.settings import later
 
-from lmcore.compress.quantization import (
-    GroupedCodec,
-    GroupedScope,
-    LaterFlag,
-    LaterScope,
-    Tables,
-    rounded_to_half,
-)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MULTIBIT_ROUNDS = 15
 LLOYD_ROUNDS, KMEANS_MOVES = 40, 8
@@ -29,8 +26,20 @@ class KMeans(GroupedCodec):
     """
 
     kind: Literal["kmeans"] = "kmeans"
-    scope: LaterScope = "matrix"
-    weighted: LaterFlag = False
+    scope: GroupedScope = later("matrix")
+    weighted: bool = later(False)
+
+    @classmethod
+    def examples(cls) -> list[Ladder]:
+        return [
+            [{"bits": bits} for bits in range(1, 9)],
+            [{"bits": bits, "scope": 7, "weighted": True} for bits in range(1, 5)],
+            [{"bits": bits, "scope": "row", "feedback": True} for bits in range(1, 5)],
+        ]
+
+    @classmethod
+    def sentence(cls, plain: Mapping[str, Any]) -> str:
+        return f"{plain['bits']} bits, levels by k-means"
 
     @property
     def needs_importance(self) -> bool:
@@ -70,6 +79,15 @@ class MultiBit(GroupedCodec):
 
     kind: Literal["multibit"] = "multibit"
     scope: GroupedScope = "row"
+
+    @classmethod
+    def examples(cls) -> list[Ladder]:
+        scopes: tuple[GroupedScope, ...] = ("matrix", "row", 7)
+        return [[{"bits": bits, "scope": scope} for bits in range(1, 9)] for scope in scopes]
+
+    @classmethod
+    def sentence(cls, plain: Mapping[str, Any]) -> str:
+        return f"{plain['bits']} bits, sums of binary codes"
 
     @property
     def table_sizes(self) -> dict[str, int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from lmcore.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DAMPING = 0.01  # of the mean diagonal of the second moments, as in the paper
 BLOCK = 32  # columns whose errors reach the later ones in one product

@@ -8,19 +8,27 @@ the layer is then a smaller dense one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
-from lmcore.model import LanguageModel, ModelSettings, dense_model
+from lmcore import sites
+from lmcore.codec import Ladder
+from lmcore.layer_methods import LayerMethod
+from lmcore.lazy import torch
+from lmcore.model_settings import ModelSettings
+from lmcore.progress import Observer, ignore
 from lmcore.settings import Settings
-from lmcore.training import Observer, TrainingSettings, ignore, train
-from lmcore.weight import Dense, Leaf
+from lmcore.structure import DenseStructure
+from lmcore.training_settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lmcore.calibration import Calibration
+    from lmcore.model import LanguageModel
 
 ROWS, COLUMNS = 0, 1
 EPSILON = 1e-8  # under the root, as in the paper's code
@@ -46,13 +54,49 @@ class UnitsSettings(Settings):
     @classmethod
     def _no_average(cls, training: TrainingSettings) -> TrainingSettings:
         if training.average:
-            raise ValueError("average: an average of weights has no units that are zero; it is 0")
+            raise ValueError(
+                f"average: got {training.average}; a unit is hardly ever zero in an average of "
+                f"weights; set it to 0"
+            )
         return training
 
 
+class FewerUnits(LayerMethod[UnitsSettings]):
+    """Hidden units removed by group Lasso.
+
+    The training is `with_fewer_units`: it is dear, so that trials share its result. `build` starts
+    from what that left, and there is nothing to apply any more.
+    """
+
+    field: ClassVar[str] = "units"
+    kind: ClassVar[str] = "iss"
+    order: ClassVar[int] = 0
+    setting: ClassVar[Any] = UnitsSettings
+    is_open: ClassVar[bool] = True
+    is_written_as_null: ClassVar[bool] = True
+
+    def examples(self, model: ModelSettings) -> Ladder:
+        dropout = {"kind": "element", "rate": 0.0}
+        training = {"epochs": 0.1, "batch": 4, "window": 5, "rate": 1.0, "dropout": dropout}
+        return [{self.field: {"strength": 1e-3, "training": training}}]
+
+    def sentence(self, plain: Any) -> str:
+        return f"hidden units removed by group Lasso of strength {plain['strength']:.3g}"
+
+    def canonical(
+        self, asked: UnitsSettings, model: ModelSettings, words: int
+    ) -> UnitsSettings | None:
+        return asked if asked.training.epochs else None
+
+    def apply(
+        self, value: UnitsSettings, dense: LanguageModel, calibration: Calibration
+    ) -> tuple[LanguageModel, Calibration]:
+        return dense, calibration
+
+
 @dataclass(frozen=True)
-class Part:
-    """Where the members of a group lie: the rows or columns k, n + k, ... of a site's matrix."""
+class Slice:
+    """Where members of a group lie: the rows or columns k, n + k, ... of a site's matrix."""
 
     site: str
     axis: int
@@ -64,13 +108,13 @@ class Units:
 
     name: str  # "lstm.0", "embedding"
     count: int
-    parts: tuple[Part, ...]
+    slices: tuple[Slice, ...]
 
     def squares(self, matrices: dict[str, Tensor]) -> Tensor:
         """(count,): the sum of squares of each group."""
         total: Tensor | None = None
-        for part in self.parts:
-            matrix = matrices[part.site].square().sum(1 - part.axis)
+        for piece in self.slices:
+            matrix = matrices[piece.site].square().sum(1 - piece.axis)
             squares = matrix.view(-1, self.count).sum(0)
             total = squares if total is None else total + squares
         assert total is not None
@@ -81,18 +125,18 @@ class Units:
     def scale_(self, matrices: dict[str, Tensor], factors: Tensor) -> None:
         """Multiply each group by its factor (count,), in place."""
         crossings = {site: self._crossings(matrices[site]) * factors for site in self._crossed}
-        for part in self.parts:
-            matrix = matrices[part.site]
-            every = factors.repeat(matrix.shape[part.axis] // self.count)
-            matrix.mul_(every.unsqueeze(1 - part.axis))
+        for piece in self.slices:
+            matrix = matrices[piece.site]
+            every = factors.repeat(matrix.shape[piece.axis] // self.count)
+            matrix.mul_(every.unsqueeze(1 - piece.axis))
         for site, scaled in crossings.items():
             self._crossings(matrices[site]).copy_(scaled)
 
     @property
     def _crossed(self) -> list[str]:
         """The sites of which a group has rows and columns."""
-        columns = {part.site for part in self.parts if part.axis == COLUMNS}
-        return [part.site for part in self.parts if part.axis == ROWS and part.site in columns]
+        columns = {piece.site for piece in self.slices if piece.axis == COLUMNS}
+        return [piece.site for piece in self.slices if piece.axis == ROWS and piece.site in columns]
 
     def _crossings(self, matrix: Tensor) -> Tensor:
         """(blocks, count): where each unit's rows and its column meet, as a view."""
@@ -101,53 +145,59 @@ class Units:
 
 def units_of(model: ModelSettings, embedding: bool) -> list[Units]:
     """The groups of a model with matrices that are stored densely."""
-    prefix, sites = model.cell.prefix, model.site_shapes(words=1)
-    found, last = [], f"{prefix}.{model.layers - 1}."
-    columns = [Part("embedding", COLUMNS), Part(f"{prefix}.0.input", COLUMNS)]
+    every, found, last = model.site_shapes(words=1), [], model.layers - 1
+    columns = [
+        Slice(sites.EMBEDDING, COLUMNS),
+        Slice(model.site(0, sites.INPUT), COLUMNS),
+    ]
     for layer, count in enumerate(model.units):
-        own = f"{prefix}.{layer}."
-        parts = [Part(site, ROWS) for site in _matrices_of(own, sites)]
-        if f"{own}projection" in sites:
-            parts.append(Part(f"{own}projection", COLUMNS))
+        slices = [Slice(site, ROWS) for site in _unit_rows(model, layer)]
+        projection = model.site(layer, sites.PROJECTION)
+        if projection in every:
+            slices.append(Slice(projection, COLUMNS))
         else:
-            parts += _output_columns(own, sites)
-            if own != last:
-                parts.append(Part(f"{prefix}.{layer + 1}.input", COLUMNS))
+            slices += [Slice(site, COLUMNS) for site in _output_columns(model, layer)]
+            if layer != last:
+                slices.append(Slice(model.site(layer + 1, sites.INPUT), COLUMNS))
             elif not model.tied:
-                parts.append(Part("decoder", COLUMNS))
-            elif "decoder.projection" in sites:
-                parts.append(Part("decoder.projection", COLUMNS))
+                slices.append(Slice(sites.DECODER, COLUMNS))
+            elif sites.DECODER_PROJECTION in every:
+                slices.append(Slice(sites.DECODER_PROJECTION, COLUMNS))
             else:  # tied, as wide as the embedding: one set of units
-                parts += columns
-        found.append(Units(f"{prefix}.{layer}", count, tuple(parts)))
-    if not embedding or Part("embedding", COLUMNS) in found[-1].parts:
+                slices += columns
+        found.append(Units(model.layer_name(layer), count, tuple(slices)))
+    if not embedding or columns[0] in found[-1].slices:
         return found
-    if "decoder.projection" in sites:
-        columns.append(Part("decoder.projection", ROWS))
+    if sites.DECODER_PROJECTION in every:
+        columns.append(Slice(sites.DECODER_PROJECTION, ROWS))
     elif model.tied:  # the last projection writes what the decoder and its own layer read
-        columns += [Part(f"{last}projection", ROWS), *_output_columns(last, sites)]
-    return [*found, Units("embedding", model.embedding, tuple(columns))]
+        columns.append(Slice(model.site(last, sites.PROJECTION), ROWS))
+        columns += [Slice(site, COLUMNS) for site in _output_columns(model, last)]
+    return [*found, Units(sites.EMBEDDING, model.embedding, tuple(columns))]
 
 
-def _matrices_of(layer: str, sites: Iterable[str]) -> list[str]:
+def _unit_rows(model: ModelSettings, layer: int) -> list[str]:
     """The sites whose rows are of a layer's units."""
-    return [site for site in sites if site.startswith(layer) and site != f"{layer}projection"]
+    own = sites.of_layer({site: site for site in model.site_shapes(1)}, model.cell.prefix, layer)
+    return [site for name, site in own.items() if name != sites.PROJECTION]
 
 
-def _output_columns(layer: str, sites: Iterable[str]) -> list[Part]:
+def _output_columns(model: ModelSettings, layer: int) -> list[str]:
     """What reads a layer's output in the layer itself."""
-    return [Part(site, COLUMNS) for site in _matrices_of(layer, sites) if site != f"{layer}input"]
+    return [s for s in _unit_rows(model, layer) if s != model.site(layer, sites.INPUT)]
 
 
 class GroupLasso:
-    """The penalty while training; a `training.Regularizer`. A group that is zero stays zero."""
+    """The penalty while training; a `progress.Regularizer`. A group that is zero stays zero."""
 
     def __init__(self, model: LanguageModel, settings: UnitsSettings) -> None:
         self.settings = settings
         self.units = units_of(model.settings, settings.embedding)
         self.matrices: dict[str, Tensor] = {}
         for site, weight in model.sites.items():
-            assert isinstance(weight, Dense), "units are removed from dense models"
+            assert isinstance(weight.structure, DenseStructure), (
+                "units are removed from dense models"
+            )
             self.matrices[site] = weight.leaves["matrix"].data
         self._dead: list[Tensor] = []
 
@@ -192,6 +242,10 @@ def with_fewer_units(
     It is trained on `device`; the other arguments are those of `training.train`. Raises
     DivergedError.
     """
+    from lmcore.leaf import Leaf
+    from lmcore.model import dense_model
+    from lmcore.training import train
+
     matrices = {site: weight.dense().detach() for site, weight in dense.sites.items()}
     biases = {name: Leaf(leaf.value().detach()) for name, leaf in dense.biases.items()}
     model = dense_model(dense.settings, matrices, biases).to(device)
@@ -215,28 +269,32 @@ def remove_units(model: LanguageModel, embedding: bool) -> LanguageModel:
     is wide. Where a tied embedding would become as wide as what its `decoder.projection` reads, so
     that there could be none, one unit more stays too.
     """
-    settings, prefix = model.settings, model.settings.cell.prefix
+    from lmcore.leaf import Leaf
+    from lmcore.model import dense_model
+
+    settings = model.settings
     matrices = {site: weight.dense().detach() for site, weight in model.sites.items()}
     vectors = {name: leaf.value().detach() for name, leaf in model.biases.items()}
     groups = units_of(settings, embedding)
     alive = {units.name: units.squares(matrices) > 0 for units in groups}
-    widths = settings.projection or (0,) * settings.layers
+    layers = [settings.layer_name(layer) for layer in range(settings.layers)]
+    widths = dict(zip(layers, settings.projection or (0,) * settings.layers, strict=True))
     for name, flags in alive.items():
-        _keep(flags, 1 if name == "embedding" else widths[int(name.removeprefix(f"{prefix}."))] + 1)
-    if "decoder.projection" in matrices:
+        _keep(flags, widths.get(name, 0) + 1)
+    if sites.DECODER_PROJECTION in matrices:
         _keep_unequal(settings, alive)
     for units in groups:
         kept = alive[units.name].nonzero().squeeze(1)
-        for part in units.parts:
-            matrices[part.site] = _take(matrices[part.site], part.axis, kept, units.count)
+        for piece in units.slices:
+            matrices[piece.site] = _take(matrices[piece.site], piece.axis, kept, units.count)
         for name in vectors:
             if name.startswith(f"{units.name}."):
                 vectors[name] = _take(vectors[name], 0, kept, units.count)
-    layers = [f"{prefix}.{layer}" for layer in range(settings.layers)]
+    projections = [settings.site(layer, sites.PROJECTION) for layer in range(settings.layers)]
     after = {
         "hidden": tuple(int(alive[name].sum()) for name in layers),
-        "projection": tuple(len(matrices.get(f"{name}.projection", ())) for name in layers),
-        "embedding": matrices["embedding"].shape[1],
+        "projection": tuple(len(matrices.get(site, ())) for site in projections),
+        "embedding": matrices[sites.EMBEDDING].shape[1],
     }
     biases = {name: Leaf(value) for name, value in vectors.items()}
     shaped = ModelSettings.model_validate({**settings.model_dump(), **after})
@@ -251,8 +309,8 @@ def _keep(alive: Tensor, least: int) -> None:
 
 def _keep_unequal(settings: ModelSettings, alive: dict[str, Tensor]) -> None:
     """Where embedding and last output would become equally wide, let one more unit live."""
-    columns = alive.get("embedding", torch.ones(settings.embedding, dtype=torch.bool))
-    output = alive[f"{settings.cell.prefix}.{settings.layers - 1}"]
+    columns = alive.get(sites.EMBEDDING, torch.ones(settings.embedding, dtype=torch.bool))
+    output = alive[settings.layer_name(settings.layers - 1)]
     if settings.projection and settings.projection[-1]:
         output = torch.ones(settings.projection[-1], dtype=torch.bool)
     if columns.sum() == output.sum():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import embedding
 
+from lmcore import sites
+from lmcore.codec import Ladder, Shape
 from lmcore.errors import UserError
+from lmcore.lazy import torch
 from lmcore.settings import Settings
-from lmcore.weight import DenseStructure, Leaf, Shape, SiteStatistics, Structure, Weight
+from lmcore.structure import DenseStructure, MatrixShape, SiteStatistics, Structure, Values
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DAMPING = 1e-3  # of the mean second moment of the inputs, before its root is inverted
 NMF_ROUNDS = 100
@@ -37,6 +41,22 @@ class LowRankStructure(Structure, ABC):
 
     rank: Rank
     multiplies: ClassVar[bool] = True
+    start: ClassVar[str]  # how the factors start, for reports
+
+    @classmethod
+    def examples(cls, shape: MatrixShape) -> list[Ladder]:
+        return [[{"rank": rank} for rank in range(1, min(shape) + 1)]]
+
+    @classmethod
+    def sentence(cls, plain: Mapping[str, Any]) -> str:
+        match plain["rank"]:
+            case {"energy": energy}:
+                rank = f"the rank that keeps {energy:.1%} of the energy"
+            case float(share):
+                rank = f"the rank of {share:.1%} of the size"
+            case number:
+                rank = f"rank {number}"
+        return f"low rank: {rank} by {cls.start}"
 
     @abstractmethod
     def factors(
@@ -48,20 +68,17 @@ class LowRankStructure(Structure, ABC):
     def spectrum(self, matrix: Tensor, statistics: SiteStatistics) -> Tensor:
         """The singular values, falling, whose squares are the energy."""
 
-    def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
+    def leaf_shapes(self, shape: MatrixShape) -> dict[str, Shape]:
         if isinstance(self.rank, Energy):  # not known yet, but never more than this
             return DenseStructure().leaf_shapes(shape)
         rows, columns = shape
         return {"left": (rows, self._number), "right": (self._number, columns)}
 
-    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> dict[str, Tensor]:
+    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> Values:
         left, right = self.factors(matrix, statistics, self._number)
         return {"left": left.contiguous(), "right": right.contiguous()}
 
-    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
-        return LowRank(self, leaves)
-
-    def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
+    def canonical(self, site: str, shape: MatrixShape) -> Structure:
         """Dense where the factors would hold at least as many numbers as the matrix."""
         rows, columns = shape
         rank = self.rank
@@ -78,7 +95,7 @@ class LowRankStructure(Structure, ABC):
             return DenseStructure()
         return self.model_copy(update={"rank": rank})
 
-    def fits(self, shape: tuple[int, int]) -> bool:
+    def fits(self, shape: MatrixShape) -> bool:
         return not isinstance(self.rank, int) or self.rank <= min(shape)
 
     @property
@@ -92,9 +109,18 @@ class LowRankStructure(Structure, ABC):
         kept = energy < self.rank.energy * energy[-1]
         return self.model_copy(update={"rank": min(int(kept.sum()) + 1, len(energy))})
 
-    def leaf_inputs(self, leaves: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+    def leaf_inputs(self, leaves: Values, inputs: Tensor) -> Values:
         right = leaves["right"]
         return {"left": right @ inputs @ right.T, "right": inputs}
+
+    def dense(self, leaves: Values, shape: MatrixShape) -> Tensor:
+        return leaves["left"] @ leaves["right"]
+
+    def head(self, leaves: Values, shape: MatrixShape, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ leaves["right"].T, leaves["left"]
+
+    def look_up(self, leaves: Values, shape: MatrixShape, ids: Tensor) -> Tensor:
+        return torch.nn.functional.embedding(ids, leaves["left"]) @ leaves["right"]
 
     @property
     def _number(self) -> int:
@@ -106,6 +132,7 @@ class SVD(LowRankStructure):
     """Truncated SVD, the singular values split evenly between the factors."""
 
     kind: Literal["svd"] = "svd"
+    start: ClassVar[str] = "SVD"
 
     def factors(
         self, matrix: Tensor, statistics: SiteStatistics, rank: int
@@ -124,10 +151,16 @@ class ActivationSVD(LowRankStructure):
     """
 
     kind: Literal["activation_svd"] = "activation_svd"
+    start: ClassVar[str] = "SVD of the outputs"
     rows: Literal["none", "fisher", "counts"] = "none"
 
-    def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
-        if self.rows == "counts" and site not in ("embedding", "decoder"):
+    @classmethod
+    def examples(cls, shape: MatrixShape) -> list[Ladder]:
+        (ranks,) = super().examples(shape)
+        return [[{**rank, "rows": rows} for rank in ranks] for rows in ("none", "fisher", "counts")]
+
+    def canonical(self, site: str, shape: MatrixShape) -> Structure:
+        if self.rows == "counts" and site not in sites.WORD_SITES:
             raise UserError(
                 f"recipe.sites.{site}.structure.rows: got counts; a row has a word at embedding "
                 f"and decoder only, elsewhere it takes none or fisher"
@@ -169,6 +202,8 @@ class SemiNMF(LowRankStructure):
     """W ~ A B with B >= 0 (Ding et al. 2010; Winata et al. 2019), started from the SVD."""
 
     kind: Literal["semi_nmf"] = "semi_nmf"
+    start: ClassVar[str] = "semi-NMF"
+    holds_any: ClassVar[bool] = False  # a factor without negative numbers does not
 
     def factors(
         self, matrix: Tensor, statistics: SiteStatistics, rank: int
@@ -224,28 +259,3 @@ def _positive(x: Tensor) -> Tensor:
 
 def _negative(x: Tensor) -> Tensor:
     return (x.abs() - x) / 2
-
-
-class LowRank(Weight):
-    """A (out, r) B (r, in)."""
-
-    @property
-    def left(self) -> Leaf:
-        return self.leaves["left"]
-
-    @property
-    def right(self) -> Leaf:
-        return self.leaves["right"]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.left.shape[0], self.right.shape[1]
-
-    def dense(self) -> Tensor:
-        return self.left.value() @ self.right.value()
-
-    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x @ self.right.value().T, self.left.value()
-
-    def rows(self, ids: Tensor) -> Tensor:
-        return embedding(ids, self.left.value()) @ self.right.value()

@@ -5,13 +5,67 @@ m feeds the recurrence, the next layer and the decoder, which get that much narr
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from lmcore.calibration import Calibration
+from pydantic import Field
+
+from lmcore import sites
+from lmcore.codec import Ladder
 from lmcore.compress.embedding import fold_square
 from lmcore.compress.low_rank import roots
-from lmcore.model import LanguageModel, ModelSettings, dense_model
+from lmcore.errors import UserError
+from lmcore.layer_methods import LayerMethod
+from lmcore.lazy import torch
+from lmcore.model_settings import ModelSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lmcore.calibration import Calibration
+    from lmcore.model import LanguageModel
+
+Widths = int | tuple[int, ...]
+
+
+class SharedProjection(LayerMethod[Widths]):
+    """The width of each layer's shared projection, or one for all, 0 for none."""
+
+    field: ClassVar[str] = "projection"
+    kind: ClassVar[str] = "projection"
+    order: ClassVar[int] = 10
+    setting: ClassVar[Any] = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
+    is_written_as_null: ClassVar[bool] = True
+
+    def examples(self, model: ModelSettings) -> Ladder:
+        widest = max(model.widths)
+        every = [1, widest // 2, widest - 1, widest]
+        return [{self.field: (width,) * model.layers} for width in sorted({*every} - {0})]
+
+    def sentence(self, plain: Any) -> str:
+        return f"a shared projection to {' and '.join(str(width or 'none') for width in plain)}"
+
+    def canonical(self, asked: Widths, model: ModelSettings, words: int) -> Widths | None:
+        """One width a layer, 0 where the layer's projection would not make the model smaller."""
+        if isinstance(asked, tuple) and len(asked) != model.layers:
+            raise UserError(
+                f"recipe.layers.projection: got {list(asked)}; "
+                f"it takes one width a layer, {model.layers} in all"
+            )
+        widths = asked if isinstance(asked, tuple) else (asked,) * model.layers
+        saving = projected_widths(widths, model, words)
+        return saving if any(saving) else None
+
+    def shape(self, value: Widths, model: ModelSettings) -> ModelSettings:
+        return with_projections(model, value) if isinstance(value, tuple) else model
+
+    def apply(
+        self, value: Widths, dense: LanguageModel, calibration: Calibration
+    ) -> tuple[LanguageModel, Calibration]:
+        """A projection is skipped if the pruned layer has no more units than its width."""
+        assert isinstance(value, tuple), "canonical makes one width a layer of it"
+        pairs = zip(value, dense.settings.widths, strict=True)
+        narrowed = project(dense, tuple(w if w < now else 0 for w, now in pairs), calibration)
+        return narrowed, calibration.of(narrowed)
 
 
 def projected_widths(widths: tuple[int, ...], model: ModelSettings, words: int) -> tuple[int, ...]:
@@ -44,30 +98,45 @@ def project(
     divided by its norm, P and M' minimise the mean of |M h - M' P h|^2 on training text. Where a
     layer has a projection already, the new one comes after it.
     """
-    settings, prefix = model.settings, model.settings.cell.prefix
+    from lmcore.model import dense_model
+
+    settings = model.settings
     matrices = {site: weight.dense().detach() for site, weight in model.sites.items()}
     for layer, width in enumerate(widths):
         if not width:
             continue
-        own, before = f"{prefix}.{layer}.", matrices.pop(f"{prefix}.{layer}.projection", None)
-        fed = [site for site in matrices if site.startswith(own) and site != f"{own}input"]
-        last = layer + 1 == settings.layers
-        fed += [site for site in ("decoder", "decoder.projection") if last and site in matrices]
-        fed += [] if last else [f"{prefix}.{layer + 1}.input"]
-        tied = last and settings.tied and "decoder.projection" not in fed
-        seen = [matrices[site] for site in [*fed, *(["embedding"] if tied else [])]]
-        moments = calibration.inputs[f"{own}projection"]
+        own = settings.site(layer, sites.PROJECTION)
+        before = matrices.pop(own, None)
+        fed = _fed_by(settings, layer, list(matrices))
+        seen = [matrices[site] for site in fed]
+        is_last = layer + 1 == settings.layers
+        # its tied embedding is as wide as h was: its decoder is reached from m
+        needs_decoder = is_last and settings.tied and sites.DECODER_PROJECTION not in fed
+        if needs_decoder:
+            seen.append(matrices[sites.EMBEDDING])
+        moments = calibration.inputs[own]
         if before is not None:
             moments = before @ moments @ before.T
         to_narrow, to_wide = _best_map(seen, moments, width)
         for site in fed:
             matrices[site] = matrices[site] @ to_wide
-        if tied:  # its embedding is as wide as h was: its decoder is reached from m
-            matrices["decoder.projection"] = to_wide
-        matrices[f"{own}projection"] = to_narrow if before is None else to_narrow @ before
+        if needs_decoder:
+            matrices[sites.DECODER_PROJECTION] = to_wide
+        matrices[own] = to_narrow if before is None else to_narrow @ before
     shaped = with_projections(settings, widths)
     fold_square(shaped, matrices)
     return dense_model(shaped, matrices, model.biases)
+
+
+def _fed_by(settings: ModelSettings, layer: int, every: list[str]) -> list[str]:
+    """The sites that read the layer's output, but for a tied embedding: those of the layer itself,
+    then what comes next. `every` are the model's sites without the layer's projection."""
+    own = sites.of_layer({site: site for site in every}, settings.cell.prefix, layer)
+    fed = [site for name, site in own.items() if name != sites.INPUT]
+    if layer + 1 < settings.layers:
+        return [*fed, settings.site(layer + 1, sites.INPUT)]
+    after = (sites.DECODER, sites.DECODER_PROJECTION)
+    return [*fed, *(site for site in after if site in every)]
 
 
 def _best_map(matrices: list[Tensor], moments: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -1,159 +1,43 @@
-"""Bits: how the values of a leaf are coded.
-
-A codec is settings alone: what it learns from the data (steps, levels) stands in the `Codes` it
-makes. `assign` finds the codes of a float tensor, `decode` the values that the codes stand for,
-`streams` the integers that are written to the file. All leave the tensor's shape as it is.
-"""
+"""Codes on a grid: equal steps between extremes, and multiples of a step coded at their entropy."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny
-from torch import Tensor
+from pydantic import Field
 
+from lmcore.codec import (
+    NO_EVIDENCE,
+    Array,
+    Codec,
+    Codes,
+    Evidence,
+    Ladder,
+    Shape,
+    Stream,
+    Tables,
+    as_matrix,
+    from_bytes,
+    matrix_shape,
+    to_bytes,
+)
 from lmcore.compress.error_feedback import error_feedback
-from lmcore.settings import Family
+from lmcore.lazy import torch
+from lmcore.settings import later
 
-Shape = tuple[int, ...]
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Bits = Annotated[int, Field(ge=1, le=8)]
 Scope = Literal["matrix", "row"]
 GroupedScope = Scope | Annotated[int, Field(ge=2)]  # so many neighbouring columns of a row
-# a setting that came later: left out at its default, so that the keys of earlier recipes stay
-LaterFlag = Annotated[bool, Field(exclude_if=lambda on: not on)]
-LaterScope = Annotated[GroupedScope, Field(exclude_if=lambda scope: scope == "matrix")]
 
-Tables = dict[str, Tensor]
-Nearest = Callable[[Tensor, slice], Tensor]  # values (rows, n) of these columns -> their symbols
-
-
-@dataclass(frozen=True)
-class Codes:
-    """What a codec makes of a leaf."""
-
-    symbols: Tensor  # the leaf's shape; integers, or the values themselves in a float format
-    tables: Tables = field(default_factory=dict)  # what `decode` reads them with
-
-    def to(self, device: torch.device) -> Codes:
-        """The codes on another device."""
-        tables = {name: table.to(device) for name, table in self.tables.items()}
-        return Codes(self.symbols.to(device), tables)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A run of integers in [low, high] in the file; `shape` is (n,) or (rows, columns)."""
-
-    name: str
-    shape: Shape
-    low: int
-    high: int
-    is_codes: bool = True  # not a mask, nor a table that codes are read with
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of how much the values of a leaf (rows, columns) matter; None: all alike."""
-
-    importance: Tensor | None = None  # (rows, columns): mean squared gradient of the loss
-    inputs: Tensor | None = None  # (columns, columns): second moments of what they multiply
-
-    def to(self, device: torch.device) -> Evidence:
-        """The evidence on another device."""
-        importance = None if self.importance is None else self.importance.to(device)
-        return Evidence(importance, None if self.inputs is None else self.inputs.to(device))
-
-
-class Codec(Family, ABC):
-    """How values are stored."""
-
-    exact_in_training: ClassVar[bool] = False  # whether training may see the float copy itself
-    refresh_updates: ClassVar[int] = 16  # updates between two assignments while training
-    zeros_are_codes: ClassVar[bool] = False  # whether masked zeros are coded like other values
-
-    @property
-    def needs_importance(self) -> bool:
-        """Whether `assign` looks at the evidence's importance."""
-        return False
-
-    @property
-    def needs_inputs(self) -> bool:
-        """Whether `assign` looks at the evidence's inputs."""
-        return False
-
-    @abstractmethod
-    def assign(
-        self,
-        data: Tensor,
-        mask: Tensor | None,
-        before: Codes | None,
-        evidence: Evidence = Evidence(),
-    ) -> Codes:
-        """Codes of `data` (any shape) where `mask` (same shape) keeps it.
-
-        `before` are the leaf's previous codes: what was fixed at the first assignment stays.
-        """
-
-    @abstractmethod
-    def decode(self, codes: Codes) -> Tensor:
-        """The values, of the symbols' shape; masked entries are not defined."""
-
-    @abstractmethod
-    def streams(self, shape: Shape, leaf: Shape) -> list[Stream]:
-        """What is written for symbols of this shape, of a leaf of that shape."""
-
-    @abstractmethod
-    def write(self, codes: Codes, symbols: Tensor) -> list[np.ndarray[Any, Any]]:
-        """The integers of each stream; `symbols` are those of the codes that are kept."""
-
-    @abstractmethod
-    def read(self, arrays: list[np.ndarray[Any, Any]], leaf: Shape) -> Codes:
-        """The codes of a leaf of that shape back from the integers, in the streams' order."""
-
-
-class Float32(Codec):
-    """Four bytes a value."""
-
-    kind: Literal["float32"] = "float32"
-    exact_in_training: ClassVar[bool] = True
-    _bytes: ClassVar[int] = 4
-    _dtype: ClassVar[torch.dtype] = torch.float32
-
-    def assign(
-        self,
-        data: Tensor,
-        mask: Tensor | None,
-        before: Codes | None,
-        evidence: Evidence = Evidence(),
-    ) -> Codes:
-        return Codes(data.to(self._dtype, copy=True))
-
-    def decode(self, codes: Codes) -> Tensor:
-        return codes.symbols.float()
-
-    def streams(self, shape: Shape, leaf: Shape) -> list[Stream]:
-        """One stream a byte, the most telling (sign and exponent) first."""
-        return [Stream(f"byte{i}", shape, 0, 255) for i in reversed(range(self._bytes))]
-
-    def write(self, codes: Codes, symbols: Tensor) -> list[np.ndarray[Any, Any]]:
-        return to_bytes(symbols.to(self._dtype))
-
-    def read(self, arrays: list[np.ndarray[Any, Any]], leaf: Shape) -> Codes:
-        return Codes(from_bytes(arrays, self._dtype))
-
-
-class Float16(Float32):
-    """Two bytes a value, IEEE half precision."""
-
-    kind: Literal["float16"] = "float16"  # type: ignore[assignment]
-    _bytes: ClassVar[int] = 2
-    _dtype: ClassVar[torch.dtype] = torch.float16
+# values (rows, n) of these columns -> their symbols
+Nearest: TypeAlias = "Callable[[Tensor, slice], Tensor]"
 
 
 class GridCodec(Codec, ABC):
@@ -163,7 +47,7 @@ class GridCodec(Codec, ABC):
     (see `error_feedback`).
     """
 
-    feedback: LaterFlag = False
+    feedback: bool = later(False)
 
     @property
     def needs_inputs(self) -> bool:
@@ -184,7 +68,7 @@ class GridCodec(Codec, ABC):
         data: Tensor,
         mask: Tensor | None,
         before: Codes | None,
-        evidence: Evidence = Evidence(),
+        evidence: Evidence = NO_EVIDENCE,
     ) -> Codes:
         matrix, kept = as_matrix(data), None if mask is None else as_matrix(mask)
         tables, nearest = self.fit(matrix, kept, before, evidence)
@@ -271,11 +155,11 @@ class GroupedCodec(GridCodec, ABC):
         ]
         return [Stream("codes", shape, 0, 2**self.bits - 1), *tables]
 
-    def write(self, codes: Codes, symbols: Tensor) -> list[np.ndarray[Any, Any]]:
+    def write(self, codes: Codes, symbols: Tensor) -> list[Array]:
         tables = [codes.tables[name].flatten().half() for name in self.table_sizes]
         return [symbols.numpy(), *(plane for table in tables for plane in to_bytes(table))]
 
-    def read(self, arrays: list[np.ndarray[Any, Any]], leaf: Shape) -> Codes:
+    def read(self, arrays: list[Array], leaf: Shape) -> Codes:
         rows, columns = matrix_shape(leaf)
         groups = len(self._groups(columns))
         tables = {}
@@ -325,6 +209,15 @@ class Linear(GroupedCodec):
     kind: Literal["linear"] = "linear"
     scope: GroupedScope = "row"
 
+    @classmethod
+    def examples(cls) -> list[Ladder]:
+        scopes: tuple[GroupedScope, ...] = ("matrix", "row", 7)
+        return [[{"bits": bits, "scope": scope} for bits in range(1, 9)] for scope in scopes]
+
+    @classmethod
+    def sentence(cls, plain: Mapping[str, Any]) -> str:
+        return f"{plain['bits']} bits in equal steps"
+
     @property
     def table_sizes(self) -> dict[str, int]:
         return {"low": 1, "step": 1}
@@ -371,6 +264,17 @@ class Uniform(GridCodec):
     zeros_are_codes: ClassVar[bool] = True
     _limit: ClassVar[int] = 127
 
+    @classmethod
+    def examples(cls) -> list[Ladder]:
+        return [
+            [{"step": step, "scope": scope, "rounding": rounding} for step in (2.0, 0.7, 0.05)]
+            for scope, rounding in (("matrix", 0.1), ("row", 0.1), ("matrix", 0.0))
+        ]
+
+    @classmethod
+    def sentence(cls, plain: Mapping[str, Any]) -> str:
+        return f"entropy-coded multiples of {plain['step']:.3g} standard deviations"
+
     def fit(
         self, data: Tensor, mask: Tensor | None, before: Codes | None, evidence: Evidence
     ) -> tuple[Tables, Nearest]:
@@ -391,10 +295,10 @@ class Uniform(GridCodec):
         groups = matrix_shape(leaf)[0] if self.scope == "row" else 1
         return [Stream("codes", shape, -self._limit, self._limit), *table_streams("step", groups)]
 
-    def write(self, codes: Codes, symbols: Tensor) -> list[np.ndarray[Any, Any]]:
+    def write(self, codes: Codes, symbols: Tensor) -> list[Array]:
         return [symbols.numpy(), *to_bytes(codes.tables["step"].flatten().half())]
 
-    def read(self, arrays: list[np.ndarray[Any, Any]], leaf: Shape) -> Codes:
+    def read(self, arrays: list[Array], leaf: Shape) -> Codes:
         step = from_bytes(arrays[1:], torch.float16).float().unsqueeze(1)
         return Codes(to_symbols(arrays[0]), {"step": step})
 
@@ -440,19 +344,6 @@ class Uniform(GridCodec):
         return cheapest
 
 
-AnyCodec = Annotated[SerializeAsAny[Codec], BeforeValidator(Codec.pick)]
-
-
-def as_matrix(data: Tensor) -> Tensor:
-    """(rows, columns); a vector is one row."""
-    return data.reshape(matrix_shape(data.shape))
-
-
-def matrix_shape(shape: Shape) -> tuple[int, int]:
-    """(rows, columns); a vector is one row."""
-    return (shape[0], shape[1]) if len(shape) == 2 else (1, shape[0])
-
-
 def rounded_to_half(values: Tensor) -> Tensor:
     """What a table says of numbers in half precision; none becomes infinite."""
     largest = torch.finfo(torch.float16).max
@@ -473,20 +364,5 @@ def table_streams(name: str, count: int) -> Iterator[Stream]:
     return (Stream(f"{name}.byte{i}", (count,), 0, 255, is_codes=False) for i in (1, 0))
 
 
-def to_bytes(values: Tensor) -> list[np.ndarray[Any, Any]]:
-    """Byte planes of a float tensor, most significant first, each of its shape."""
-    array = np.ascontiguousarray(values.detach().cpu().numpy())
-    size = array.dtype.itemsize
-    planes = array.astype(array.dtype.newbyteorder(">")).view(np.uint8).reshape(*array.shape, size)
-    return [planes[..., i] for i in range(size)]
-
-
-def from_bytes(planes: list[np.ndarray[Any, Any]], dtype: torch.dtype) -> Tensor:
-    joined = np.ascontiguousarray(np.stack(planes, axis=-1).astype(np.uint8))
-    kind = {torch.float32: ">f4", torch.float16: ">f2"}[dtype]
-    native = joined.view(kind)[..., 0].astype(kind.replace(">", "="))
-    return torch.from_numpy(native)
-
-
-def to_symbols(array: np.ndarray[Any, Any]) -> Tensor:
+def to_symbols(array: Array) -> Tensor:
     return torch.from_numpy(array.astype(np.int16))

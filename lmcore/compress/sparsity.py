@@ -4,52 +4,70 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from lmcore.compress.quantization import matrix_shape
-from lmcore.settings import Settings
+from lmcore.codec import matrix_shape
+from lmcore.lazy import torch
+from lmcore.progress import Regularizer
+from lmcore.pruning import Pattern, Pruning, Targets, Wanted, block_shape
+from lmcore.settings import later
 
 if TYPE_CHECKING:
-    from lmcore.weight import Leaf
+    from torch import Tensor
 
-Block = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-Pattern = Literal["weights", "rows"] | Block  # what becomes zero together
 PRUNING_STEPS = 64  # of the schedule, spread over the fine-tuning
 
 
-class PruningSettings(Settings):
-    """How zeros come about.
+class MagnitudePruning(Pruning):
+    """The smallest values become zero.
 
     `scope` site: each leaf has its own share of zeros; all: one threshold for the leaves of all
-    sites that have a sparsity, which together have as many zeros; a leaf that gets so few that
+    sites that have a sparsity, which together have as many zeros. A leaf that gets so few that
     its file would not be smaller keeps all. `schedule` cubic: the share rises while fine-tuning,
     s_t = s (1 - (1 - t / n)^3) (Zhu and Gupta 2017, eq. 1), and is reached after the fraction
     `until` of it.
     """
 
+    kind: Literal["magnitude"] = later("magnitude")
     scope: Literal["site", "all"] = "site"
     schedule: Literal["at_once", "cubic"] = "at_once"
     until: Annotated[float, Field(gt=0, le=1)] = 0.6
 
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        return [
+            {},
+            {"scope": "all"},
+            {"schedule": "cubic", "until": 0.5},
+            {"scope": "all", "schedule": "cubic"},
+        ]
 
-def kept_values(shape: tuple[int, ...], sparsity: float, pattern: Pattern) -> int:
-    """How many values of a leaf a mask of this sparsity keeps; at most, where blocks overhang."""
-    rows, columns = matrix_shape(shape)
-    sides = zip(_block(shape, pattern), (rows, columns), strict=True)
-    height, width = (min(block, side) for block, side in sides)
-    blocks = math.ceil(rows / height) * math.ceil(columns / width)
-    kept = blocks - round(sparsity * blocks)
-    return min(rows * columns, kept * height * width)
+    @classmethod
+    def sentence(cls, plain: Mapping[str, Any], sparsity: float) -> str:
+        shared = ", one threshold for all sites" if plain.get("scope") == "all" else ""
+        return f"{sparsity:.0%} zeros by magnitude{shared}"
 
+    @property
+    def is_shared(self) -> bool:
+        return self.scope == "all"
 
-def is_exact(shape: tuple[int, ...], pattern: Pattern) -> bool:
-    """Whether no block overhangs, so that each stands for as many values."""
-    sides = zip(matrix_shape(shape), _block(shape, pattern), strict=True)
-    return all(side % block == 0 for side, block in sides)
+    @property
+    def is_at_once(self) -> bool:
+        return self.schedule == "at_once"
+
+    def canonical(self, finetuned: bool) -> Pruning:
+        """Zeros come at once where nothing is fine-tuned, and `until` is for a schedule."""
+        if finetuned and not self.is_at_once:
+            return self
+        return MagnitudePruning(scope=self.scope)
+
+    def masks(self, wanted: Wanted) -> dict[str, Tensor]:
+        return magnitude_masks(wanted, self.scope)
+
+    def regularizer(self, targets: Targets) -> Regularizer | None:
+        return None if self.is_at_once else CubicPruning(targets, self)
 
 
 def magnitude_mask(data: Tensor, sparsity: float, pattern: Pattern = "weights") -> Tensor:
@@ -65,10 +83,8 @@ def magnitude_mask(data: Tensor, sparsity: float, pattern: Pattern = "weights") 
     return _spread(kept.view(sizes.shape), data, pattern)
 
 
-def magnitude_masks(
-    leaves: Mapping[str, tuple[Tensor, float, Pattern]], scope: Literal["site", "all"]
-) -> dict[str, Tensor]:
-    """The mask of each leaf, given its data, sparsity and pattern; see `PruningSettings.scope`."""
+def magnitude_masks(leaves: Wanted, scope: Literal["site", "all"]) -> dict[str, Tensor]:
+    """The mask of each leaf, given its data, sparsity and pattern; see `MagnitudePruning.scope`."""
     if scope == "site" or not leaves:
         return {name: magnitude_mask(*leaf) for name, leaf in leaves.items()}
     sizes = {name: block_sizes(data, pattern) for name, (data, _, pattern) in leaves.items()}
@@ -87,15 +103,13 @@ def magnitude_masks(
 
 
 class CubicPruning:
-    """Raises the share of zeros of leaves while they are trained; a `training.Regularizer`.
+    """Raises the share of zeros of leaves while they are trained; a `progress.Regularizer`.
 
     `leaves` has the sparsity and pattern that each is to reach. Masks change at PRUNING_STEPS
     points of the whole training at most, and not after the target is reached.
     """
 
-    def __init__(
-        self, leaves: Mapping[str, tuple[Leaf, float, Pattern]], settings: PruningSettings
-    ) -> None:
+    def __init__(self, leaves: Targets, settings: MagnitudePruning) -> None:
         self.leaves, self.settings = leaves, settings
         self._step, self._last = 0, math.ceil(settings.until * PRUNING_STEPS)
 
@@ -127,7 +141,7 @@ class CubicPruning:
 def block_sizes(data: Tensor, pattern: Pattern) -> Tensor:
     """Root mean square of each block, (block rows, block columns)."""
     matrix = data.reshape(matrix_shape(data.shape))
-    height, width = _block(data.shape, pattern)
+    height, width = block_shape(data.shape, pattern)
     if (height, width) == (1, 1):
         return matrix.abs()
     squares = _block_sums(matrix.square(), height, width)
@@ -137,7 +151,7 @@ def block_sizes(data: Tensor, pattern: Pattern) -> Tensor:
 def _values_in_blocks(data: Tensor, pattern: Pattern) -> Tensor:
     """How many values each block has, (block rows, block columns)."""
     ones = torch.ones_like(data).reshape(matrix_shape(data.shape))
-    return _block_sums(ones, *_block(data.shape, pattern))
+    return _block_sums(ones, *block_shape(data.shape, pattern))
 
 
 def _block_sums(matrix: Tensor, height: int, width: int) -> Tensor:
@@ -150,16 +164,6 @@ def _block_sums(matrix: Tensor, height: int, width: int) -> Tensor:
 def _spread(kept: Tensor, data: Tensor, pattern: Pattern) -> Tensor:
     """A mask of blocks as a mask of entries, shape as `data`."""
     rows, columns = matrix_shape(data.shape)
-    height, width = _block(data.shape, pattern)
+    height, width = block_shape(data.shape, pattern)
     entries = kept.repeat_interleave(height, 0).repeat_interleave(width, 1)
     return entries[:rows, :columns].reshape(data.shape)
-
-
-def _block(shape: tuple[int, ...], pattern: Pattern) -> tuple[int, int]:
-    match pattern:
-        case "weights":
-            return 1, 1
-        case "rows":
-            return 1, matrix_shape(shape)[1]
-        case _:
-            return pattern

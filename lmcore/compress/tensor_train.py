@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import BeforeValidator, Field
-from torch import Tensor
-from torch.nn.functional import pad
 
+from lmcore.codec import Ladder, Shape
 from lmcore.errors import UserError
+from lmcore.lazy import torch
 from lmcore.settings import Settings
-from lmcore.weight import DenseStructure, Leaf, Shape, SiteStatistics, Structure, Weight
+from lmcore.structure import DenseStructure, MatrixShape, SiteStatistics, Structure, Values
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -53,7 +57,22 @@ class TensorTrainStructure(Structure):
     cores: Annotated[int, Field(ge=2, le=6)] = 3
     factors: Factors | None = None
 
-    def modes(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
+    @classmethod
+    def examples(cls, shape: MatrixShape) -> list[Ladder]:
+        # 64 x 64: most matrices of the tests are padded
+        factors = {"rows": [4, 4, 4], "columns": [4, 2, 8]}
+        return [
+            [{"rank": rank, **settings} for rank in (1, 2, 3, 5, 8, 64)]
+            for settings in ({"cores": 2}, {"cores": 3, "factors": factors})
+        ]
+
+    @classmethod
+    def sentence(cls, plain: Mapping[str, Any]) -> str:
+        rank = plain["rank"]
+        ranks = f"rank {rank}" if isinstance(rank, int) else f"ranks {', '.join(map(str, rank))}"
+        return f"tensor train: {plain['cores']} cores of {ranks}"
+
+    def modes(self, shape: MatrixShape) -> list[tuple[int, int]]:
         """(m_k, n_k) of each core.
 
         Automatic rows rise and columns fall, so that no core has the large factors of both.
@@ -63,7 +82,7 @@ class TensorTrainStructure(Structure):
         rows, columns = (near_equal_factors(size, self.cores) for size in shape)
         return list(zip(rows, reversed(columns), strict=True))
 
-    def ranks(self, shape: tuple[int, int]) -> list[int]:
+    def ranks(self, shape: MatrixShape) -> list[int]:
         """r_0, ..., r_d, none above r_{k-1} m_k n_k or m_{k+1} n_{k+1} r_{k+1}."""
         sizes = [m * n for m, n in self.modes(shape)]
         inner = self.rank if isinstance(self.rank, tuple) else (self.rank,) * (self.cores - 1)
@@ -74,7 +93,7 @@ class TensorTrainStructure(Structure):
             ranks[k] = min(ranks[k], sizes[k] * ranks[k + 1])
         return ranks
 
-    def leaf_shapes(self, shape: tuple[int, int]) -> dict[str, Shape]:
+    def leaf_shapes(self, shape: MatrixShape) -> dict[str, Shape]:
         """Core k as a matrix (r_{k-1} m_k, n_k r_k): the file coder predicts along the rows of a
         matrix, and a codec of scope "row" scales what one row digit multiplies on its own."""
         ranks = self.ranks(shape)
@@ -83,7 +102,7 @@ class TensorTrainStructure(Structure):
             for k, (m, n) in enumerate(self.modes(shape))
         }
 
-    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> dict[str, Tensor]:
+    def factor(self, matrix: Tensor, statistics: SiteStatistics) -> Values:
         """TT-SVD (Oseledets 2011, Algorithm 1), each bond's singular values split evenly.
 
         In float64: an SVD that follows another sees the first one's rounding.
@@ -107,10 +126,48 @@ class TensorTrainStructure(Structure):
             for name, shape in self.leaf_shapes((rows, columns)).items()
         }
 
-    def weight(self, leaves: dict[str, Leaf], shape: tuple[int, int]) -> Weight:
-        return TensorTrain(self, leaves, shape)
+    def dense(self, leaves: Values, shape: MatrixShape) -> Tensor:
+        merged = _merge(_cores(_plan(self, shape), leaves))  # (1, padded out, padded in, 1)
+        return merged[0, : shape[0], : shape[1], 0]
 
-    def canonical(self, site: str, shape: tuple[int, int]) -> Structure:
+    def matmul(self, leaves: Values, shape: MatrixShape, x: Tensor) -> Tensor:
+        plan, vectors = _plan(self, shape), x.numel() // shape[1]
+        rebuilt = plan.dense + vectors * math.prod(shape)
+        if SMALL_PRODUCT * vectors * plan.vector < rebuilt:
+            return self._contract(leaves, shape, x)
+        return super().matmul(leaves, shape, x)
+
+    def look_up(self, leaves: Values, shape: MatrixShape, ids: Tensor) -> Tensor:
+        plan = _plan(self, shape)
+        if SMALL_PRODUCT * ids.numel() * plan.row < plan.dense:
+            return self._contract_rows(leaves, shape, ids)
+        return super().look_up(leaves, shape, ids)
+
+    def _contract(self, leaves: Values, shape: MatrixShape, x: Tensor) -> Tensor:
+        """x W^T (..., out), core by core (Novikov et al. 2015, eq. 5)."""
+        plan, flat = _plan(self, shape), x.reshape(math.prod(x.shape[:-1]), shape[1])
+        padded = torch.nn.functional.pad(flat, (0, plan.padded[1] - shape[1]))
+        state = padded.unsqueeze(1)  # (vectors M_k, r_k, the columns of the cores to come)
+        for core in _cores(plan, leaves):
+            n = core.shape[2]
+            state = state.reshape(*state.shape[:2], n, state.shape[2] // n)
+            state = torch.einsum("vrnc,rmns->vmsc", state, core).flatten(0, 1)
+        y = state.reshape(len(padded), plan.padded[0])
+        return y[:, : shape[0]].reshape(*x.shape[:-1], shape[0])
+
+    def _contract_rows(self, leaves: Values, shape: MatrixShape, ids: Tensor) -> Tensor:
+        """W[ids] (..., in), from the matrices G_k[i_k] of these rows alone."""
+        plan, flat = _plan(self, shape), ids.flatten()
+        below, cores = plan.padded[0], _cores(plan, leaves)
+        merged = cores[0].new_ones(len(flat), 1, 1)  # (ids, N_k, r_k)
+        for core in cores:
+            below //= core.shape[1]
+            digits = flat // below % core.shape[1]
+            slices = core.transpose(0, 1)[digits]  # (ids, r_{k-1}, n_k, r_k)
+            merged = torch.einsum("vNr,vrns->vNns", merged, slices).flatten(1, 2)
+        return merged[:, : shape[1], 0].reshape(*ids.shape, shape[1])
+
+    def canonical(self, site: str, shape: MatrixShape) -> Structure:
         """Dense where the cores would hold at least as many numbers as the matrix.
 
         Ranks are what their bonds can have; one number where it gives the same ranks, and no
@@ -127,10 +184,10 @@ class TensorTrainStructure(Structure):
             plain = plain.model_copy(update={"rank": tuple(ranks[1:-1])})
         return plain
 
-    def fits(self, shape: tuple[int, int]) -> bool:
+    def fits(self, shape: MatrixShape) -> bool:
         return self.factors is not None or min(shape) >= 2**self.cores
 
-    def _check(self, where: str, shape: tuple[int, int]) -> None:
+    def _check(self, where: str, shape: MatrixShape) -> None:
         """UserError, for the setting below `where`, if no matrix (out, in) can have it."""
         matrix = f"a {shape[0]} x {shape[1]} matrix in {self.cores} cores"
         if self.factors:
@@ -161,75 +218,38 @@ class TensorTrainStructure(Structure):
             )
 
 
-class TensorTrain(Weight):
-    """A chain of cores (r_{k-1}, m_k, n_k, r_k), each stored as (r_{k-1} m_k, n_k r_k)."""
+@dataclass(frozen=True)
+class _Plan:
+    """How a matrix is made of its cores, and what each way costs in multiply-adds."""
 
-    def __init__(
-        self, structure: TensorTrainStructure, leaves: dict[str, Leaf], shape: tuple[int, int]
-    ) -> None:
-        super().__init__(structure, leaves)
-        self._shape = shape
-        self._modes = structure.modes(shape)
-        self._padded = (math.prod(m for m, _ in self._modes), math.prod(n for _, n in self._modes))
-        # multiply-adds of dense() (its last product alone), of _contract() a vector, and of
-        # _contract_rows() a row
-        self._dense_work = math.prod(self._padded) * structure.ranks(shape)[len(leaves) // 2]
-        self._vector_work, self._row_work, rows, columns = 0, 0, 1, self._padded[1]
-        for leaf, (m, n) in zip(leaves.values(), self._modes, strict=True):
-            numbers = math.prod(leaf.shape)
-            self._row_work += self._padded[1] // columns * numbers // m
-            columns //= n
-            self._vector_work += rows * numbers * columns
-            rows *= m
+    modes: tuple[tuple[int, int], ...]  # (m_k, n_k)
+    padded: MatrixShape  # the products of the m_k and of the n_k
+    dense: int  # of rebuilding the matrix: its last product alone
+    vector: int  # of a contraction with the cores, for each vector
+    row: int  # of looking up a row
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self._shape
 
-    def dense(self) -> Tensor:
-        merged = _merge(self._cores())  # (1, padded out, padded in, 1)
-        return merged[0, : self._shape[0], : self._shape[1], 0]
+@lru_cache(maxsize=256)
+def _plan(structure: TensorTrainStructure, shape: MatrixShape) -> _Plan:
+    modes = tuple(structure.modes(shape))
+    padded = (math.prod(m for m, _ in modes), math.prod(n for _, n in modes))
+    dense = math.prod(padded) * structure.ranks(shape)[len(modes) // 2]
+    vector, row, rows, columns = 0, 0, 1, padded[1]
+    for leaf, (m, n) in zip(structure.leaf_shapes(shape).values(), modes, strict=True):
+        numbers = math.prod(leaf)
+        row += padded[1] // columns * numbers // m
+        columns //= n
+        vector += rows * numbers * columns
+        rows *= m
+    return _Plan(modes, padded, dense, vector, row)
 
-    def matmul(self, x: Tensor) -> Tensor:
-        vectors = x.numel() // self._shape[1]
-        rebuilt = self._dense_work + vectors * math.prod(self._shape)
-        if SMALL_PRODUCT * vectors * self._vector_work < rebuilt:
-            return self._contract(x)
-        return super().matmul(x)
 
-    def rows(self, ids: Tensor) -> Tensor:
-        if SMALL_PRODUCT * ids.numel() * self._row_work < self._dense_work:
-            return self._contract_rows(ids)
-        return super().rows(ids)
-
-    def _contract(self, x: Tensor) -> Tensor:
-        """x W^T (..., out), core by core (Novikov et al. 2015, eq. 5)."""
-        flat = x.reshape(math.prod(x.shape[:-1]), self._shape[1])
-        padded = pad(flat, (0, self._padded[1] - self._shape[1]))
-        state = padded.unsqueeze(1)  # (vectors M_k, r_k, the columns of the cores to come)
-        for core in self._cores():
-            n = core.shape[2]
-            state = state.reshape(*state.shape[:2], n, state.shape[2] // n)
-            state = torch.einsum("vrnc,rmns->vmsc", state, core).flatten(0, 1)
-        y = state.reshape(len(padded), self._padded[0])
-        return y[:, : self._shape[0]].reshape(*x.shape[:-1], self._shape[0])
-
-    def _contract_rows(self, ids: Tensor) -> Tensor:
-        """W[ids] (..., in), from the matrices G_k[i_k] of these rows alone."""
-        flat, below, cores = ids.flatten(), self._padded[0], self._cores()
-        merged = cores[0].new_ones(len(flat), 1, 1)  # (ids, N_k, r_k)
-        for core in cores:
-            below //= core.shape[1]
-            digits = flat // below % core.shape[1]
-            slices = core.transpose(0, 1)[digits]  # (ids, r_{k-1}, n_k, r_k)
-            merged = torch.einsum("vNr,vrns->vNns", merged, slices).flatten(1, 2)
-        return merged[:, : self._shape[1], 0].reshape(*ids.shape, self._shape[1])
-
-    def _cores(self) -> list[Tensor]:
-        return [
-            leaf.value().view(leaf.shape[0] // m, m, n, leaf.shape[1] // n)
-            for leaf, (m, n) in zip(self.leaves.values(), self._modes, strict=True)
-        ]
+def _cores(plan: _Plan, leaves: Values) -> list[Tensor]:
+    """The cores (r_{k-1}, m_k, n_k, r_k), each of which is stored as (r_{k-1} m_k, n_k r_k)."""
+    return [
+        leaf.view(leaf.shape[0] // m, m, n, leaf.shape[1] // n)
+        for leaf, (m, n) in zip(leaves.values(), plan.modes, strict=True)
+    ]
 
 
 def _merge(cores: list[Tensor]) -> Tensor:
@@ -268,6 +288,8 @@ def _interleave(matrix: Tensor, modes: list[tuple[int, int]]) -> Tensor:
     """(out, in), padded with zeros -> (m_1, n_1, ..., m_d, n_d)."""
     rows, columns = zip(*modes, strict=True)
     (out, inputs), count = matrix.shape, len(modes)
-    padded = pad(matrix, (0, math.prod(columns) - inputs, 0, math.prod(rows) - out))
+    padded = torch.nn.functional.pad(
+        matrix, (0, math.prod(columns) - inputs, 0, math.prod(rows) - out)
+    )
     order = [side * count + k for k in range(count) for side in (0, 1)]
     return padded.reshape(*rows, *columns).permute(order)

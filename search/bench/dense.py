@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 
+from lmcore.building import build
 from lmcore.bundle import Bundle, load, save
-from lmcore.compress.quantization import Float16
+from lmcore.codec import Float16
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import content_key, write_json
 from lmcore.model import LanguageModel, random_model
-from lmcore.recipe import Recipe, SiteSettings, build, resolve
+from lmcore.progress import DivergedError, Observer, ignore
+from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
-from lmcore.training import DivergedError, Observer, ignore, train
+from lmcore.training import train
 from search.config import PUBLISHED, StudyConfig
 
 DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())

@@ -15,8 +15,8 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from lmcore.bundle import packed_size
+from lmcore.progress import Observer
 from lmcore.recipe import Recipe
-from lmcore.training import Observer
 from search.bench.workbench import Workbench
 from search.space.model_space import ModelSpace
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lmcore.errors import DiskError
-from lmcore.training import Observer, TrainingRecord
+from lmcore.progress import Observer, TrainingRecord
 
 SUFFIXES = (".lmb", ".safetensors")
 PART_SECONDS = 3600  # no file takes longer to write

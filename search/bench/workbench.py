@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import lmcore
+from lmcore.building import build, schedule_of
 from lmcore.bundle import Bundle, load, pack, save
 from lmcore.calibration import Calibration
 from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
@@ -22,16 +23,11 @@ from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import content_key, sha256_of
 from lmcore.model import LanguageModel
-from lmcore.recipe import Recipe, build, schedule_of
+from lmcore.progress import DivergedError, Observer, TrainingRecord, ignore
+from lmcore.recipe import Recipe
 from lmcore.settings import parse
-from lmcore.training import (
-    DivergedError,
-    FineTuningSettings,
-    Observer,
-    TrainingRecord,
-    ignore,
-    train,
-)
+from lmcore.training import train
+from lmcore.training_settings import FineTuningSettings
 from search.bench.dense import find_dense, need_dense
 from search.bench.stages import Stages
 from search.config import StudyConfig

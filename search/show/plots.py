@@ -16,9 +16,9 @@ from kaleido.errors import BrowserFailedError, ChromeNotFoundError
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
+from lmcore.methods import UNCOMPRESSED
 from search.describe import recipe_lines
 from search.front import Point
-from search.methods import UNCOMPRESSED
 from search.show.literature import PublishedPoint
 from search.show.plane import (
     BOTTOM,

@@ -12,12 +12,10 @@ from lmcore.bundle import load
 from lmcore.corpus import Corpus, CorpusSettings
 from lmcore.evaluation import score
 from lmcore.files import write_atomic, write_json
-from lmcore.recipe import Recipe
-from lmcore.settings import parse
+from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint, need_dense
 from search.config import DENSE_BASELINE, StudyConfig
 from search.front import Point, front_of
-from search.methods import where
 from search.show.export import COLUMNS, bundle_of
 from search.space.space import OWN
 from search.study.results import RECORDS, Results, write_records
@@ -76,7 +74,7 @@ def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
         "name": point.name,
         "trial": "" if point.trial is None else str(point.trial),
         "method": point.method,
-        "site": where(parse(Recipe, point.recipe or {}, "recipe")),
+        "site": where(point.recipe or {}),
         "size_bytes": str(point.size_bytes),
         "valid_perplexity": f"{point.valid_perplexity:.3f}",
         "test_perplexity": f"{test.perplexity:.3f}",

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lmcore.errors import UserError
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
 from search.space.answerers import Suggested, Suggester

@@ -47,7 +47,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lmcore.errors import UserError
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe
 from search.space.answerers import Given, Suggested, Suggester
 from search.space.model_space import ModelSpace, every_site

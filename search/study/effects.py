@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from lmcore.bundle import Bundle, load
 from lmcore.errors import UserError
+from lmcore.progress import DivergedError
 from lmcore.recipe import Recipe, resolve
-from lmcore.training import DivergedError
 from search.bench.dense import DENSE
 from search.bench.workbench import Workbench
 from search.measurement import Measurement

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
-from lmcore.recipe import Recipe
-from lmcore.settings import parse
+from lmcore.methods import methods_of
 from search.config import PUBLISHED, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement
-from search.methods import methods_of
 from search.rules.sensitivity import Effects
 from search.store.store import Store
 from search.study.study import CORPUS, complete_keys, find, infeasible
@@ -126,6 +124,6 @@ def _point(name: str, trial: int | None, measured: Measurement, feasible: bool =
         valid_perplexity=measured.valid_perplexity,
         tokens_per_second=measured.tokens_per_second,
         recipe=measured.recipe,
-        method="+".join(methods_of(parse(Recipe, measured.recipe, "recipe"))),
+        method="+".join(methods_of(measured.recipe)),
         feasible=feasible,
     )

@@ -16,7 +16,7 @@ from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
 from lmcore.settings import parse
-from lmcore.training import check_text
+from lmcore.training_settings import check_text
 from search.bench.dense import DenseCheckpoint, DenseCheckpoints, find_dense, train_dense
 from search.bench.workbench import Workbench
 from search.config import DENSE_BASELINE, SweepConfig

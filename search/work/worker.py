@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 
 from lmcore.corpus import load_corpus
 from lmcore.errors import DiskError, UserError
+from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
-from lmcore.training import DivergedError, TrainingRecord
 from search.bench.dense import DENSE, DenseCheckpoints
 from search.bench.fitting import Fitted, Fitter
 from search.bench.workbench import Workbench

@@ -12,11 +12,12 @@ import torch
 from conftest import ROOT, MakeModel
 
 from lmcore import bundle
+from lmcore.building import build
 from lmcore.coding import encode
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel
-from lmcore.recipe import Recipe, build, resolve
+from lmcore.recipe import Recipe, resolve
 
 RECIPE = Recipe.model_validate(
     {

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lmcore import calibration as module
+from lmcore.building import build
 from lmcore.calibration import Calibration
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.looped_cells import RHN, RNN, Peephole
-from lmcore.model import LanguageModel, ModelSettings, random_model
-from lmcore.recipe import Recipe, build, resolve
+from lmcore.model import LanguageModel, random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.recipe import Recipe, resolve
 
 WORDS = 60
 

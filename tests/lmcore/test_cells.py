@@ -11,16 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from lmcore import bundle, training
-from lmcore.cells import LSTM, Cell, Layer, State
+from lmcore.building import build
+from lmcore.cells import LSTM, Cell, State
 from lmcore.corpus import Corpus, Vocabulary
 from lmcore.errors import UserError
 from lmcore.evaluation import score
+from lmcore.layer import Layer
+from lmcore.leaf import Leaf
 from lmcore.looped_cells import RHN, RNN, Peephole
-from lmcore.model import LanguageModel, ModelSettings, dense_model, parameters, random_model
-from lmcore.recipe import Recipe, build, resolve
+from lmcore.model import LanguageModel, dense_model, parameters, random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.progress import TrainingRecord
+from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
-from lmcore.training import TrainingRecord, TrainingSettings, train
-from lmcore.weight import DenseStructure, Leaf
+from lmcore.training import train
+from lmcore.training_settings import TrainingSettings
+from lmcore.weight import Weight
 
 WORDS = 60
 CELLS = [LSTM(), Peephole(), RNN(), RHN(depth=1), RHN(depth=3)]
@@ -170,14 +176,11 @@ def test_lstm_is_torch_s_and_peepholes_of_zero_are_none() -> None:
     matrices = {"input": theirs["weight_ih_l0"], "recurrent": theirs["weight_hh_l0"]}
     bias = theirs["bias_ih_l0"] + theirs["bias_hh_l0"]
     for cell in (LSTM(), Peephole()):
-        weights = {
-            name: DenseStructure().weight({"matrix": Leaf(matrix)}, (32, matrix.shape[1]))
-            for name, matrix in matrices.items()
-        }
+        weights = {name: Weight.of(matrix) for name, matrix in matrices.items()}
         vectors = {"bias": Leaf(bias)}
         if "peephole" in cell.vectors(8):
             vectors["peephole"] = Leaf(torch.zeros(24))
-        output, after = cell.layer(weights, vectors)(x, (h, c), keep)
+        output, after = Layer(cell, weights, vectors)(x, (h, c), keep)
         torch.testing.assert_close(output, expected)
         torch.testing.assert_close(after, (last_h[0], last_c[0]))
 
@@ -252,8 +255,8 @@ def test_inputs_of_a_site_are_what_its_matrix_is_multiplied_with(cell: Cell, kin
         names = [name for name in layer.weights if name != "projection"]
         x = torch.randn(6, 1, layer.weights["input"].shape[1])
         before = state_of(layer, 1)
-        h, _ = layer.run(x, before, keep)
-        inputs = layer.site_inputs(x, before, h)
+        h, _ = cell.run(layer, x, before, keep)
+        inputs = cell.site_inputs(layer, x, before, h)
         assert set(inputs) == set(layer.weights)
         values = {name: weight.dense() for name, weight in layer.weights.items()}
         values |= {name: leaf.value() for name, leaf in layer.vectors.items()}

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmcore.codec import Codes, Evidence
 from lmcore.compress import codebooks
 from lmcore.compress.codebooks import KMeans, MultiBit
-from lmcore.compress.quantization import Codes, Evidence, GroupedCodec, Linear
-from lmcore.weight import Leaf
+from lmcore.compress.quantization import GroupedCodec, Linear
+from lmcore.leaf import Leaf
 
 Scope = Any
 CODECS = [KMeans, MultiBit, Linear]

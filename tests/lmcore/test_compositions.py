@@ -22,13 +22,15 @@ from test_cells import CELLS, logits_of
 from torch import Tensor
 
 from lmcore import bundle
+from lmcore.building import build
 from lmcore.calibration import Calibration
 from lmcore.cells import Cell
 from lmcore.compress.hidden_units import remove_units, units_of
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
-from lmcore.model import LanguageModel, ModelSettings, random_model
-from lmcore.recipe import Recipe, build, resolve
+from lmcore.model import LanguageModel, random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 
 WORDS = 20

@@ -1,12 +1,13 @@
-"""The contract of every structure and every codec, each found by existing.
+"""The contract of every method, each found by existing in a file of `lmcore/compress`.
 
-A new method needs an example of its settings in STRUCTURES or CODECS, and is then tested whole.
+What is tested is told by the method itself: the `examples` of its settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -15,64 +16,45 @@ from conftest import Statistics
 from torch import Tensor
 
 from lmcore import coding
-from lmcore.bundle import packed_size
+from lmcore.building import build
+from lmcore.bundle import load, packed_size, save
+from lmcore.calibration import Calibration
+from lmcore.cells import LSTM
+from lmcore.codec import Codec, Float32, Ladder
 from lmcore.compress.codebooks import KMeans
-from lmcore.compress.quantization import Codec, Float32, Uniform
+from lmcore.compress.quantization import Uniform
 from lmcore.compress.sparsity import magnitude_mask
-from lmcore.corpus import Vocabulary
-from lmcore.model import ModelSettings
-from lmcore.recipe import Recipe, leaf_specs, resolve
-from lmcore.settings import Family, Settings
-from lmcore.weight import DenseStructure, Leaf, Structure, Weight
+from lmcore.corpus import Corpus, Vocabulary
+from lmcore.layer_methods import LayerMethod, layer_methods
+from lmcore.leaf import Leaf
+from lmcore.looped_cells import RHN
+from lmcore.methods import methods_of, sentences
+from lmcore.model import random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.pruning import Pattern, Pruning, kept_values
+from lmcore.recipe import LayerSettings, Recipe, leaf_specs, resolve
+from lmcore.settings import Settings
+from lmcore.structure import DenseStructure, Structure
+from lmcore.weight import Weight
 
-Ladder = list[dict[str, Any]]  # settings of one kind, from the smallest file to the largest
 SHAPES = [(40, 24), (24, 40), (64, 8)]
 LEAF_SHAPES = [SHAPES[0], (1, 30), (30, 1), (1, 1), (50,)]
 SPARSITIES = [0.0, 0.6]
 
-FACTORS = {"rows": [4, 4, 4], "columns": [4, 2, 8]}  # 64 x 64: most matrices here are padded
-
-# The last step of a ladder is the full structure: it holds any matrix.
-STRUCTURES: dict[str, Callable[[tuple[int, int]], list[Ladder]]] = {
-    "dense": lambda shape: [[{}]],
-    "svd": lambda shape: [[{"rank": rank} for rank in range(1, min(shape) + 1)]],
-    "activation_svd": lambda shape: [
-        [{"rank": rank, "rows": rows} for rank in range(1, min(shape) + 1)]
-        for rows in ("none", "fisher", "counts")
-    ],
-    "semi_nmf": lambda shape: [[{"rank": rank} for rank in range(1, min(shape) + 1)]],
-    "tensor_train": lambda shape: [
-        [{"rank": rank, **settings} for rank in (1, 2, 3, 5, 8, 64)]
-        for settings in ({"cores": 2}, {"cores": 3, "factors": FACTORS})
-    ],
-}
-INEXACT = {"semi_nmf"}  # a factor without negative numbers does not hold any matrix
-CODECS: dict[str, list[Ladder]] = {
-    "float32": [[{}]],
-    "float16": [[{}]],
-    "linear": [
-        [{"bits": bits, "scope": scope} for bits in range(1, 9)] for scope in ("matrix", "row", 7)
-    ],
-    "kmeans": [
-        [{"bits": bits} for bits in range(1, 9)],
-        [{"bits": bits, "scope": 7, "weighted": True} for bits in range(1, 5)],
-        [{"bits": bits, "scope": "row", "feedback": True} for bits in range(1, 5)],
-    ],
-    "multibit": [
-        [{"bits": bits, "scope": scope} for bits in range(1, 9)] for scope in ("matrix", "row", 7)
-    ],
-    "uniform": [
-        [{"step": step, "scope": scope, "rounding": rounding} for step in (2.0, 0.7, 0.05)]
-        for scope, rounding in (("matrix", 0.1), ("row", 0.1), ("matrix", 0.0))
-    ],
-}
+STRUCTURES = cast(dict[str, type[Structure]], Structure.members)
+CODECS = cast(dict[str, type[Codec]], Codec.members)
+PRUNINGS = cast(dict[str, type[Pruning]], Pruning.members)
 
 
-@pytest.mark.parametrize(("family", "examples"), [(Structure, STRUCTURES), (Codec, CODECS)])
-def test_every_method_has_an_example(family: type[Family], examples: dict[str, Any]) -> None:
-    assert set(family.members) == set(examples), (
-        f"tests/lmcore/test_contract.py must hold an example of each {family.__name__} and no other"
-    )
+@pytest.mark.parametrize("family", [*STRUCTURES.values(), *CODECS.values(), *PRUNINGS.values()])
+def test_every_method_has_examples_of_its_settings(family: Any) -> None:
+    examples = family.examples(SHAPES[0]) if issubclass(family, Structure) else family.examples()
+    assert examples
+    for steps in examples:
+        for step in [steps] if isinstance(steps, dict) else steps:
+            settings = family.model_validate(step)
+            assert family.pick(settings.plain() | {"kind": settings.kind}) == settings
+            hash(settings)  # what is computed for settings may be kept by them
 
 
 def ends(ladder: Ladder) -> Ladder:
@@ -84,8 +66,8 @@ def codecs(steps: Callable[[Ladder], Ladder] = ends) -> list[Codec]:
     """Some steps of each ladder."""
     given = [
         {"kind": kind, **step}
-        for kind, ladders in CODECS.items()
-        for ladder in ladders
+        for kind, family in CODECS.items()
+        for ladder in family.examples()
         for step in steps(ladder)
     ]
     return [cast(Codec, Codec.pick(one)) for one in given]
@@ -95,8 +77,8 @@ def structures(shape: tuple[int, int]) -> list[Structure]:
     """The ends of each ladder."""
     given = [
         {"kind": kind, **step}
-        for kind, ladders in STRUCTURES.items()
-        for ladder in ladders(shape)
+        for kind, family in STRUCTURES.items()
+        for ladder in family.examples(shape)
         for step in ends(ladder)
     ]
     return [cast(Structure, Structure.pick(one)) for one in given]
@@ -104,7 +86,7 @@ def structures(shape: tuple[int, int]) -> list[Structure]:
 
 def middles(shape: tuple[int, int]) -> list[Structure]:
     """One of the middle of each kind's first ladder."""
-    given = {kind: ladders(shape)[0] for kind, ladders in STRUCTURES.items()}
+    given = {kind: family.examples(shape)[0] for kind, family in STRUCTURES.items()}
     steps = [{"kind": kind, **ladder[len(ladder) // 3]} for kind, ladder in given.items()]
     return [cast(Structure, Structure.pick(one)) for one in steps]
 
@@ -143,9 +125,8 @@ def make_weight(
     structure: Structure, codec: Codec, sparsity: float, shape: tuple[int, int]
 ) -> Weight:
     leaves = structure.factor(matrix_of(shape), Statistics(shape))
-    return structure.weight(
-        {n: make_leaf(leaf, codec, sparsity) for n, leaf in leaves.items()}, shape
-    )
+    made = {name: make_leaf(leaf, codec, sparsity) for name, leaf in leaves.items()}
+    return Weight(structure, made, shape)
 
 
 # --- Weights -------------------------------------------------------------------------------------
@@ -197,13 +178,13 @@ def test_gradient_reaches_every_leaf_and_no_zero(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [kind for kind in STRUCTURES if kind not in INEXACT])
+@pytest.mark.parametrize("kind", [k for k, family in STRUCTURES.items() if family.holds_any])
 def test_full_structure_is_the_dense_matrix(kind: str, shape: tuple[int, int]) -> None:
-    for ladder in STRUCTURES[kind](shape):
+    for ladder in STRUCTURES[kind].examples(shape):
         structure = Structure.pick({"kind": kind, **ladder[-1]})
         assert isinstance(structure, Structure)
         starts = structure.factor(matrix_of(shape), Statistics(shape))
-        weight = structure.weight({name: Leaf(leaf) for name, leaf in starts.items()}, shape)
+        weight = Weight(structure, {name: Leaf(leaf) for name, leaf in starts.items()}, shape)
         torch.testing.assert_close(weight.dense(), matrix_of(shape), rtol=0, atol=1e-6)
 
 
@@ -407,8 +388,8 @@ def sizes_of(settings: list[dict[str, Any]], site: str) -> tuple[list[int], list
 def ladders_at(site: str) -> Iterator[list[Any]]:
     """The ladders of structures that a site, or all of them ("*"), can have; some seven steps."""
     shape = MODEL.site_shapes(len(WORDS))["lstm.0.recurrent" if site == "*" else site]
-    for kind, ladders in STRUCTURES.items():
-        for ladder in ladders(shape):
+    for kind, family in STRUCTURES.items():
+        for ladder in family.examples(shape):
             if site == "embedding" or ladder[0].get("rows") != "counts":
                 some = [*ladder[: -1 : 1 + len(ladder) // 6], ladder[-1]]
                 yield [{"kind": kind, **step} for step in some]
@@ -432,11 +413,11 @@ def test_a_smaller_rank_is_never_larger(codec: Codec, sparsity: float, site: str
 
 @pytest.mark.parametrize("site", ["embedding", "*"])
 @with_and_without_zeros
-@pytest.mark.parametrize("kind", CODECS)
+@pytest.mark.parametrize("kind", list(CODECS))
 def test_fewer_bits_are_never_larger(kind: str, sparsity: float, site: str) -> None:
     for structures in ladders_at(site):
         structure = structures[len(structures) // 3]
-        for ladder in CODECS[kind]:
+        for ladder in CODECS[kind].examples():
             steps = [
                 {"structure": structure, "bits": {"kind": kind, **s}, "sparsity": sparsity}
                 for s in ladder
@@ -453,3 +434,148 @@ def test_more_zeros_are_never_larger(codec: Codec, site: str) -> None:
             for percent in (99, 95, 90, 80, 60, 50, 40, 20, 10, 5, 3, 2, 1, 0)
         ]
         assert_rising(sizes_of(steps, site))
+
+
+# --- Pruning -------------------------------------------------------------------------------------
+
+WANTED: dict[str, tuple[Tensor, float, Pattern]] = {
+    "one/matrix": (matrix_of((40, 24)), 0.5, "weights"),
+    "two/matrix": (matrix_of((24, 30), seed=1) * 3, 0.3, "weights"),
+    "two/rows": (matrix_of((20, 15), seed=2), 0.8, "rows"),
+    "two/blocks": (matrix_of((21, 15), seed=3), 0.4, (4, 1)),
+}
+prunings = [
+    family.model_validate(example) for family in PRUNINGS.values() for example in family.examples()
+]
+every_pruning = pytest.mark.parametrize("pruning", prunings, ids=named)
+
+
+@every_pruning
+def test_masks_keep_no_more_than_they_may(pruning: Pruning) -> None:
+    masks = pruning.masks(WANTED)
+    assert list(masks) == list(WANTED)
+    for name, (data, sparsity, pattern) in WANTED.items():
+        assert masks[name].dtype == torch.bool
+        assert masks[name].shape == data.shape
+        if not pruning.is_shared:
+            assert int(masks[name].sum()) <= kept_values(tuple(data.shape), sparsity, pattern)
+    asked = sum(round(sparsity * data.numel()) for data, sparsity, _ in WANTED.values())
+    assert sum(int((~mask).sum()) for mask in masks.values()) <= asked + 30  # a row or two
+
+
+@every_pruning
+def test_a_pruning_is_canonical_once(pruning: Pruning) -> None:
+    for finetuned in (False, True):
+        canonical = pruning.canonical(finetuned)
+        assert canonical.canonical(finetuned) == canonical
+        assert canonical.is_at_once or finetuned
+
+
+@every_pruning
+def test_a_schedule_brings_as_many_zeros_as_come_at_once(pruning: Pruning) -> None:
+    targets = {
+        name: (Leaf(data), sparsity, pattern) for name, (data, sparsity, pattern) in WANTED.items()
+    }
+    regularizer = pruning.regularizer(targets)
+    assert (regularizer is None) == pruning.is_at_once
+    if regularizer is None:
+        return
+    for progress in (0.1, 0.5, 1.0):
+        regularizer.after_update(rate=0.1, progress=progress)
+    for name, mask in pruning.masks(WANTED).items():
+        leaf = targets[name][0]
+        assert leaf.mask is None or torch.equal(leaf.mask, mask)
+        assert leaf.mask is not None or not leaf.gains_from(mask)
+
+
+# --- Layers --------------------------------------------------------------------------------------
+
+LAYERED = [
+    ModelSettings(layers=2, hidden=20, embedding=16, tied=tied, cell=cell)
+    for tied in (False, True)
+    for cell in (LSTM(), RHN(depth=2))
+]
+every_layered_model = pytest.mark.parametrize("model", LAYERED, ids=named)
+
+
+def layer_ladder(method: LayerMethod[Any], model: ModelSettings) -> list[Recipe]:
+    """The resolved recipes of a method's examples, the largest first: the last changes nothing."""
+    given = [{"layers": example} for example in reversed(method.examples(model))]
+    return [resolve(Recipe.model_validate(one), model, len(WORDS)) for one in given]
+
+
+def test_a_layer_method_has_a_name_and_a_place_of_its_own() -> None:
+    methods = layer_methods()
+    for what in ("field", "kind", "order"):
+        assert len({getattr(method, what) for method in methods}) == len(methods), what
+    assert [method.field for method in methods] == list(LayerSettings.model_fields)
+
+
+@every_layered_model
+@pytest.mark.parametrize("method", layer_methods(), ids=lambda method: method.field)
+def test_a_layer_method_makes_the_model_that_it_says(
+    method: LayerMethod[Any], model: ModelSettings, corpus: Corpus, tmp_path: Path
+) -> None:
+    dense = random_model(model, len(WORDS), 0.2, torch.Generator().manual_seed(0)).eval()
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    calibration = Calibration(dense, corpus.train)
+    for recipe in layer_ladder(method, model):
+        assert resolve(recipe, model, len(WORDS)) == recipe
+        assert resolve(Recipe.model_validate(recipe.plain()), model, len(WORDS)) == recipe
+        built = build(dense, recipe, calibration).eval()
+        assert built.settings == recipe.layers.shape(model)
+        shapes = {site: weight.shape for site, weight in built.sites.items()}
+        assert shapes == built.settings.site_shapes(len(WORDS))
+        assert set(shapes) <= set(recipe.layers.site_shapes(model, len(WORDS)))
+        size = save(tmp_path / "model.lmb", built, WORDS)
+        assert size <= packed_size(recipe, model, WORDS)
+        again, ids = load(tmp_path / "model.lmb").model, corpus.valid[:40].view(20, 2)
+        assert torch.equal(again(ids, again.zero_state(2))[0], built(ids, built.zero_state(2))[0])
+    for name, value in dense.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@every_layered_model
+@pytest.mark.parametrize("method", layer_methods(), ids=lambda method: method.field)
+def test_a_layer_method_never_makes_the_model_larger(
+    method: LayerMethod[Any], model: ModelSettings
+) -> None:
+    most = model.weights(len(WORDS))
+    for recipe in layer_ladder(method, model):
+        weights = recipe.layers.shape(model).weights(len(WORDS))
+        taken = getattr(recipe.layers, method.field)
+        assert weights <= most
+        assert method.is_open or (taken is not None) == (weights < model.weights(len(WORDS)))
+        most = weights
+
+
+def test_a_layer_method_that_came_later_leaves_keys_as_they_are() -> None:
+    """Those of the first recipes are written as null, and no other."""
+    plain = LayerSettings(embedding=8).plain()
+    assert plain == {"units": None, "projection": None, "embedding": 8}
+
+
+# --- Reports -------------------------------------------------------------------------------------
+
+
+def test_every_method_has_a_sentence() -> None:
+    model, found = LAYERED[0], []
+    for method in layer_methods():
+        found.append({"layers": method.examples(model)[0]})
+    for kind, structure in STRUCTURES.items():
+        steps = structure.examples((len(WORDS), model.embedding))[0]
+        found.append({"sites": {"embedding": {"structure": {"kind": kind, **steps[0]}}}})
+    found += [
+        {"sites": {"*": {"bits": {"kind": kind, **codec.examples()[0][0]}}}}
+        for kind, codec in CODECS.items()
+    ]
+    found += [
+        {"pruning": {"kind": kind, **example}, "sites": {"*": {"sparsity": 0.5}}}
+        for kind, pruning in PRUNINGS.items()
+        for example in pruning.examples()
+    ]
+    for given in found:
+        recipe = resolve(Recipe.model_validate(given), model, len(WORDS)).plain()
+        said = [line for lines in sentences(recipe).values() for line in lines]
+        assert len(said) == (methods_of(recipe) != ["dense"]), given
+        assert all(line == line.strip() and "{" not in line for line in said)

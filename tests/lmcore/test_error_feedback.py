@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmcore.codec import Evidence
 from lmcore.compress.codebooks import KMeans, MultiBit
 from lmcore.compress.error_feedback import BLOCK, DAMPING, error_feedback
-from lmcore.compress.quantization import Evidence, GridCodec, Linear, Uniform
-from lmcore.weight import Leaf
+from lmcore.compress.quantization import GridCodec, Linear, Uniform
+from lmcore.leaf import Leaf
 
 ROWS, COLUMNS = 12, BLOCK + 13
 CODECS = [

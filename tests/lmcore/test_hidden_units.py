@@ -25,9 +25,12 @@ from lmcore.compress.hidden_units import (
 from lmcore.corpus import Corpus, Vocabulary
 from lmcore.errors import UserError
 from lmcore.looped_cells import RHN
-from lmcore.model import LanguageModel, ModelSettings, parameters, random_model
+from lmcore.model import LanguageModel, parameters, random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.progress import TrainingRecord
 from lmcore.settings import parse
-from lmcore.training import TrainingRecord, TrainingSettings, train
+from lmcore.training import train
+from lmcore.training_settings import TrainingSettings
 
 Entry = tuple[str, int, int]  # site, row, column
 

@@ -15,12 +15,14 @@ import torch
 from conftest import MakeModel
 from torch import Tensor
 
+from lmcore.building import build
 from lmcore.bundle import load, save
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.inspection import Inspection, SiteInspection, inspect
-from lmcore.model import LanguageModel, ModelSettings, random_model
-from lmcore.recipe import Recipe, build, resolve
+from lmcore.model import LanguageModel, random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.recipe import Recipe, resolve
 from search.show.inspection_plots import figure
 from search.show.plots import page
 from search.show.tables import ENERGIES, inspection_document, inspection_table

@@ -13,6 +13,7 @@ from test_hidden_units import SHAPES, every_shape, matrices_of, model_of, settin
 from torch import Tensor
 
 from lmcore import bundle
+from lmcore.building import build
 from lmcore.calibration import Calibration
 from lmcore.cells import LSTM, Cell
 from lmcore.compress.embedding import reduce_embedding
@@ -21,10 +22,12 @@ from lmcore.corpus import Corpus, Vocabulary
 from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.looped_cells import RHN
-from lmcore.model import LanguageModel, ModelSettings, random_model
-from lmcore.recipe import LayerSettings, Recipe, build, resolve
+from lmcore.model import LanguageModel, random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
-from lmcore.training import TrainingSettings, train
+from lmcore.training import train
+from lmcore.training_settings import TrainingSettings
 
 MODEL = ModelSettings(layers=2, hidden=24, embedding=24, tied=False)
 TIED = MODEL.model_copy(update={"tied": True})

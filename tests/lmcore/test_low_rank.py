@@ -14,15 +14,16 @@ from conftest import MakeModel
 from torch import Tensor
 
 from lmcore import bundle
+from lmcore.building import build, settle
 from lmcore.calibration import Calibration
 from lmcore.compress import low_rank
 from lmcore.compress.low_rank import DAMPING, SVD, ActivationSVD, Energy, LowRankStructure, SemiNMF
 from lmcore.corpus import Corpus, Vocabulary
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel
-from lmcore.recipe import Recipe, build, resolve, settle
+from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
-from lmcore.weight import DenseStructure, SiteStatistics, Structure
+from lmcore.structure import DenseStructure, SiteStatistics, Structure
 
 OUT, IN, RANK = 30, 18, 5
 

@@ -7,7 +7,7 @@ import torch
 from conftest import MakeModel
 
 from lmcore.model import Dropout
-from lmcore.training import DropoutSettings
+from lmcore.training_settings import DropoutSettings
 
 
 def test_element_draws_a_mask_per_value_and_sequence_one_per_window() -> None:

@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmcore import bundle
+from lmcore.building import build
+from lmcore.codec import Float16, Float32
 from lmcore.compress.codebooks import KMeans
 from lmcore.compress.low_rank import SVD
-from lmcore.compress.quantization import Float16, Float32
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
-from lmcore.model import LanguageModel, ModelSettings
-from lmcore.recipe import Recipe, SiteSettings, build, resolve
+from lmcore.model import LanguageModel
+from lmcore.model_settings import ModelSettings
+from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.settings import parse
-from lmcore.weight import DenseStructure
+from lmcore.structure import DenseStructure
 
 MODEL = ModelSettings(layers=2, hidden=24, embedding=24, tied=False)
 WORDS = 60

@@ -12,23 +12,24 @@ from conftest import MakeModel
 from torch import Tensor
 
 from lmcore import bundle
+from lmcore.building import build, pruning_targets, schedule_of
 from lmcore.calibration import Calibration
-from lmcore.compress.quantization import Float32
+from lmcore.codec import Float32
 from lmcore.compress.sparsity import (
     PRUNING_STEPS,
     CubicPruning,
-    Pattern,
-    PruningSettings,
+    MagnitudePruning,
     block_sizes,
-    kept_values,
     magnitude_mask,
     magnitude_masks,
 )
 from lmcore.corpus import Corpus, Vocabulary
+from lmcore.leaf import Leaf
 from lmcore.model import LanguageModel
-from lmcore.recipe import Recipe, build, pruning_targets, resolve, schedule_of
-from lmcore.training import TrainingRecord, train
-from lmcore.weight import Leaf
+from lmcore.progress import TrainingRecord
+from lmcore.pruning import Pattern, kept_values
+from lmcore.recipe import Recipe, resolve
+from lmcore.training import train
 from search.bench.stages import Stages
 from search.bench.workbench import Workbench
 
@@ -143,7 +144,7 @@ def zeros_of(leaf: Leaf) -> int:
 @pytest.mark.parametrize("updates", [1, 3, 50, 500])
 def test_the_share_of_zeros_follows_the_cubic(scope: Any, until: float, updates: int) -> None:
     one, other = Leaf(values_of(40, 24)), Leaf(values_of(30, 20, seed=1))
-    settings = PruningSettings(scope=scope, schedule="cubic", until=until)
+    settings = MagnitudePruning(scope=scope, schedule="cubic", until=until)
     pruning = CubicPruning({"one": (one, 0.8, "weights"), "other": (other, 0.8, "rows")}, settings)
     if scope == "all":
         pruning = CubicPruning(
@@ -178,7 +179,7 @@ def test_the_share_of_zeros_follows_the_cubic(scope: Any, until: float, updates:
 
 def test_after_the_target_the_masks_stay() -> None:
     leaf = Leaf(values_of(40, 24))
-    pruning = CubicPruning({"leaf": (leaf, 0.5, "weights")}, PruningSettings(schedule="cubic"))
+    pruning = CubicPruning({"leaf": (leaf, 0.5, "weights")}, MagnitudePruning(schedule="cubic"))
     pruning.after_update(0.1, 0.7)
     assert leaf.mask is not None
     mask = leaf.mask.clone()

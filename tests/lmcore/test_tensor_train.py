@@ -13,12 +13,15 @@ from conftest import MakeModel, Statistics
 from torch import Tensor
 
 from lmcore import bundle
-from lmcore.compress.tensor_train import TensorTrain, TensorTrainStructure, near_equal_factors
+from lmcore.building import build
+from lmcore.compress.tensor_train import TensorTrainStructure, near_equal_factors
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
-from lmcore.recipe import Recipe, build, resolve
+from lmcore.leaf import Leaf
+from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
-from lmcore.weight import DenseStructure, Leaf, Structure, Weight
+from lmcore.structure import DenseStructure, Structure
+from lmcore.weight import Weight
 
 CASES: list[tuple[tuple[int, int], dict[str, Any]]] = [
     ((6, 4), {"rank": 2, "cores": 2}),
@@ -42,15 +45,18 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def weight_of(shape: tuple[int, int], settings: dict[str, Any]) -> TensorTrain:
+def weight_of(shape: tuple[int, int], settings: dict[str, Any]) -> Weight:
     """Random cores, so that what would be padding is not zero."""
     structure = structure_of(settings)
     leaves = structure.leaf_shapes(shape).items()
-    weight = structure.weight(
-        {n: Leaf(random(*s, seed=i)) for i, (n, s) in enumerate(leaves)}, shape
-    )
-    assert isinstance(weight, TensorTrain)
-    return weight.train()  # a float32 leaf is then the double that it was given
+    cores = {n: Leaf(random(*s, seed=i)) for i, (n, s) in enumerate(leaves)}
+    return Weight(
+        structure, cores, shape
+    ).train()  # a float32 leaf is then the double that it was given
+
+
+def values_of(weight: Weight) -> dict[str, Tensor]:
+    return {name: leaf.value() for name, leaf in weight.leaves.items()}
 
 
 def digits(number: int, bases: list[int]) -> list[int]:
@@ -62,7 +68,7 @@ def digits(number: int, bases: list[int]) -> list[int]:
     return found[::-1]
 
 
-def brute_force(weight: TensorTrain, settings: dict[str, Any]) -> Tensor:
+def brute_force(weight: Weight, settings: dict[str, Any]) -> Tensor:
     """W[i, j] = G_1[i_1, j_1] ... G_d[i_d, j_d], an entry at a time."""
     structure = structure_of(settings)
     modes, ranks = structure.modes(weight.shape), structure.ranks(weight.shape)
@@ -101,14 +107,20 @@ def test_contraction_is_the_product_with_the_matrix(
 ) -> None:
     weight, x = weight_of(shape, settings), random(*before, shape[1], seed=9)
     expected = x @ weight.dense().T
-    for found in (weight._contract(x), Weight.matmul(weight, x), weight.matmul(x)):
+    structure, values = structure_of(settings), values_of(weight)
+    for found in (
+        structure._contract(values, shape, x),
+        Structure.matmul(structure, values, shape, x),
+        weight.matmul(x),
+    ):
         assert found.shape == (*before, shape[0])
         torch.testing.assert_close(found, expected)
 
 
 @every_case
 def test_rows_are_rows_of_the_matrix(shape: tuple[int, int], settings: dict[str, Any]) -> None:
-    weight = weight_of(shape, settings)
+    weight, structure = weight_of(shape, settings), structure_of(settings)
+    values = values_of(weight)
     for ids in (
         torch.tensor(shape[0] - 1),
         torch.arange(shape[0]),
@@ -116,7 +128,11 @@ def test_rows_are_rows_of_the_matrix(shape: tuple[int, int], settings: dict[str,
         torch.zeros(0, 4, dtype=torch.long),
     ):
         expected = weight.dense()[ids]
-        for found in (weight._contract_rows(ids), Weight.rows(weight, ids), weight.rows(ids)):
+        for found in (
+            structure._contract_rows(values, shape, ids),
+            Structure.look_up(structure, values, shape, ids),
+            weight.rows(ids),
+        ):
             assert found.shape == (*ids.shape, shape[1])
             torch.testing.assert_close(found, expected)
 
@@ -124,13 +140,15 @@ def test_rows_are_rows_of_the_matrix(shape: tuple[int, int], settings: dict[str,
 def test_the_cheaper_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     for name in ("_contract", "_contract_rows", "dense"):
-        path = getattr(TensorTrain, name)
+        path = getattr(TensorTrainStructure, name)
 
-        def noted(self: TensorTrain, *given: Any, name: str = name, path: Any = path) -> Any:
+        def noted(
+            self: TensorTrainStructure, *given: Any, name: str = name, path: Any = path
+        ) -> Any:
             taken.append(name)
             return path(self, *given)
 
-        monkeypatch.setattr(TensorTrain, name, noted)
+        monkeypatch.setattr(TensorTrainStructure, name, noted)
     weight = weight_of((1000, 200), {"rank": 16})
     weight.matmul(random(1, 200))
     weight.matmul(random(5000, 200))
@@ -145,12 +163,12 @@ def test_gradients_of_every_path(shape: tuple[int, int], settings: dict[str, Any
     start = [random(*leaf, seed=i) for i, leaf in enumerate(structure.leaf_shapes(shape).values())]
 
     def paths(*cores: Tensor) -> tuple[Tensor, ...]:
-        weight = weight_of(shape, settings)
-        for leaf, core in zip(weight.leaves.values(), cores, strict=True):
-            del leaf.data
-            leaf.data = core  # type: ignore[assignment]
-        assert isinstance(weight, TensorTrain)
-        return weight.dense(), weight._contract(x), weight._contract_rows(ids)
+        leaves = dict(zip(structure.leaf_shapes(shape), cores, strict=True))
+        return (
+            structure.dense(leaves, shape),
+            structure._contract(leaves, shape, x),
+            structure._contract_rows(leaves, shape, ids),
+        )
 
     assert torch.autograd.gradcheck(paths, [core.requires_grad_() for core in start])
 
@@ -161,7 +179,7 @@ def test_gradients_of_every_path(shape: tuple[int, int], settings: dict[str, Any
 def started(matrix: Tensor, structure: TensorTrainStructure) -> Tensor:
     rows, columns = matrix.shape
     leaves = {name: Leaf(leaf) for name, leaf in structure.factor(matrix, NOTHING).items()}
-    return structure.weight(leaves, (rows, columns)).train().dense().detach()
+    return Weight(structure, leaves, (rows, columns)).train().dense().detach()
 
 
 @every_case
@@ -413,7 +431,9 @@ def test_a_bundle_gives_the_same_model(
     )
     dense = make_model()
     model = build(dense, resolve(recipe, dense.settings, dense.words)).eval()
-    assert all(isinstance(weight, TensorTrain) for weight in model.sites.values())
+    assert all(
+        isinstance(weight.structure, TensorTrainStructure) for weight in model.sites.values()
+    )
     bundle.save(tmp_path / "model.lmpb", model, vocabulary)
     loaded = bundle.load(tmp_path / "model.lmpb").model
     ids = torch.arange(60).view(12, 5)

@@ -15,22 +15,17 @@ from test_loss import plain_distillation
 from torch import Tensor
 
 from lmcore import training
+from lmcore.building import build
 from lmcore.compress.sparsity import magnitude_mask
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
-from lmcore.model import LanguageModel, ModelSettings, parameters, random_model
-from lmcore.recipe import Recipe, build, resolve
-from lmcore.training import (
-    DivergedError,
-    FineTuningSettings,
-    Linear,
-    Regularizer,
-    Stepped,
-    TrainingRecord,
-    TrainingSettings,
-    train,
-)
+from lmcore.model import LanguageModel, parameters, random_model
+from lmcore.model_settings import ModelSettings
+from lmcore.progress import DivergedError, Observer, Regularizer, TrainingRecord, ignore
+from lmcore.recipe import Recipe, resolve
+from lmcore.training import train
+from lmcore.training_settings import FineTuningSettings, Linear, Stepped, TrainingSettings
 
 UPDATES = 19  # windows of 15 tokens in 1500 tokens cut into 5 streams
 
@@ -458,7 +453,7 @@ class StoppedError(Exception):
     """What the observer raises."""
 
 
-def stop_at(update: int) -> training.Observer:
+def stop_at(update: int) -> Observer:
     def observe(record: TrainingRecord, updates: int) -> None:
         if record.updates == update:
             raise StoppedError
@@ -533,7 +528,7 @@ t.train_fixed({checkpoint!r}, observe)
 """
 
 
-def train_fixed(checkpoint: str | None, observe: training.Observer) -> LanguageModel:
+def train_fixed(checkpoint: str | None, observe: Observer) -> LanguageModel:
     """The same training in whatever process."""
     settings = ModelSettings(layers=1, hidden=16, embedding=16, tied=False)
     model = random_model(settings, 50, 0.1, torch.Generator().manual_seed(1))
@@ -558,7 +553,7 @@ def test_a_killed_process_is_resumed(tmp_path: Path) -> None:
     updates: list[int] = []
     resumed = train_fixed(checkpoint, lambda record, _: updates.append(record.updates))
     assert 40 < updates[0] < 8 * UPDATES == updates[-1]
-    assert_equal(weights_of(resumed), weights_of(train_fixed(None, training.ignore)))
+    assert_equal(weights_of(resumed), weights_of(train_fixed(None, ignore)))
 
 
 def damaged_checkpoints(make_model: MakeModel, corpus: Corpus, path: Path) -> dict[str, bytes]:

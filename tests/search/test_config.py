@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from lmcore.bundle import load
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 from search.cli import COMMANDS

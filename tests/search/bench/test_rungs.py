@@ -28,8 +28,10 @@ from lmcore import training
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel
+from lmcore.progress import TrainingRecord
 from lmcore.settings import parse
-from lmcore.training import FineTuningSettings, TrainingRecord, train
+from lmcore.training import train
+from lmcore.training_settings import FineTuningSettings
 
 pytestmark = pytest.mark.slow
 

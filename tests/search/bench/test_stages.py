@@ -16,10 +16,10 @@ from lmcore.bundle import load, packed_size, save
 from lmcore.compress.hidden_units import with_fewer_units
 from lmcore.corpus import Corpus
 from lmcore.model import LanguageModel
+from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
-from lmcore.training import DivergedError, TrainingRecord
 from search.bench import workbench as trial
 from search.bench.stages import Stages
 from search.bench.workbench import Workbench

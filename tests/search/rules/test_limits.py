@@ -16,16 +16,15 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lmcore.bundle import packed_size
-from lmcore.training import ignore
+from lmcore.progress import ignore
 from search.bench.fitting import Fitter
 from search.bench.workbench import Workbench
 from search.measurement import Measurement
 from search.rules.limits import Limits
 from search.show.tables import front_table, progress_text
 from search.space.space import OWN, Space
-from search.study import results
 from search.study.results import RECORDS, results_of, write_records
-from search.study.study import attribute, infeasible, keep_limits, progress
+from search.study.study import attribute, infeasible, keep_limits, progress, results
 from search.work.sweep import sweep
 from studies import Sweep, settings, sweep_here
 

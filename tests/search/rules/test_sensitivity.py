@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import pytest
 
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe
 from search.bench.workbench import Workbench
 from search.rules.sensitivity import LAYERS, Effect, Effects, Sensitivity, predicted_front, spread

@@ -11,11 +11,12 @@ import torch
 from optuna.trial import FixedTrial
 from spaces import FINETUNING, MODEL, STEP, WORDS, asked
 
+from lmcore.building import build
 from lmcore.bundle import packed_size, save
 from lmcore.calibration import Calibration
 from lmcore.corpus import Vocabulary
 from lmcore.model import random_model
-from lmcore.recipe import Recipe, build
+from lmcore.recipe import Recipe
 from search.config import SweepConfig
 from search.show.overview import Overview, overview
 from search.space.space import Space

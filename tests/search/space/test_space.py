@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial
 from spaces import FINETUNING, MODEL, SITES, STEP, WORDS, asked, distributions, space
 
 from lmcore.errors import UserError
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import resolve
 from search.space.space import Space
 
@@ -626,7 +626,7 @@ def test_whatever_is_drawn_of_layers_and_ranks_is_a_recipe() -> None:
     )
     drawn = [recipe for _, recipe in asked(one, 60)]
     assert len({recipe.layers.projection is None for recipe in drawn}) == 2
-    assert {recipe.pruning.scope for recipe in drawn} == {"site", "all"}
+    assert {recipe.pruning.is_shared for recipe in drawn} == {False, True}
     for recipe in drawn:
         assert resolve(recipe, TIED, WORDS) == recipe
 
@@ -667,7 +667,7 @@ def test_fractions_of_ranks_and_zeros_are_ranges_too() -> None:
     assert set(params) == {
         *("decoder.structure.rank", "decoder.sparsity", "decoder.pattern.0", "pruning.until"),
     }
-    assert recipe.pruning.until == params["pruning.until"]
+    assert recipe.pruning.plain()["until"] == params["pruning.until"]
     assert recipe.sites["decoder"].sparsity == params["decoder.sparsity"]
     rank = recipe.sites["decoder"].structure.plain()["rank"]
     assert rank == int(params["decoder.structure.rank"] * WORDS * 16 / (WORDS + 16))

@@ -11,7 +11,7 @@ from optuna.trial import FixedTrial
 from spaces import FINETUNING, MODEL, SITES, STEP, WORDS, asked, distributions, space
 
 from lmcore.errors import UserError
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from search.space.space import OWN, Proposal, Space
 

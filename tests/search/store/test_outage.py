@@ -7,10 +7,9 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from lmcore.errors import UserError
-from search.store import outage
 from search.store.outage import AwayError, Patience
 from search.store.settings import StorageSettings
-from search.store.store import Store
+from search.store.store import Store, outage
 
 GONE = OperationalError("select 1", {}, Exception("the server closed the connection\nat once"))
 

@@ -12,15 +12,14 @@ from optuna.trial import FrozenTrial
 
 from lmcore.corpus import load_corpus
 from lmcore.errors import UserError
-from lmcore.model import ModelSettings
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 from search.space.space import Space
 from search.store.store import Store
-from search.study import results
+from search.study import results, space_of
 from search.study.results import RECORDS, Results, results_of, write_records
 from search.study.seeds import seeds_of
-from search.study.study import space_of
 from search.work.sweep import sweep
 from studies import Sweep, settings, sweep_here
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmcore.model import ModelSettings
+from lmcore.methods import methods_of, where
+from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
-from search.methods import methods_of, where
 
 MODEL = ModelSettings(layers=2, hidden=24, embedding=24, tied=False)
 FINETUNING = {"epochs": 1, "rate": 1.0, "dropout": {"kind": "sequence", "rate": 0.2}}
@@ -40,5 +40,5 @@ UNIFORM = {"bits": {"kind": "uniform", "step": 1.0}}
 )
 def test_a_recipe_is_called_by_its_methods(given: dict[str, Any], methods: str, site: str) -> None:
     recipe = resolve(Recipe.model_validate(given), MODEL, 60)
-    assert "+".join(methods_of(recipe)) == methods
-    assert where(recipe) == site
+    assert "+".join(methods_of(recipe.plain())) == methods
+    assert where(recipe.plain()) == site

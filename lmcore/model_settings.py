@@ -1,0 +1,116 @@
+"""The shape of a language model: its layers, their sizes, and the sites that follow from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+import lmcore.looped_cells  # noqa: F401, makes its cells known
+from lmcore import sites
+from lmcore.cells import LSTM, AnyCell
+from lmcore.settings import Settings, later
+
+Size = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=0)]
+Sizes = int | tuple[int, ...]
+
+
+class ModelSettings(Settings):
+    """The shape of a language model; its vocabulary comes from the corpus.
+
+    `hidden` is one number or one a layer. `projection`, one a layer, is how wide a layer's shared
+    projection is, 0 for none. Where a tied embedding is not as wide as the last layer's output, a
+    `decoder.projection` leads there.
+    """
+
+    layers: Size
+    hidden: Size | tuple[Size, ...]
+    embedding: Size
+    tied: bool
+    projection: tuple[Width, ...] = later(())
+    cell: AnyCell = later(LSTM())
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _sizes(cls, given: Any) -> Any:
+        """One message for both forms; pydantic would give one for each."""
+        sizes = given if isinstance(given, list | tuple) else [given]
+        if not all(type(size) is int and size >= 1 for size in sizes):
+            raise ValueError("it is a whole number from 1 on, or a list of them, one a layer")
+        return given
+
+    @field_validator("hidden", "projection")
+    @classmethod
+    def _one_a_layer(cls, sizes: Sizes, info: ValidationInfo) -> Sizes:
+        """One number for equal hidden sizes, and no projections for none at all."""
+        layers = info.data.get("layers")
+        if not isinstance(sizes, tuple) or layers is None:
+            return sizes
+        if len(sizes) != layers and (sizes or info.field_name == "hidden"):
+            raise ValueError(f"it takes one number a layer, {layers} in all")
+        if info.field_name == "hidden":
+            return sizes[0] if len(set(sizes)) == 1 else sizes
+        return sizes if any(sizes) else ()
+
+    @model_validator(mode="after")
+    def _projections_are_narrower(self) -> Self:
+        for width, units in zip(self.projection, self.units, strict=False):
+            if width >= units:
+                raise ValueError(
+                    f"a projection of {width} is not narrower than the {units} units of its layer; "
+                    f"0 is for none"
+                )
+        return self
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """How many units each layer has."""
+        return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,) * self.layers
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How wide each layer's output is."""
+        projection = self.projection or (0,) * self.layers
+        return tuple(width or units for width, units in zip(projection, self.units, strict=True))
+
+    @property
+    def decoder_site(self) -> str:
+        """The site whose rows the decoder multiplies with: that of the embedding, where tied."""
+        return sites.EMBEDDING if self.tied else sites.DECODER
+
+    def layer_name(self, layer: int) -> str:
+        """The layer with this index, counted from 0: "lstm.0"."""
+        return sites.layer_name(self.cell.prefix, layer)
+
+    def site(self, layer: int, name: str) -> str:
+        """A site or vector of the layer with this index, counted from 0: "lstm.0.input"."""
+        return sites.in_layer(self.cell.prefix, layer, name)
+
+    def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
+        """Site -> (out, in) for a vocabulary of so many words."""
+        shapes = {sites.EMBEDDING: (words, self.embedding)}
+        inputs = self.embedding
+        for layer, (units, width) in enumerate(zip(self.units, self.widths, strict=True)):
+            for name, shape in self.cell.sites(inputs, units, width).items():
+                shapes[self.site(layer, name)] = shape
+            inputs = width
+        if not self.tied:
+            shapes[sites.DECODER] = (words, inputs)
+        elif inputs != self.embedding:
+            shapes[sites.DECODER_PROJECTION] = (self.embedding, inputs)
+        return shapes
+
+    def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
+        """Bias or peephole -> (size,)."""
+        layers = {
+            self.site(layer, name): shape
+            for layer, units in enumerate(self.units)
+            for name, shape in self.cell.vectors(units).items()
+        }
+        return {**layers, sites.DECODER_BIAS: (words,)}
+
+    def weights(self, words: int) -> int:
+        """How many numbers the dense model holds; 4 bytes each are its dense size."""
+        matrices = sum(rows * columns for rows, columns in self.site_shapes(words).values())
+        return matrices + sum(size for (size,) in self.bias_shapes(words).values())

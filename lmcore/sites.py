@@ -1,0 +1,64 @@
+"""The names of sites and biases: stored in recipes and files, spelled here alone.
+
+A site of a layer is PREFIX.LAYER.MATRIX ("lstm.0.input"), the prefix that of its cell; a bias or a
+peephole is PREFIX.LAYER.VECTOR. A tied embedding and decoder is the one site "embedding". A leaf
+of a site is SITE/LEAF.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+EMBEDDING = "embedding"
+DECODER = "decoder"
+DECODER_PROJECTION = "decoder.projection"  # from the last layer's output to a tied embedding
+DECODER_BIAS = "decoder.bias"
+WORD_SITES = (EMBEDDING, DECODER)  # their rows are words
+
+# within a layer
+INPUT = "input"  # acts on what the layer reads
+RECURRENT = "recurrent"  # acts on the layer's own output one step before
+PROJECTION = "projection"  # makes the layer's output of its h
+BIAS = "bias"
+PEEPHOLE = "peephole"
+
+
+def layer_name(prefix: str, layer: int) -> str:
+    """ "lstm.0": the layer with this index, counted from 0."""
+    return f"{prefix}.{layer}"
+
+
+def in_layer(prefix: str, layer: int, name: str) -> str:
+    """ "lstm.0.input": a matrix or vector of the layer with this index, counted from 0."""
+    return f"{layer_name(prefix, layer)}.{name}"
+
+
+def of_layer(named: Mapping[str, T], prefix: str, layer: int) -> dict[str, T]:
+    """The entries that belong to one layer, by their names within it."""
+    own = f"{layer_name(prefix, layer)}."
+    return {n.removeprefix(own): value for n, value in named.items() if n.startswith(own)}
+
+
+def leaf_name(site: str, leaf: str) -> str:
+    """ "lstm.0.input/left": a leaf of a site."""
+    return f"{site}/{leaf}"
+
+
+def site_of(leaf: str) -> str:
+    """The site of a leaf that `leaf_name` named."""
+    return leaf.rpartition("/")[0]
+
+
+def shortened(some: Collection[str], every: Iterable[str]) -> list[str]:
+    """Names of sites, with `*` for the layer's index where all layers' are among them."""
+    of_pattern: dict[str, set[str]] = {}
+    for name in every:
+        of_pattern.setdefault(re.sub(r"\.\d+\.", ".*.", name), set()).add(name)
+    found: list[str] = []
+    for pattern, sites in of_pattern.items():
+        found += [pattern] if sites <= set(some) else sorted(sites & set(some))
+    return found

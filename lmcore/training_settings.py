@@ -1,0 +1,135 @@
+"""How a model is trained and fine-tuned, as settings."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from lmcore.errors import UserError
+from lmcore.settings import Family, Settings, later
+
+Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Schedule(Family):
+    """How the rate falls."""
+
+    @abstractmethod
+    def scale(self, epoch: float, epochs: float) -> float:
+        """The factor of the rate after `epoch` of `epochs`."""
+
+
+class Stepped(Schedule):
+    """Full rate for `hold` epochs, then x `factor` each epoch (Zaremba et al. 2014)."""
+
+    kind: Literal["stepped"] = "stepped"
+    hold: Annotated[int, Field(ge=0)]
+    factor: Annotated[float, Field(gt=0, le=1)]
+
+    def scale(self, epoch: float, epochs: float) -> float:
+        return float(self.factor ** max(0, math.floor(epoch) + 1 - self.hold))
+
+
+class Linear(Schedule):
+    """Full rate for the fraction `hold` of the training, then linearly down to `final` of it."""
+
+    kind: Literal["linear"] = "linear"
+    hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def scale(self, epoch: float, epochs: float) -> float:
+        fall = max(0.0, epoch / epochs - self.hold) / (1 - self.hold)
+        return 1 - fall * (1 - self.final)
+
+
+class DropoutSettings(Settings):
+    """See `lmcore.model.Dropout`."""
+
+    kind: Literal["element", "sequence"]
+    rate: Rate
+    rows: Rate = 0.0
+    recurrent: Rate = later(0.0)
+
+
+class TrainingSettings(Settings):
+    """How a model is trained, or fine-tuned. The loss is a mean per token, in nats."""
+
+    epochs: Annotated[float, Field(ge=0)]
+    batch: Annotated[int, Field(ge=1)] = 20
+    window: Annotated[int, Field(ge=1)] = 35
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    rate: Positive
+    schedule: Annotated[SerializeAsAny[Schedule], BeforeValidator(Schedule.pick)] = Linear()
+    clip: Positive = 0.25
+    dropout: DropoutSettings
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """The epochs after which a part of the training ends, in order; each has the schedule."""
+        return (self.epochs,)
+
+
+class DistillationSettings(Settings):
+    """See `lmcore.loss.distillation`; a mix of 0 is none."""
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    mix: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class FineTuningSettings(TrainingSettings):
+    """How a compressed model is trained on; with `distillation`, after the dense model too.
+
+    `rungs` are the ends, in epochs, of shorter fine-tunings that this one goes on from: at each
+    the rate has fallen as at the end, and rises again.
+    """
+
+    distillation: DistillationSettings | None = later(None)
+    rungs: tuple[Positive, ...] = later(())
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        return (*self.rungs, self.epochs)
+
+    def canonical(self) -> FineTuningSettings | None:
+        """What this fine-tuning amounts to: None without epochs, no distillation without a mix."""
+        if not self.epochs:
+            return None
+        if self.distillation and not self.distillation.mix:
+            return self.model_copy(update={"distillation": None})
+        return self
+
+    def up_to(self, rung: int) -> Self:
+        """The shorter fine-tuning that ends at that one of the `ends`."""
+        return self.model_copy(update={"epochs": self.ends[rung], "rungs": self.rungs[:rung]})
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if any(later <= earlier for earlier, later in pairwise(self.ends)):
+            raise ValueError(
+                f"rungs: got {list(self.rungs)}; they ascend, below epochs, {self.epochs}"
+            )
+        if self.rungs and self.average:
+            raise ValueError("rungs: an average goes over one training; with rungs it is 0")
+        return self
+
+
+class DenseTrainingSettings(TrainingSettings):
+    """Training from a random start, uniform in [-init, init]."""
+
+    init: Positive
+
+
+def check_text(settings: TrainingSettings, tokens: int, where: str) -> None:
+    """Raises UserError where a training text of so many tokens has not one window a stream."""
+    if tokens // settings.batch <= settings.window:
+        raise UserError(
+            f"{where}.batch {settings.batch} x {where}.window {settings.window}: the training "
+            f"text of {tokens:,} tokens is too short for them"
+        )
