@@ -1,11 +1,17 @@
-"""Lossless coding of integer arrays: the smallest of three forms, told apart by their first byte.
+"""Lossless coding of integer arrays, in the smallest of three forms.
 
-raw      ceil(log2(levels)) bits a value: the bound that `encode` never exceeds
-order 0  range coding under one adaptive table: the entropy of the values, and no stored table
-context  a matrix, column by column: a value is predicted from the same row's earlier columns by
-         ridge regression learned on earlier rows; what is left is range-coded under adaptive
-         tables, chosen by its expected size (row and column) and by where the prediction lies
-         between two integers. Nothing is stored beside the code: the reader learns the same.
+The first byte of the data says which form it is:
+
+raw      Each value takes ceil(log2(levels)) bits. `encode` never gives more than this.
+order 0  The values are range-coded under one table of frequencies, which adapts to the values that
+         came before. The size is about the entropy of the values. No table is stored.
+context  A matrix is coded column by column. A value is predicted from the earlier columns of its
+         row, by ridge regression learned on earlier rows. The rest, value less prediction, is
+         range-coded under adaptive tables. Its table is chosen by the rest's expected size (of
+         its row and its column) and by where the prediction lies between two integers. Nothing
+         is stored beside the code: the reader learns the same from what it has read.
+
+These forms are the file format: a file that was written once must be read forever.
 
 The same bytes everywhere, since all that decides a probability is exact or correctly rounded:
 - Tables are integers. constriction's `Categorical(perfect=False)` gives each of n symbols the
@@ -57,7 +63,11 @@ def raw_size(count: int, low: int, high: int) -> int:
 
 
 def encode(symbols: NDArray[Any], low: int, high: int) -> bytes:
-    """Integers in [low, high], of any shape; neither shape nor range is stored."""
+    """The data of integers in [low, high], of any shape.
+
+    Neither shape nor range is stored. Raises ValueError for values that are no integers or lie
+    outside the range.
+    """
     width, values = _width(low, high), np.asarray(symbols)
     if values.size == 0:
         return bytes([RAW])
@@ -120,8 +130,12 @@ def _can_hold(form: int, shape: tuple[int, ...], top: int) -> bool:
 
 
 class Port(Protocol):
-    """Codes values under a model and returns them. A reader returns what it reads; of the values
-    it is given only the number matters. So a form says what happens to values that it knows."""
+    """Passes values through the range coder, in one direction.
+
+    A port that writes codes the values under the model and returns them. A port that reads returns
+    what it reads; of the values that it is given only their number matters. So a form is written
+    once for both directions: it goes on with the values that the port returned.
+    """
 
     def __call__(self, values: Ints, model: Any, *params: Any) -> Ints: ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lmcore.codec import Ladder
@@ -72,12 +71,3 @@ class LayerMethod(ABC, Generic[V]):
 def layer_methods() -> list[LayerMethod[Any]]:
     """Every method, in the order in which they act."""
     return sorted(LayerMethod.known.values(), key=lambda method: (method.order, method.field))
-
-
-def sentences(layers: Mapping[str, Any]) -> dict[str, str]:
-    """Method -> what it does, of a recipe's layers as plain data, in the order they act."""
-    return {
-        method.kind: method.sentence(layers[method.field])
-        for method in layer_methods()
-        if layers.get(method.field) is not None
-    }

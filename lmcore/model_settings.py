@@ -87,6 +87,11 @@ class ModelSettings(Settings):
         """A site or vector of the layer with this index, counted from 0: "lstm.0.input"."""
         return sites.in_layer(self.cell.prefix, layer, name)
 
+    def sites_of(self, layer: int) -> dict[str, str]:
+        """The sites of one layer by their names within it, in the order of the file."""
+        names = self.cell.sites(1, self.units[layer], self.widths[layer])
+        return {name: self.site(layer, name) for name in names}
+
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
         """Site -> (out, in) for a vocabulary of so many words."""
         shapes = {sites.EMBEDDING: (words, self.embedding)}

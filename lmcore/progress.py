@@ -14,7 +14,7 @@ class DivergedError(Exception):
 
 
 class Observer(Protocol):
-    """Told after every update of how many; may raise to stop."""
+    """Called after every update; `updates` is how many there will be. It may raise to stop."""
 
     def __call__(self, record: TrainingRecord, updates: int) -> None: ...
 
@@ -22,19 +22,19 @@ class Observer(Protocol):
 class Regularizer(Protocol):
     """What acts on the weights of a training beside its loss: penalties, proximal steps, masks.
 
-    It is a function of the parameters, the leaves' masks and `progress` alone: of an interrupted
-    training those are kept and nothing else of it. Leaves are changed by their `data` and `mask`;
-    what a mask leaves out is made zero after `after_update`, and codes are assigned anew where a
-    mask changed.
+    A regularizer must be a function of the parameters, the leaves' masks and `progress` alone: a
+    checkpoint keeps these, and no state of the regularizer. It changes leaves by their `data` and
+    `mask`. After `after_update` the training makes zero what a mask leaves out, and assigns codes
+    anew where a mask changed.
     """
 
     def penalty(self) -> Tensor | None:
-        """Called before each update; a differentiable scalar that is added to the loss before
-        gradients are clipped, or None."""
+        """A differentiable scalar, or None. Called before each update; the scalar is added to the
+        loss before gradients are clipped."""
 
     def after_update(self, rate: float, progress: float) -> None:
-        """Called, without gradients, after each update with its rate and the fraction that is
-        done of all updates up to the first rung, in (0, 1]."""
+        """Called without gradients after each update. `rate` is the update's; `progress` in (0, 1]
+        is the fraction that is done of all updates up to the first rung."""
 
 
 @dataclass

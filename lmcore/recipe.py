@@ -101,7 +101,8 @@ class LayerSettings(_LayerFields):
     ) -> tuple[LanguageModel, Calibration]:
         """The reshaped dense model, and what the text tells of it.
 
-        A projection or an embedding is skipped if the pruned model's own is no wider.
+        A projection is skipped if the pruned layer has no more units than its width, and a
+        narrower embedding if the pruned one is no wider.
         """
         for method, value in self.asked:
             dense, calibration = method.apply(value, dense, calibration)

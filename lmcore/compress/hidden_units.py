@@ -1,9 +1,9 @@
 """Intrinsic sparse structures: group Lasso on hidden units, and their removal (Wen et al. 2018).
 
 Group k of a layer is all that its unit k touches: row k of every gate in each of its matrices,
-column k of its recurrent matrices, and column k of what comes next. Biases are left out: without
-columns a unit says nothing, whatever its bias. A unit whose whole group is zero is removed, and
-the layer is then a smaller dense one.
+column k of its recurrent matrices, and column k of what comes next. Biases are left out: nothing
+reads a unit without columns, whatever its bias. A unit whose whole group is zero is removed; what
+is left is a smaller dense layer.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class FewerUnits(LayerMethod[UnitsSettings]):
 
 @dataclass(frozen=True)
 class Slice:
-    """Where members of a group lie: the rows or columns k, n + k, ... of a site's matrix."""
+    """What unit k touches in a site's matrix: its rows (axis 0) or columns (axis 1) k, n + k, ...,
+    where n is the number of units."""
 
     site: str
     axis: int
@@ -178,13 +179,13 @@ def units_of(model: ModelSettings, embedding: bool) -> list[Units]:
 
 def _unit_rows(model: ModelSettings, layer: int) -> list[str]:
     """The sites whose rows are of a layer's units."""
-    own = sites.of_layer({site: site for site in model.site_shapes(1)}, model.cell.prefix, layer)
-    return [site for name, site in own.items() if name != sites.PROJECTION]
+    return [site for name, site in model.sites_of(layer).items() if name != sites.PROJECTION]
 
 
 def _output_columns(model: ModelSettings, layer: int) -> list[str]:
-    """What reads a layer's output in the layer itself."""
-    return [s for s in _unit_rows(model, layer) if s != model.site(layer, sites.INPUT)]
+    """The sites of a layer that read the layer's own output."""
+    before = (sites.INPUT, sites.PROJECTION)
+    return [site for name, site in model.sites_of(layer).items() if name not in before]
 
 
 class GroupLasso:
@@ -237,10 +238,10 @@ def with_fewer_units(
     checkpoint: Path | None = None,
     device: str = "cpu",
 ) -> LanguageModel:
-    """What is left of the dense model, which stays as it is, after training with the penalty.
+    """The dense model, trained on with the penalty, without the units that became zero.
 
-    It is trained on `device`; the other arguments are those of `training.train`. Raises
-    DivergedError.
+    `dense` itself stays as it is; `text` is word ids (tokens,). The copy is trained on `device`.
+    The other arguments are those of `training.train`. Raises DivergedError.
     """
     from lmcore.leaf import Leaf
     from lmcore.model import dense_model
@@ -265,9 +266,9 @@ def with_fewer_units(
 def remove_units(model: LanguageModel, embedding: bool) -> LanguageModel:
     """The dense model without the units whose whole group is zero; its output is the same.
 
-    Of a layer with no unit left, the last one stays; of one with a projection, one more than that
-    is wide. Where a tied embedding would become as wide as what its `decoder.projection` reads, so
-    that there could be none, one unit more stays too.
+    At least one unit of each layer stays. Of a layer with a projection at least one unit more than
+    the projection is wide stays. A tied embedding with a `decoder.projection` must not become as
+    wide as what that projection reads: one unit more stays there.
     """
     from lmcore.leaf import Leaf
     from lmcore.model import dense_model

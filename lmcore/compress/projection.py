@@ -107,7 +107,7 @@ def project(
             continue
         own = settings.site(layer, sites.PROJECTION)
         before = matrices.pop(own, None)
-        fed = _fed_by(settings, layer, list(matrices))
+        fed = _fed_by(settings, layer)
         seen = [matrices[site] for site in fed]
         is_last = layer + 1 == settings.layers
         # its tied embedding is as wide as h was: its decoder is reached from m
@@ -128,14 +128,14 @@ def project(
     return dense_model(shaped, matrices, model.biases)
 
 
-def _fed_by(settings: ModelSettings, layer: int, every: list[str]) -> list[str]:
-    """The sites that read the layer's output, but for a tied embedding: those of the layer itself,
-    then what comes next. `every` are the model's sites without the layer's projection."""
-    own = sites.of_layer({site: site for site in every}, settings.cell.prefix, layer)
-    fed = [site for name, site in own.items() if name != sites.INPUT]
+def _fed_by(settings: ModelSettings, layer: int) -> list[str]:
+    """The sites that read a layer's output, but for a tied embedding: the layer's own, then what
+    comes next."""
+    before = (sites.INPUT, sites.PROJECTION)
+    fed = [site for name, site in settings.sites_of(layer).items() if name not in before]
     if layer + 1 < settings.layers:
         return [*fed, settings.site(layer + 1, sites.INPUT)]
-    after = (sites.DECODER, sites.DECODER_PROJECTION)
+    after, every = (sites.DECODER, sites.DECODER_PROJECTION), settings.site_shapes(words=1)
     return [*fed, *(site for site in after if site in every)]
 
 
