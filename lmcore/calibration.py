@@ -11,9 +11,9 @@ from lmcore import sites
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel, parameters
 
-STREAMS = 20  # parallel parts, spread over the text
-MOMENT_TOKENS = 1_000  # of each part, for the second moments
-GRADIENT_WINDOWS, WINDOW = 60, 20  # each part gives so many windows of so many tokens
+STREAMS = 20  # pieces of the text that are read in parallel, spread over it
+MOMENT_TOKENS = 1_000  # of each piece, for the second moments
+GRADIENT_WINDOWS, WINDOW = 60, 20  # each piece gives so many windows of so many tokens
 
 
 class Calibration:
@@ -23,7 +23,7 @@ class Calibration:
         self.model, self._text = model, text
 
     def of(self, model: LanguageModel) -> Calibration:
-        """The same text's, of another dense model."""
+        """The calibration of another dense model on the same text."""
         return self if model is self.model else Calibration(model, self._text)
 
     def site(self, name: str) -> Site:
@@ -32,7 +32,12 @@ class Calibration:
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
-        """Site -> second moments (in, in) of what it multiplies; no entry for one-hot words."""
+        """Site -> second moments (in, in) of what its matrix multiplies: the mean of x x^T.
+
+        A site that multiplies one-hot words (an untied embedding) has no entry. A layer without
+        a projection has the moments of its h under the projection's name. Raises UserError
+        without a text.
+        """
         model, ids = self.model, self._streams(MOMENT_TOKENS)
         state, sums = model.zero_state(ids.shape[1]), dict[str, Tensor]()
         settings = model.settings
@@ -61,12 +66,12 @@ class Calibration:
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
-        """Parameter -> mean squared gradient of the loss over windows of the text."""
+        """Parameter -> mean squared gradient of the loss over windows of the text, shape as it."""
         return self.squared_gradients(self.model)
 
     @torch.enable_grad()
     def squared_gradients(self, model: LanguageModel) -> dict[str, Tensor]:
-        """The same of any model with trainable parameters."""
+        """Parameter -> mean squared gradient, of any model with trainable parameters."""
         ids = self._streams(GRADIENT_WINDOWS * WINDOW + 1)
         named = parameters(model)
         sums = {name: torch.zeros_like(value) for name, value in named.items()}
@@ -87,7 +92,7 @@ class Calibration:
         return torch.bincount(self._required(), minlength=self.model.words)
 
     def _streams(self, length: int) -> Tensor:
-        """(at most `length`, at most STREAMS) ids: the begin of each of as many parts."""
+        """(time, streams) ids: the first `length` tokens, or fewer, of each of STREAMS pieces."""
         text = self._required()
         streams = min(STREAMS, len(text) // (2 * WINDOW)) or 1
         parts = text[: len(text) // streams * streams].view(streams, -1)

@@ -29,11 +29,14 @@ Drop: TypeAlias = "Callable[[Tensor], Tensor]"
 class Cell(Family, ABC):
     """The equations of a recurrent layer. `gates` matrices are stacked in each of its sites.
 
-    What hidden unit k touches in a layer, in every cell: rows k, H + k, 2 H + k, ... of every site
-    but `projection`, the same entries of every vector, and column k of every site that acts on h.
-    That is `projection` where there is one, else every site but `input`, and whatever reads the
-    layer's output. So a layer without unit k is the same layer with one unit less: the intrinsic
-    sparse structures of Wen et al. (2018), in the highway network row and column k at all depths.
+    In every cell, hidden unit k of H touches these slices:
+
+    - rows k, H + k, 2 H + k, ... of every site but `projection`, and these entries of every vector;
+    - column k of every site that acts on h. Where the layer has a projection, that is `projection`
+      alone; else it is every site but `input`, and whatever reads the layer's output.
+
+    So a layer without unit k is the same kind of layer with one unit less (the intrinsic sparse
+    structures of Wen et al. 2018; of the highway network, row and column k at all depths).
     """
 
     prefix: ClassVar[str]  # of its sites' names
@@ -78,8 +81,8 @@ def projected(
 class LSTM(Cell):
     """i, f, o = sigma(W x + U h + b), g = tanh(W x + U h + b); c' = f c + i g; h' = o tanh(c').
 
-    W (4H, in), U (4H, width), b (4H,), gates i, f, g, o stacked. By torch's fused kernel, whatever
-    form the weights have; the state is h and c.
+    W (4H, in), U (4H, width), b (4H,), gates i, f, g, o stacked. The state is h and c. The layer
+    runs in torch's fused kernel, whatever form its weights have.
     """
 
     kind: Literal["lstm"] = "lstm"

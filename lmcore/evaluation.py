@@ -34,9 +34,10 @@ def score(
 ) -> Score:
     """Perplexity of the text `ids` (tokens,): exp of the mean negative log-likelihood in nats.
 
-    Every token is predicted exactly once, the first from `<eos>`; the state is carried through
-    the whole text from a zero state. With several `streams` the text is cut into as many
-    parallel parts, each warmed on the `burn_in` tokens before it, which are not scored again.
+    Every token is predicted exactly once, the first from `<eos>`. The state starts at zero and is
+    carried through the whole text. With several `streams` the text is cut into as many pieces,
+    which are read in parallel; each stream first reads the `burn_in` tokens before its piece, and
+    these are not scored again.
     """
     model.eval()
     started = time.perf_counter()

@@ -16,10 +16,10 @@ V = TypeVar("V")  # the method's setting
 
 
 class LayerMethod(ABC, Generic[V]):
-    """A method that makes another dense model of the dense model: fewer units, narrower layers.
+    """A method that makes a smaller dense model of the dense model: fewer units, narrower layers.
 
-    A subclass in a file of `lmcore/compress` is known by existing. Its setting stands below
-    `layers` in a recipe, under its `field`; None means that the layers stay.
+    A subclass in a file of `lmcore/compress` is known by existing. In a recipe its setting stands
+    below `layers`, under the method's `field`; None means that the layers stay as they are.
     """
 
     field: ClassVar[str]  # the name of its setting
@@ -34,7 +34,10 @@ class LayerMethod(ABC, Generic[V]):
     known: ClassVar[dict[str, LayerMethod[Any]]] = {}  # by field
 
     def __init_subclass__(cls) -> None:
-        LayerMethod.known[cls.field] = cls()
+        taken = LayerMethod.known.setdefault(cls.field, cls())
+        if type(taken) is not cls:
+            name = type(taken).__name__
+            raise TypeError(f"{cls.__name__} and {name} both have the setting {cls.field!r}")
 
     def examples(self, model: ModelSettings) -> Ladder:
         """Settings for this model, each as {field: setting}, the contract is tested with."""

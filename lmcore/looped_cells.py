@@ -1,5 +1,6 @@
-"""The cells that have no fused kernel: a loop over time. All that does not wait for the step
-before, the product with x, is done for the whole window first.
+"""Cells without a fused kernel: they run in a loop over time.
+
+The product with x does not wait for the step before, so it is done for the whole window first.
 """
 
 from __future__ import annotations

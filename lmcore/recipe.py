@@ -114,9 +114,10 @@ def _taken(
 ) -> tuple[dict[str, Any], ModelSettings]:
     """The settings that are worth taking, in their canonical form, and the model's shape by them.
 
-    What an earlier method amounts to may depend on a later one (a projection that saves nothing
-    behind a wide embedding): the last method is tried without and with its setting, and the
-    setting is taken only if the whole model gets smaller, or if its sizes are open.
+    A setting may pay only by what another one leaves: whether a projection saves anything can
+    depend on the embedding's width. So the last method is tried without and with its setting, each
+    time with what the methods before it then amount to. The setting is taken only if the whole
+    model gets smaller, or if a training decides what is left.
     """
     if not asked:
         return {}, model
@@ -249,10 +250,11 @@ def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
 def _at_site(
     recipe: Recipe, site: str, shape: MatrixShape, before: MatrixShape | None
 ) -> SiteSettings:
-    """The canonical settings of a site; `before` is its shape in the dense model, if it is there.
+    """The canonical settings of a site; `before` is its shape in the dense model, None where
+    reshaping made the site.
 
-    A site that was reshaped is excused from a structure that it is too small for, unless it was
-    too small before.
+    A site that reshaping made too small for its structure becomes dense. A site that was too small
+    already raises UserError.
     """
     settings = recipe.of_site(site)
     if before is not None:

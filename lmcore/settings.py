@@ -35,8 +35,9 @@ def later(default: Any) -> Any:
 class Family(Settings):
     """Settings of which there are several kinds, told apart by `kind`.
 
-    A direct subclass is a family, its subclasses with a default `kind` are the members and become
-    known by existing. Where a setting has no other values than its kind, the kind alone will do.
+    A direct subclass is a family. Its subclasses with a default `kind` are the members; a member is
+    known by existing. Plain data may be the kind alone where every other setting has a default.
+    A `kind` is stored in recipes and files: never rename one.
     """
 
     kind: str
@@ -47,7 +48,9 @@ class Family(Settings):
         if Family in cls.__bases__:
             cls.members = {}
         elif isinstance(kind := cls.model_fields["kind"].default, str):
-            cls.members[kind] = cls
+            taken = cls.members.setdefault(kind, cls)
+            if taken is not cls:
+                raise TypeError(f"{cls.__name__} and {taken.__name__} both have the kind {kind!r}")
 
     @classmethod
     def pick(cls, data: Any) -> Family:

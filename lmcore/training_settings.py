@@ -57,7 +57,13 @@ class DropoutSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How a model is trained, or fine-tuned. The loss is a mean per token, in nats."""
+    """How a model is trained, or fine-tuned. The loss is a mean per token, in nats.
+
+    The text is cut into `batch` streams, and an update sees `window` tokens of each. `rate` is the
+    rate at the start of the `schedule`; gradients are clipped to a norm of `clip`. `average` is the
+    fraction of the updates, at the end, whose weights are averaged; the average is taken if it
+    validates better than the last weights.
+    """
 
     epochs: Annotated[float, Field(ge=0)]
     batch: Annotated[int, Field(ge=1)] = 20
@@ -86,8 +92,8 @@ class DistillationSettings(Settings):
 class FineTuningSettings(TrainingSettings):
     """How a compressed model is trained on; with `distillation`, after the dense model too.
 
-    `rungs` are the ends, in epochs, of shorter fine-tunings that this one goes on from: at each
-    the rate has fallen as at the end, and rises again.
+    `rungs` are the ends, in epochs, of shorter fine-tunings that this one goes on from. The rate
+    runs through its whole schedule up to each rung, and starts again there.
     """
 
     distillation: DistillationSettings | None = later(None)

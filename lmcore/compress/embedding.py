@@ -53,11 +53,13 @@ class ReducedEmbedding(LayerMethod[int]):
 
 
 def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) -> LanguageModel:
-    """The dense model with an embedding (words, size) of its own best approximation.
+    """The dense model with the embedding A (words, size) of the best E ~ A B.
 
-    E ~ A B minimises |D (E - A B) C^(1/2)|, D the roots of the words' counts, C what the next
-    matrix makes of the difference; B goes into that matrix. Of a tied embedding, C has also the
-    second moments of what the decoder sees, and B becomes (part of) `decoder.projection`.
+    E (words, embedding) is the embedding that is there. A and B minimise |D (E - A B) C^(1/2)|.
+    D is diagonal: the square roots of the words' counts. C (embedding, embedding) weighs a
+    difference by what it makes after the first input matrix W: C = W^T W. B is multiplied into W.
+    Of a tied embedding, the second moments of what the decoder sees are added to C, both scaled
+    to a mean diagonal of 1, and B is multiplied into `decoder.projection`, or becomes it.
     """
     from lmcore.model import dense_model
 
@@ -87,10 +89,11 @@ def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) 
 
 
 def fold_square(settings: ModelSettings, matrices: dict[str, Tensor]) -> None:
-    """A tied embedding E as wide as the last layer's output has no `decoder.projection` T.
+    """Removes the `decoder.projection` T of a model that cannot have one, in place.
 
-    Where there is one, E T takes its place, and the first input matrix W becomes W T^-1', so that
-    W E' stays. Of a T that has no inverse the nearest there is.
+    A tied embedding E as wide as the last layer's output has no T. Where `matrices` has a T all
+    the same, E T replaces E, and W T^-1' replaces the first input matrix W, so that W E' stays as
+    it was. Where T has no inverse, its pseudoinverse is taken.
     """
     if not settings.tied or settings.embedding != settings.widths[-1]:
         return

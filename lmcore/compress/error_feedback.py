@@ -17,11 +17,13 @@ BLOCK = 32  # columns whose errors reach the later ones in one product
 def error_feedback(
     matrix: Tensor, inputs: Tensor, rounded: Callable[[Tensor, slice], Tensor]
 ) -> Tensor:
-    """What each column of `matrix` (rows, columns) is when its turn to be rounded comes.
+    """The matrix (rows, columns) whose plain rounding is the rounding with error feedback.
 
-    `inputs` (columns, columns) are the second moments of what the matrix is multiplied with,
-    `rounded` gives the values that (rows, n) values of these columns are stored as. The columns
-    after each one take over its error, as far as their inputs go along with its own.
+    Columns are rounded in order. Each column's rounding error is handed on to the columns after
+    it, as far as their inputs are correlated with its own, and they are changed to make up for
+    the error before they are rounded. Column j of the result is column j just before its turn.
+    `inputs` (columns, columns) are the second moments of what the matrix is multiplied with.
+    `rounded` gives what values (rows, n) of the given columns are stored as.
     """
     columns = matrix.shape[1]
     moments = inputs.double()

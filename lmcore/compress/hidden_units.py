@@ -37,11 +37,12 @@ EPSILON = 1e-8  # under the root, as in the paper's code
 class UnitsSettings(Settings):
     """How units are removed: the dense model is trained on with a penalty on groups.
 
-    `strength` is lambda for a loss that is a mean per token. `method` threshold adds lambda times
-    the sum of the groups' norms to the loss and zeroes weights below `threshold` after each
-    update, as the paper does; proximal shrinks each group's norm by rate x lambda instead.
-    `embedding`: whether the embedding's columns, with those of the first input matrix, are
-    groups too. With a tied decoder they are those of the last layer's units anyway.
+    - `strength` is lambda, for a loss that is a mean per token in nats.
+    - `method` threshold adds lambda times the sum of the groups' norms to the loss, and after each
+      update makes the weights below `threshold` zero, as the paper does. proximal changes no loss:
+      after each update it shrinks each group's norm by rate x lambda.
+    - `embedding` says whether the embedding's columns, with those of the first input matrix, are
+      groups too. With a tied decoder they belong to the last layer's groups anyway.
     """
 
     strength: Annotated[float, Field(gt=0)]
@@ -64,8 +65,8 @@ class UnitsSettings(Settings):
 class FewerUnits(LayerMethod[UnitsSettings]):
     """Hidden units removed by group Lasso.
 
-    The training is `with_fewer_units`: it is dear, so that trials share its result. `build` starts
-    from what that left, and there is nothing to apply any more.
+    `with_fewer_units` trains and removes them. The training is dear, so trials share its result:
+    `build` starts from the model that is left, and nothing remains to be applied.
     """
 
     field: ClassVar[str] = "units"

@@ -144,10 +144,12 @@ class SVD(LowRankStructure):
 
 
 class ActivationSVD(LowRankStructure):
-    """SVD of D W C^(1/2), undone: it minimises the error of the output, not of the weights.
+    """The A B that minimises the error of the outputs, |D (W - A B) C^(1/2)|, not of the weights.
 
-    C are the second moments of the site's inputs on training text, D the roots of the row
-    weights: none, the rows' Fisher information, or their words' counts.
+    C (in, in) are the second moments of the site's inputs on training text. D (out, out) is
+    diagonal, the square roots of how much each row counts; `rows` says how much: none, all alike;
+    fisher, the row's Fisher information; counts, how often the text has the row's word. The
+    minimum is the truncated SVD of D W C^(1/2), with D and C^(1/2) divided out again.
     """
 
     kind: Literal["activation_svd"] = "activation_svd"

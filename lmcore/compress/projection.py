@@ -83,7 +83,7 @@ def _saves(model: ModelSettings, words: int, layer: int, width: int) -> bool:
 
 
 def with_projections(model: ModelSettings, widths: tuple[int, ...]) -> ModelSettings:
-    """The model with projections of these widths, where one is 0 with the one that it has."""
+    """The model with projections of these widths; where a width is 0, the layer keeps its own."""
     before = model.projection or (0,) * model.layers
     after = tuple(new or old for new, old in zip(widths, before, strict=True))
     return model.model_copy(update={"projection": after if any(after) else ()})
@@ -94,9 +94,10 @@ def project(
 ) -> LanguageModel:
     """The dense model with projections of these widths, each below the layer's, 0 for none.
 
-    P starts as the best map of that rank for what follows: with M the matrices that h feeds, each
-    divided by its norm, P and M' minimise the mean of |M h - M' P h|^2 on training text. Where a
-    layer has a projection already, the new one comes after it.
+    P (width, hidden) starts as the best map for what reads the layer's h. Let M be the matrices
+    that read h, each divided by its norm, one below the other. P and the narrower matrices M'
+    minimise the mean of |M h - M' P h|^2 on training text. Where a layer has a projection already,
+    the new one comes after it, and both become one matrix.
     """
     from lmcore.model import dense_model
 

@@ -41,10 +41,10 @@ Nearest: TypeAlias = "Callable[[Tensor, slice], Tensor]"
 
 
 class GridCodec(Codec, ABC):
-    """Each value is stored as one of a few that its tables name.
+    """Each value is stored as one of a few values, which the codec's tables say.
 
-    `feedback` rounds column by column and lets the columns after it make up for each one's error
-    (see `error_feedback`).
+    With `feedback` the matrix is rounded column by column, and the columns after each one make up
+    for its error (see `error_feedback`).
     """
 
     feedback: bool = later(False)
@@ -90,7 +90,9 @@ class GridCodec(Codec, ABC):
 class GroupedCodec(GridCodec, ABC):
     """A grid whose tables belong to the whole matrix, to each row, or to groups of its columns.
 
-    Tables are (1 or rows, groups, ...); the methods see one group's, (1 or rows, ...).
+    `scope` says which values share a table: those of the matrix, of a row, or of so many
+    neighbouring columns of a row. Tables are (1 or rows, groups, ...). The methods of a group see
+    its tables alone, (1 or rows, ...).
     """
 
     bits: Bits
@@ -248,9 +250,10 @@ class Linear(GroupedCodec):
 
 
 class Uniform(GridCodec):
-    """Multiples of a step, any number of levels, coded at their entropy.
+    """Each value is stored as a multiple of a step; the multiples are coded at their entropy.
 
-    `step` is in standard deviations of the matrix (or row) at the first assignment, and stays.
+    `step` is in standard deviations of the matrix (or of the row) at the first assignment; from
+    then on the step stays.
     `rounding` is the lambda of rate-distortion rounding (as in DeepCABAC, Wiedemann et al. 2020):
     the code q of w minimises (w / step - q)^2 + lambda bits(q), bits under the code lengths of
     the previous assignment. Tried and lost, on the 2 x 200 model without fine-tuning: steps per

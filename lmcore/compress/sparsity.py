@@ -23,11 +23,12 @@ PRUNING_STEPS = 64  # of the schedule, spread over the fine-tuning
 class MagnitudePruning(Pruning):
     """The smallest values become zero.
 
-    `scope` site: each leaf has its own share of zeros; all: one threshold for the leaves of all
-    sites that have a sparsity, which together have as many zeros. A leaf that gets so few that
-    its file would not be smaller keeps all. `schedule` cubic: the share rises while fine-tuning,
-    s_t = s (1 - (1 - t / n)^3) (Zhu and Gupta 2017, eq. 1), and is reached after the fraction
-    `until` of it.
+    - `scope` site: each leaf has its own share of zeros. all: there is one threshold for the leaves
+      of all sites that have a sparsity; together they have as many zeros as they would have each
+      by itself. A leaf whose few zeros would save no bytes keeps all its values.
+    - `schedule` at_once: the zeros are there before fine-tuning. cubic: their share rises while
+      fine-tuning, s_t = s (1 - (1 - t / n)^3) (Zhu and Gupta 2017, eq. 1). It reaches s after the
+      fraction `until` of the fine-tuning.
     """
 
     kind: Literal["magnitude"] = later("magnitude")

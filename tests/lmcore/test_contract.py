@@ -57,6 +57,18 @@ def test_every_method_has_examples_of_its_settings(family: Any) -> None:
             hash(settings)  # what is computed for settings may be kept by them
 
 
+def test_two_methods_of_one_name_are_refused() -> None:
+    (first, *_), (method, *_) = STRUCTURES.values(), layer_methods()
+    with pytest.raises(
+        TypeError, match=f"both have the kind '{first.model_fields['kind'].default}'"
+    ):
+        type("Other", (first,), {})
+    with pytest.raises(TypeError, match=f"both have the setting '{method.field}'"):
+        type("Other", (type(method),), {})
+    assert next(iter(STRUCTURES.values())) is first
+    assert layer_methods()[0] is method
+
+
 def ends(ladder: Ladder) -> Ladder:
     """Its first and its last step."""
     return [ladder[0], ladder[-1]] if len(ladder) > 1 else ladder
