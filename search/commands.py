@@ -217,7 +217,7 @@ def _export(config: ExportConfig) -> Answer:
     if name is None:
         name = choose(
             results.front,
-            max_size_bytes=config.max_size_bytes,
+            max_size_bytes=config.max_size,
             max_perplexity=config.max_perplexity,
             pick=config.pick,
             trial=config.trial if isinstance(config.trial, int) else None,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 import lmcore
 from lmcore.corpus import AnyCorpus, Split
@@ -28,15 +28,14 @@ DENSE_BASELINE = "dense"  # what the study's own dense model is called among wha
 Count = Annotated[int, Field(ge=1)]
 
 
-def _understood(size: str | int) -> str | int:
+def _bytes_of(size: Any) -> int:
     try:
-        parse_size(size)
+        return parse_size(size)
     except UserError as error:
         raise ValueError(str(error)) from None
-    return size
 
 
-Size = Annotated[str | int, AfterValidator(_understood)]
+Size = Annotated[int, BeforeValidator(_bytes_of)]  # bytes, given as "1.5 MB" or as a number
 
 
 class DenseSettings(Settings):
@@ -118,10 +117,6 @@ class StudyConfig(Settings):
         """The cache folder: dense checkpoints, bundles, downloads, the default database."""
         return Path(self.cache).expanduser()
 
-    @property
-    def max_stages_bytes(self) -> int:
-        return parse_size(self.max_stages)
-
 
 class WorkConfig(StudyConfig):
     max_size: Size | None
@@ -131,8 +126,7 @@ class WorkConfig(StudyConfig):
 
     @property
     def limits(self) -> Limits:
-        max_size_bytes = None if self.max_size is None else parse_size(self.max_size)
-        return Limits(max_size_bytes, self.max_perplexity)
+        return Limits(self.max_size, self.max_perplexity)
 
     @property
     def deadline(self) -> float | None:
@@ -162,10 +156,6 @@ class ExportConfig(StudyConfig):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: one chooses the model")
         return self
-
-    @property
-    def max_size_bytes(self) -> int | None:
-        return None if self.max_size is None else parse_size(self.max_size)
 
 
 class PublishConfig(StudyConfig):

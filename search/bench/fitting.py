@@ -18,6 +18,7 @@ from lmcore.bundle import packed_size
 from lmcore.progress import Observer
 from lmcore.recipe import Recipe
 from search.bench.workbench import Workbench
+from search.space.answerers import Explored
 from search.space.model_space import ModelSpace
 
 AIM = 0.97  # of the limit, untrained: training makes some files a little larger
@@ -68,7 +69,7 @@ class Fitter:
         share = 1.0
         for _ in range(TRIES):
             moved = {name: _towards(trial, name, end, share) for name, end in ends.items()}
-            found = self.space.suggest(_Moved({**trial.params, **moved}))
+            _, found = self.space.run(Explored({**trial.params, **moved}))
             sizes[share] = self.bench.untrained_size(found, observe)
             if sizes[share] <= self.max_size_bytes * (AIM if share < 1 else 1):
                 high, best = share, Fitted(found, fits=True, moved=moved)
@@ -100,7 +101,7 @@ class Fitter:
         if not isinstance(distribution, FloatDistribution | IntDistribution):
             return None
         low, high = (
-            self.space.suggest(_Moved({**trial.params, name: end}))
+            self.space.run(Explored({**trial.params, name: end}))[1]
             for end in (distribution.low, distribution.high)
         )
         if low.model_copy(update={"finetuning": None}) == high.model_copy(
@@ -133,19 +134,3 @@ def _between(low: float, high: float, sizes: Mapping[float, int], limit: int) ->
     above, below = math.log(sizes[low]), math.log(sizes[high])
     place = (above - target) / (above - below) if above > below else 0.5
     return low + (high - low) * min(max(place, 0.1), 0.9)
-
-
-class _Moved:
-    """Suggests the values that it is given, and where there is none the first."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return float(self.values.get(name, low))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        return int(self.values.get(name, low))
-
-    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
-        return self.values.get(name, choices[0])

@@ -53,7 +53,7 @@ class Workbench:
     @classmethod
     def of(cls, config: StudyConfig, corpus: Corpus, dense: Bundle) -> Workbench:
         """The workbench of a study, in its cache folder."""
-        stages = Stages(config.folder / "stages", config.max_stages_bytes)
+        stages = Stages(config.folder / "stages", config.max_stages)
         return cls(corpus, dense, config.seed, config.folder / "bundles", stages, config.device)
 
     def key(self, recipe: Recipe) -> str:

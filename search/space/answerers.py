@@ -1,8 +1,15 @@
-"""Who answers what a space asks: an Optuna trial, or the values that a person gives."""
+"""Everyone who answers what a space asks: an Optuna trial, a person, a search for corners or parts.
+
+An answerer is asked for the number of a range (`number`) or for an option of a choice (`option`).
+Optuna keeps of an ordered list the place of its entry, 0 for the first, and so do the answerers
+whose values are Optuna's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from search.space.nodes import Number, Options
@@ -36,8 +43,8 @@ class Suggested:
 
 
 class Given:
-    """Answers with given values, checked against their ranges; the low end, or the first option,
-    where none is given."""
+    """Answers with a person's values, checked against their ranges; with the low end, or the first
+    option, where none is given. Entries of ordered lists are given as they are."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
@@ -51,3 +58,75 @@ class Given:
         value = self.values.get(asked.name, asked.labels[0])
         asked.check(value, f"start.{asked.name}")
         return value
+
+
+class Explored:
+    """Answers with values as Optuna keeps them, and notes what was asked for.
+
+    Where there is no value, a choice gets its first option, and a range or an ordered list what
+    lies at its `place`: 0 is the low end, 1 the high one. `settled` are the answers, `others` what
+    a parameter could be besides (all options, or both ends), `choices` the names of choices.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], place: Callable[[str], float] = lambda name: 0.0
+    ) -> None:
+        self.values, self.place = values, place
+        self.settled: dict[str, Any] = {}
+        self.others: dict[str, list[Any]] = {}
+        self.choices: list[str] = []
+
+    def number(self, asked: Number) -> float:
+        if asked.step is None:
+            near = _at(asked.low, asked.high, self.place(asked.name), asked.log)
+            return float(self._settle(asked.name, near, list(asked.ends)))
+        near = _at(asked.low, asked.high, self.place(asked.name), asked.log)
+        return self._whole(asked.name, near, asked.ends, asked.step)
+
+    def option(self, asked: Options) -> Any:
+        if asked.ordered:
+            last = len(asked.labels) - 1
+            near = _at(0, last, self.place(asked.name), log=False)
+            return asked.labels[self._whole(asked.name, near, (0, last), 1)]
+        self.choices.append(asked.name)
+        return self._settle(asked.name, asked.labels[0], list(asked.labels))
+
+    def _whole(self, name: str, near: float, ends: tuple[Any, ...], step: int) -> int:
+        whole = round((near - ends[0]) / step) * step + ends[0]
+        return int(self._settle(name, whole, list(ends)))
+
+    def _settle(self, name: str, value: Any, others: list[Any]) -> Any:
+        self.others[name] = others
+        return self.settled.setdefault(name, self.values.get(name, value))
+
+
+class Corner:
+    """Answers with one end of every range, and of each choice with the next option, but for the
+    values that are fixed; `options` and `shown` are what the corners before it know of choices."""
+
+    def __init__(
+        self,
+        high: bool,
+        options: dict[str, int],
+        shown: Counter[str],
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.high, self.options, self.shown, self.fixed = high, options, shown, fixed or {}
+
+    def number(self, asked: Number) -> float:
+        end: float = self.fixed.get(asked.name, asked.ends[self.high])
+        return end
+
+    def option(self, asked: Options) -> Any:
+        self.options[asked.name] = len(asked.labels)
+        place = self.shown[asked.name]
+        self.shown[asked.name] += 1
+        return self.fixed.get(asked.name, asked.labels[place % len(asked.labels)])
+
+
+def _at(low: float, high: float, place: float, log: bool) -> float:
+    if place in (0.0, 1.0):
+        return high if place else low
+    if log:
+        return math.exp(math.log(low) + (math.log(high) - math.log(low)) * place)
+    return low + (high - low) * place

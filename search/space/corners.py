@@ -9,14 +9,13 @@ from itertools import product
 from typing import Any, TypeVar
 
 from lmcore.errors import UserError
+from search.space.answerers import Corner
 from search.space.nodes import (
     Answerer,
     Answers,
     Condition,
     Conditional,
     Conditions,
-    Number,
-    Options,
     Place,
 )
 
@@ -24,30 +23,6 @@ Places = Mapping[str, list[Place]]  # parameter -> where it is asked for
 Values = dict[str, tuple[Any, ...]]  # parameter -> values that it may have
 R = TypeVar("R")
 Run = Callable[[Answerer], tuple[Answers, R]]
-
-
-class Corner:
-    """Answers with one end of every range, and of each choice with the next option, but for the
-    values that are fixed; `options` and `shown` are what the corners before it know of choices."""
-
-    def __init__(
-        self,
-        high: bool,
-        options: dict[str, int],
-        shown: Counter[str],
-        fixed: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.high, self.options, self.shown, self.fixed = high, options, shown, fixed or {}
-
-    def number(self, asked: Number) -> float:
-        end: float = self.fixed.get(asked.name, asked.ends[self.high])
-        return end
-
-    def option(self, asked: Options) -> Any:
-        self.options[asked.name] = len(asked.labels)
-        place = self.shown[asked.name]
-        self.shown[asked.name] += 1
-        return self.fixed.get(asked.name, asked.labels[place % len(asked.labels)])
 
 
 def corners(

@@ -8,14 +8,13 @@ parts; what belongs to the training alone is no part.
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lmcore.recipe import LayerSettings, Recipe, SiteSettings
 from search.rules.sensitivity import BIASES, LAYERS
+from search.space.answerers import Explored
 from search.space.model_space import ModelSpace
 
 
@@ -30,33 +29,6 @@ class Part:
     def name(self) -> str:
         """ "lstm.0.input, lstm.1.input"."""
         return ", ".join(self.places)
-
-
-@dataclass
-class _Asked:
-    """Suggests given values; of a choice that has none the first option, of a range that has none
-    what lies at its `place`, 0 its low end and 1 its high one. Notes down what was asked for."""
-
-    values: Mapping[str, Any]
-    place: Callable[[str], float] = lambda name: 0.0
-    settled: dict[str, Any] = field(default_factory=dict)
-    others: dict[str, list[Any]] = field(default_factory=dict)  # options, or the ends of a range
-    choices: list[str] = field(default_factory=list)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return float(self._settle(name, _at(low, high, self.place(name), log), [low, high]))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        near = round((_at(low, high, self.place(name), log) - low) / step) * step + low
-        return int(self._settle(name, near, [low, high - (high - low) % step]))
-
-    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
-        self.choices.append(name)
-        return self._settle(name, choices[0], choices)
-
-    def _settle(self, name: str, value: Any, others: list[Any]) -> Any:
-        self.others[name] = others
-        return self.settled.setdefault(name, self.values.get(name, value))
 
 
 def parts_of(space: ModelSpace) -> list[Part]:
@@ -105,16 +77,13 @@ def settings_of(space: ModelSpace, part: Part, most: int) -> list[dict[str, Any]
     than `most`, where they are more), its ranges by a Halton sequence."""
     options = list(_options(space, part, {}))
     ranges = [name for name in part.parameters if not any(name in values for values in options)]
-    places = dict(zip(ranges, _primes(), strict=False))
+    rounds = -(-max(most, len(options)) // len(options))
+    spread = _halton(len(ranges), rounds)
     found = []
     for number in range(max(most, len(options))):
-        index = number // len(options) + 1
-
-        def place(name: str, index: int = index) -> float:
-            return _radical_inverse(index, places[name]) if name in places else 0.0
-
-        asked = _Asked(options[number % len(options)], place)
-        space.suggest(asked)
+        places = dict(zip(ranges, spread[number // len(options)], strict=True))
+        asked = Explored(options[number % len(options)], lambda name, at=places: at.get(name, 0.0))
+        space.run(asked)
         values = {name: asked.settled[name] for name in asked.settled if name in part.parameters}
         if values not in found:
             found.append(values)
@@ -124,7 +93,7 @@ def settings_of(space: ModelSpace, part: Part, most: int) -> list[dict[str, Any]
 def alone(space: ModelSpace, part: Part | None, values: Mapping[str, Any], base: Recipe) -> Recipe:
     """`base` with what the values make of the part; of nothing, what is the same in every recipe
     of the space and no part's."""
-    asked = space.suggest(_Asked(values))
+    _, asked = space.run(Explored(values))
     if part is None:
         taken = {site for part in parts_of(space) for site in part.places}
         places = {*_sites(space), BIASES} - taken
@@ -153,8 +122,8 @@ def _sites(space: ModelSpace) -> list[str]:
 
 def _options(space: ModelSpace, part: Part, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All that the part's choices can come to, together."""
-    asked = _Asked(values)
-    space.suggest(asked)
+    asked = Explored(values)
+    space.run(asked)
     left = [name for name in asked.choices if name in part.parameters and name not in values]
     if not left:
         yield values
@@ -169,15 +138,15 @@ def _places(space: ModelSpace) -> dict[str, set[str]]:
     waiting: list[dict[str, Any]] = [{}]
     while waiting:
         values = waiting.pop(0)
-        here = _Asked(values)
-        recipe = space.suggest(here)
+        here = Explored(values)
+        _, recipe = space.run(here)
         for name, others in here.others.items():
             known = name in found
             touched = found.setdefault(name, set())
             for value in others:
                 changed = {**here.settled, name: value}
                 if value != here.settled[name]:
-                    touched |= _differing(recipe, space.suggest(_Asked(changed)))
+                    touched |= _differing(recipe, space.run(Explored(changed))[1])
                     if not known:
                         waiting.append(changed)
     return found
@@ -189,27 +158,13 @@ def _differing(one: Recipe, other: Recipe) -> set[str]:
     return changed | ({LAYERS} if one.layers != other.layers else set())
 
 
-def _at(low: float, high: float, place: float, log: bool) -> float:
-    if place in (0.0, 1.0):
-        return high if place else low
-    if log:
-        return math.exp(math.log(low) + (math.log(high) - math.log(low)) * place)
-    return low + (high - low) * place
+def _halton(dimensions: int, count: int) -> list[list[float]]:
+    """The first points of the Halton sequence after the origin, each a number a dimension."""
+    if not dimensions:
+        return [[] for _ in range(count)]
+    from scipy.stats import qmc  # takes a second to import
 
-
-def _radical_inverse(index: int, base: int) -> float:
-    """The index-th number of the van der Corput sequence."""
-    found, share = 0.0, 1.0
-    while index:
-        share /= base
-        found += share * (index % base)
-        index //= base
-    return found
-
-
-def _primes() -> Iterator[int]:
-    found: list[int] = []
-    for number in itertools.count(2):
-        if all(number % prime for prime in found):
-            found.append(number)
-            yield number
+    sequence = qmc.Halton(dimensions, scramble=False)
+    sequence.fast_forward(1)
+    points: list[list[float]] = sequence.random(count).tolist()
+    return points
