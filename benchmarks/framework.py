@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -33,21 +34,23 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Engine, event, insert
 from sqlalchemy.orm import Session
 
-from lmcore.corpus import Corpus, load_corpus
 from lmcore.model import random_model
 from lmcore.progress import Observer, ignore
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
-from search.bench.dense import DenseCheckpoint, find_dense, keep_dense, train_dense
+from search.bench.dense import DenseCheckpoint, keep_dense
 from search.bench.workbench import Workbench
 from search.commands import settings_of
 from search.config import DENSE_BASELINE, SweepConfig
 from search.measurement import Measurement
 from search.space.space import OWN
+from search.store.outage import Patience
 from search.store.schema import MeasurementRow, RungRow
 from search.store.slots import Slot, Slots, worker_name
-from search.store.store import Store
-from search.study.study import ATTRIBUTE, create, ended_trials, space_of
+from search.study.beginning import create
+from search.study.context import StudyContext
+from search.study.note import ATTRIBUTE
+from search.study.study import ended_trials
 from search.terminal import quiet_optuna
 from search.work.sweep import sweep
 from search.work.worker import Worker
@@ -81,23 +84,17 @@ class Instant(Workbench):
         )
 
 
-class Timed(Worker):
-    """Measures at once, and notes clocks and database statements after each slot."""
+class Timed(Slots):
+    """Notes clocks and database statements after each slot."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.notes: list[tuple[float, float, int]] = []
 
-    def _start_from(self, dense: str) -> None:
-        super()._start_from(dense)
-        real = self.bench
-        self.bench = Instant(
-            real.corpus, real.dense, real.seed, real.folder, real.stages, real.device
-        )
-
-    def _take(self, slot: Slot) -> None:
-        super()._take(slot)
+    def finish(self, slot: Slot, worker: str, outcome: str) -> bool:
+        finished = super().finish(slot, worker, outcome)
         self.notes.append((time.perf_counter(), time.process_time(), statements()))
+        return finished
 
     def differences(self) -> list[tuple[float, ...]]:
         """Seconds, processor seconds and statements of each trial but the first."""
@@ -105,6 +102,19 @@ class Timed(Worker):
             tuple(b - a for a, b in zip(one, other, strict=True))
             for one, other in pairwise(self.notes)
         ]
+
+
+class Quick(StudyContext[SweepConfig]):
+    """A study that is measured at once, and whose slots are timed."""
+
+    def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
+        dense = checkpoint or self.need_checkpoint()
+        return Instant.of(self.config, self.corpus, dense.load())
+
+    @cached_property
+    def slots(self) -> Timed:
+        config = self.config
+        return Timed(self.store.engine, self.name, config.trials, config.storage.lease)
 
 
 _counts = Counter[str]()
@@ -129,9 +139,9 @@ def settings(folder: Path, *overrides: str) -> SweepConfig:
     return config
 
 
-def fill(config: SweepConfig, store: Store, bench: Workbench, study: optuna.Study) -> None:
+def fill(context: StudyContext[SweepConfig], bench: Workbench) -> None:
     """As many trials as the study is to have, as a search leaves them."""
-    space = space_of(config, len(bench.corpus.vocabulary))
+    config, space = context.config, context.space
     sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     draw, trials, rungs = random.Random(1), list[FrozenTrial](), list[dict[str, Any]]()
     measured = dict[str, dict[str, Any]]()
@@ -152,8 +162,8 @@ def fill(config: SweepConfig, store: Store, bench: Workbench, study: optuna.Stud
                 user_attrs={ATTRIBUTE: attribute},
             )
         )
-    study.add_trials(trials)
-    with Session(store.engine) as session, session.begin():
+    context.study.add_trials(trials)
+    with Session(context.store.engine) as session, session.begin():
         session.execute(insert(MeasurementRow), list(measured.values()))
         session.execute(insert(RungRow), rungs)
 
@@ -161,29 +171,28 @@ def fill(config: SweepConfig, store: Store, bench: Workbench, study: optuna.Stud
 def of_size(folder: Path, size: int) -> dict[str, float]:
     """Medians over the trials of a worker that joins a study of so many."""
     config = settings(folder, f"trials={size}", f"name=of_{size}")
-    corpus = load_corpus(config.corpus, config.folder)
-    store = Store(config.storage)
-    study = create(config, store, corpus)
-    dense = find_dense(config, corpus) or _untrained(config, corpus)
-    fill(config, store, Instant.of(config, corpus, dense.load()), study)
-    more = config.model_copy(update={"trials": size + TRIALS + 1})
-    lease = more.storage.lease
-    Slots(store.engine, more.study, more.trials, lease).provide([], ended_trials(study))
+    context = Quick(config)
+    study = create(context)
+    dense = context.find_checkpoint() or _untrained(context)
+    fill(context, context.bench(dense))
+    more, stop = config.model_copy(update={"trials": size + TRIALS + 1}), threading.Event()
+    StudyContext(more).slots.provide([], ended_trials(study))
     began = time.perf_counter()
-    worker = Timed(more, 0, worker_name(), {OWN: dense}, threading.Event())
+    joined = Quick(more, Patience(more.storage.lease, more.storage.shown, stop.is_set))
+    worker = Worker(joined, 0, worker_name(), {OWN: dense}, stop)
     ready = time.perf_counter()
     worker.run()
     names = ("seconds", "processor_seconds", "statements")
-    each = zip(*worker.differences(), strict=True)
+    each = zip(*joined.slots.differences(), strict=True)
     return dict(zip(names, map(median, each), strict=True)) | {
         "start_seconds": ready - began,
-        "first_seconds": worker.notes[0][0] - ready,
+        "first_seconds": joined.slots.notes[0][0] - ready,
     }
 
 
-def _untrained(config: SweepConfig, corpus: Corpus) -> DenseCheckpoint:
-    model = random_model(config.model, len(corpus.vocabulary), 0.05, torch.Generator())
-    return keep_dense(config, corpus, model, {})
+def _untrained(context: StudyContext[SweepConfig]) -> DenseCheckpoint:
+    model = random_model(context.config.model, context.words, 0.05, torch.Generator())
+    return keep_dense(context.config, context.corpus, model, {})
 
 
 def framework() -> dict[str, dict[str, float]]:
@@ -219,11 +228,11 @@ def by_workers() -> dict[str, float]:
             )
             if dense.exists():
                 shutil.copytree(dense, config.folder / "dense")
-            corpus = load_corpus(config.corpus, config.folder)
-            if find_dense(config, corpus) is None:
-                train_dense(config, corpus)
+            context = StudyContext(config)
+            if context.find_checkpoint() is None:
+                context.checkpoint()
                 shutil.copytree(config.folder / "dense", dense)
-            began, trials = _swept(config, corpus)
+            began, trials = _swept(context)
             first = min(row.datetime_start for row in trials if row.datetime_start)
             last = max(row.datetime_complete for row in trials if row.datetime_complete)
             figures[f"trials_per_second_{count}"] = len(trials) / (last - first).total_seconds()
@@ -237,18 +246,18 @@ def by_workers() -> dict[str, float]:
     return figures
 
 
-def _swept(config: SweepConfig, corpus: Corpus) -> tuple[datetime, list[FrozenTrial]]:
+def _swept(context: StudyContext[SweepConfig]) -> tuple[datetime, list[FrozenTrial]]:
     """When a sweep began, and its trials: of the same recipes whoever asks."""
-    store = Store(config.storage)
-    study = create(config, store, corpus)
-    space = space_of(config, len(corpus.vocabulary))
+    study = create(context)
     sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(RECIPES):
-        space.suggest(trial := sampled.ask())
+        context.space.suggest(trial := sampled.ask())
         study.enqueue_trial(trial.params)
-    store.keep_baseline(config.study, DENSE_BASELINE, "")  # that it is measured here is no matter
+    context.store.keep_baseline(
+        context.name, DENSE_BASELINE, ""
+    )  # measured or not is no matter here
     began = datetime.now()
-    return began, sweep(config, corpus, store).get_trials(deepcopy=False)
+    return began, sweep(context).get_trials(deepcopy=False)
 
 
 def main() -> None:

@@ -39,21 +39,18 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lmcore.corpus import load_corpus
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
 from lmcore.settings import parse
-from search.bench.dense import need_dense
-from search.bench.stages import Stages
-from search.bench.workbench import Workbench
 from search.commands import settings_of
-from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
+from search.config import DENSE_BASELINE, SweepConfig
 from search.measurement import Measurement
 from search.store.schema import SlotRow
 from search.store.settings import StorageSettings
 from search.store.slots import Slots
 from search.store.store import Store
-from search.study.study import ATTRIBUTE, find, takes_slot
+from search.study.context import StudyContext
+from search.study.note import TrialNote
 from search.terminal import quiet_optuna
 
 KILLS, TRIALS, WORKERS = 100, 100, 4
@@ -312,20 +309,20 @@ def stopped(server: Any) -> Iterator[None]:
 
 def check(victim: Victim) -> dict[str, Any]:
     """The figures of the study; `wrong` is empty where nothing was lost or doubled."""
-    config, store = victim.config(), victim.store
-    rows = find(config, store).get_trials(deepcopy=False)
-    counted = [row for row in rows if takes_slot(row)]
+    context, store = StudyContext(victim.config()), victim.store
+    rows = context.study.get_trials(deepcopy=False)
+    notes = [TrialNote.of(row) for row in rows]
+    counted = [row for row, note in zip(rows, notes, strict=True) if note.takes_slot]
     wrong = [
         *_wrong_trials(victim, rows, counted),
         *_wrong_slots(victim, store, counted),
         *_wrong_files(victim, store, counted),
-        *_wrong_numbers(config, store, counted),
+        *_wrong_numbers(context, counted),
     ]
-    ours = [row.user_attrs.get(ATTRIBUTE, {}) for row in rows]
     return {
         "trials": len(counted),
-        "proposed_again": sum(bool(one.get("duplicate")) for one in ours),
-        "asked_in_vain": sum(bool(one.get("surplus")) for one in ours),
+        "proposed_again": sum(note.duplicate for note in notes),
+        "asked_in_vain": sum(note.surplus for note in notes),
         "kills": dict(victim.kills),
         "commands": victim.commands,
         "taken_over": sum(slot.attempts - 1 for slot in _slots(victim, store)),
@@ -342,12 +339,11 @@ def _wrong_trials(
         if not row.state.is_finished():
             yield f"trial {row.number} is {row.state.name}"
     for row in counted:
-        failure = row.user_attrs.get(ATTRIBUTE, {}).get("failure")
-        if row.state == TrialState.FAIL and not failure:
+        if row.state == TrialState.FAIL and not TrialNote.of(row).failure:
             yield f"trial {row.number} failed without a reason"
         if row.state == TrialState.COMPLETE and len(row.values) != 2:
             yield f"trial {row.number} has the values {row.values}"
-    asked = Counter(row.user_attrs.get(ATTRIBUTE, {}).get("asked") for row in counted)
+    asked = Counter(TrialNote.of(row).asked for row in counted)
     yield from (f"recipe {key} is {count} trials" for key, count in asked.items() if count > 1)
 
 
@@ -370,7 +366,7 @@ def _measurements(store: Store, counted: list[FrozenTrial]) -> Iterator[tuple[st
     """Those of the complete trials, by their names, and whether the values are the same."""
     for row in counted:
         if row.state == TrialState.COMPLETE:
-            measured = store.measurement(row.user_attrs[ATTRIBUTE]["key"])
+            measured = store.measurement(TrialNote.of(row).key or "")
             assert measured, row
             yield str(row.number), measured
 
@@ -386,14 +382,11 @@ def _wrong_files(victim: Victim, store: Store, counted: list[FrozenTrial]) -> It
             yield f"trial {name} has {len(found)} files, not those that were measured"
 
 
-def _wrong_numbers(config: StudyConfig, store: Store, counted: list[FrozenTrial]) -> Iterator[str]:
+def _wrong_numbers(context: StudyContext[SweepConfig], counted: list[FrozenTrial]) -> Iterator[str]:
     """The sample, measured again in a fresh folder."""
-    known = dict(_measurements(store, counted))
-    corpus = load_corpus(config.corpus, config.folder)
-    dense = need_dense(config, corpus).load()
+    known = dict(_measurements(context.store, counted))
     with tempfile.TemporaryDirectory() as name:
-        stages = Stages(Path(name, "stages"), 10**9)
-        bench = Workbench(corpus, dense, config.seed, Path(name), stages, "cpu")
+        bench = context.but(cache=name).bench(context.need_checkpoint())
         trained = [trial for trial, one in known.items() if one.updates]
         for trial in islice(random.Random(0).sample(trained, len(trained)), SAMPLE):
             one = known[trial]

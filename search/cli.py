@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 import os
 import sys
 
@@ -51,6 +50,8 @@ def main() -> None:
         print(HELP.format(commands="\n".join(lines)), end="")
         return
     if arguments[0] in ("--version", "-V"):
+        import importlib.metadata
+
         print(f"lmpareto {importlib.metadata.version('lmpareto')}")
         return
     if arguments[0] in ("-sc", "--shell-completion"):

@@ -146,7 +146,7 @@ class ExportConfig(StudyConfig):
     to: str
     max_size: Size | None
     max_perplexity: Annotated[float, Field(gt=1)] | None
-    pick: Literal["knee"] | None
+    pick: Literal["knee", "smallest", "best"] | None
     trial: int | str | None  # a number, or the name of what was measured beside the search
 
     @model_validator(mode="after")

@@ -18,16 +18,14 @@ from uuid import uuid4
 import optuna
 from sqlalchemy import create_engine, make_url
 
-from lmcore.corpus import Corpus, load_corpus
 from lmcore.settings import parse
-from search.bench.dense import DenseCheckpoint, find_dense, train_dense
 from search.config import SweepConfig
-from search.space.space import OWN
-from search.store.slots import Ended, Slots, worker_name
-from search.store.store import Store
-from search.study.study import create, ended_trials
+from search.store.slots import Ended, worker_name
+from search.study.beginning import create
+from search.study.context import StudyContext
+from search.study.study import ended_trials
 from search.terminal import quiet_optuna
-from search.work.worker import Worker
+from search.work.worker import Worker, waiting
 
 COMMAND = str(Path(sys.executable).parent / "lmpareto")
 STUDY = "mine"
@@ -153,9 +151,11 @@ def lmpareto(*arguments: str, cache: Path, cwd: Path | None = None, **more: str)
 
 
 _PRELOADED = """
-import importlib.metadata, json, os, sys, traceback
-import search.commands
-from search.cli import main
+import importlib, importlib.metadata, json, os, sys, traceback
+import torch
+from search.cli import COMMANDS, main
+for command in COMMANDS:
+    importlib.import_module(f"search.commands.{command}")
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()
@@ -298,31 +298,36 @@ def settings(folder: Path, **changed: Any) -> SweepConfig:
 
 
 @dataclass
+class Clock:
+    """A clock for `Slots` that goes on when it is told to."""
+
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
 class Sweep:
     """What a sweep by one worker left."""
 
-    config: SweepConfig
-    corpus: Corpus
-    store: Store
-    study: optuna.Study
-    dense: DenseCheckpoint
+    context: StudyContext[SweepConfig]
     ended: list[Ended]
+
+    @property
+    def study(self) -> optuna.Study:
+        return self.context.study
 
 
 def sweep_here(config: SweepConfig, slots: int | None = None) -> Sweep:
     """Run the trials of the study, or up to `slots` more, in this process, as a worker does."""
     quiet_optuna()
-    corpus = load_corpus(config.corpus, config.folder)
-    store = Store(config.storage)
-    study = create(config, store, corpus)
-    models = {name: config.of(name) for name in config.dense_names}
-    dense = {
-        name: find_dense(one, corpus) or train_dense(one, corpus) for name, one in models.items()
-    }
-    ended = ended_trials(study)
+    stop = threading.Event()
+    context = waiting(config, stop)
+    ended = ended_trials(create(context))
+    checkpoints = {name: context.checkpoint(name) for name in config.dense_names}
     if slots is not None:
-        config = config.model_copy(update={"trials": len(ended) + slots})
-    provided = Slots(store.engine, config.study, config.trials, config.storage.lease)
-    provided.provide([], ended)
-    Worker(config, 0, worker_name(), dense, threading.Event()).run()
-    return Sweep(config, corpus, store, study, dense[OWN], provided.ended())
+        context = context.but(trials=len(ended) + slots)
+    context.slots.provide([], ended)
+    Worker(context, 0, worker_name(), checkpoints, stop).run()
+    return Sweep(context, context.slots.ended())

@@ -16,7 +16,7 @@ from lmcore.codec import Float16
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
-from lmcore.files import content_key, write_json
+from lmcore.files import content_key, sha256_of, write_json
 from lmcore.model import LanguageModel, random_model
 from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
@@ -41,6 +41,11 @@ class DenseCheckpoint:
     @property
     def valid_perplexity(self) -> float:
         return float(self.record["valid_perplexity"])
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes."""
+        return sha256_of(self.path)
 
     def load(self) -> Bundle:
         """The model. Raises UserError where the file was altered, and says how it is made again."""

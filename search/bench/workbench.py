@@ -21,14 +21,13 @@ from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
-from lmcore.files import content_key, sha256_of
+from lmcore.files import content_key
 from lmcore.model import LanguageModel
 from lmcore.progress import DivergedError, Observer, TrainingRecord, ignore
 from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from lmcore.training import train
 from lmcore.training_settings import FineTuningSettings
-from search.bench.dense import find_dense, need_dense
 from search.bench.stages import Stages
 from search.config import StudyConfig
 from search.measurement import Measurement
@@ -172,22 +171,6 @@ class Workbench:
             model = load(path).model
         self.stages.trim()
         return model
-
-
-def workbench(config: StudyConfig, corpus: Corpus) -> Workbench:
-    """The workbench of the study's own dense checkpoint; UserError where that was not trained
-    yet."""
-    return Workbench.of(config, corpus, need_dense(config, corpus).load())
-
-
-def workbench_of(config: StudyConfig, corpus: Corpus, measured: Measurement) -> Workbench:
-    """The workbench of the dense checkpoint that a measurement started from, or else of the study's
-    own; UserError where that was not trained yet."""
-    for name in config.models:
-        dense = find_dense(config.of(name), corpus)
-        if dense and sha256_of(dense.path) == measured.provenance.get("dense"):
-            return Workbench.of(config, corpus, dense.load())
-    return workbench(config, corpus)
 
 
 def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:

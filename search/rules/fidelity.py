@@ -15,7 +15,6 @@ from operator import attrgetter
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
-from scipy.stats import kendalltau
 
 from lmcore.recipe import Recipe
 from lmcore.settings import Family
@@ -149,6 +148,8 @@ def predicts(looks: Sequence[Look]) -> bool:
     ended = [look for look in looks if look.rung == top and look.trial in first]
     if top == 0 or len(ended) < LEAST:
         return False
+    from scipy.stats import kendalltau  # takes a second to import
+
     before, after = [first[look.trial] for look in ended], [look.perplexity for look in ended]
     sizes = [look.size_bytes for look in ended]
     (same, by_size, end_by_size) = (

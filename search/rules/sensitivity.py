@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -54,7 +55,7 @@ class Effects:
     perplexity: float
     parts: Mapping[str, Sequence[Effect]]
 
-    @property
+    @cached_property
     def front(self) -> list[Predicted]:
         """The predicted front, by size."""
         others = [effects for name, effects in self.parts.items() if name != LAYERS]

@@ -10,9 +10,10 @@ from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import sha256_of, write_atomic, write_json
-from search.bench.workbench import stored_recipe, workbench_of
+from search.bench.workbench import stored_recipe
 from search.config import PUBLISHED, StudyConfig
 from search.measurement import Measurement
+from search.study.context import StudyContext
 from search.terminal import training_bar
 
 COLUMNS = (
@@ -22,7 +23,7 @@ COLUMNS = (
 
 
 def export(
-    config: StudyConfig, corpus: Corpus, name: str, measured: Measurement, folder: Path
+    context: StudyContext[StudyConfig], name: str, measured: Measurement, folder: Path
 ) -> dict[str, Any]:
     """Write model.lmb, recipe.json and measurement.json into `folder`; the measurement.
 
@@ -31,15 +32,16 @@ def export(
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"to: {folder} is a file; it takes a folder")
-    source, measured = bundle_of(config, corpus, name, measured)
-    check_words(load(source), corpus, f"{name} of {config.study}")
+    corpus = context.corpus
+    source, measured = bundle_of(context, name, measured)
+    check_words(load(source), corpus, f"{name} of {context.name}")
     path = folder / "model.lmb"
     write_atomic(path, source.read_bytes())
     write_json(folder / "recipe.json", measured.recipe)
     bundle = load(path)
     test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
     document = {
-        "study": config.study,
+        "study": context.name,
         "trial": int(name) if name.isdigit() else None,
         "name": name,
         "bundle": path.name,
@@ -64,19 +66,19 @@ def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
 
 
 def bundle_of(
-    config: StudyConfig, corpus: Corpus, name: str, measured: Measurement
+    context: StudyContext[StudyConfig], name: str, measured: Measurement
 ) -> tuple[Path, Measurement]:
     """The file of a measurement, from the cache or the published study, else made again.
 
     With it the measurement of that very file: another machine may make a slightly other one.
     """
-    path = config.folder / "bundles" / f"{measured.key}.lmb"
-    published = PUBLISHED / config.study
+    path = context.config.folder / "bundles" / f"{measured.key}.lmb"
+    published = PUBLISHED / context.name
     dense = sorted(published.glob("dense*.lmb"))
     for known in (path, published / "bundles" / f"{name}.lmb", *dense):
         if known.exists() and sha256_of(known) == measured.sha256:
             return known, measured
-    bench = workbench_of(config, corpus, measured)
+    bench = context.bench_of(measured)
     recipe = stored_recipe(bench, name, measured)
     with training_bar(f"making {name} again") as observe:
         return path, bench.measure(recipe, observe)

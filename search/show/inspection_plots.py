@@ -12,8 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lmcore.inspection import Inspection, SiteInspection
-from search.show.plane import MUTED
-from search.show.plots import FONT, GRID, INK, PALE, SOURCE_COLOURS
+from search.show.style import AXIS, INK, MUTED, PALE, SOURCE_COLOURS, base_layout
 from search.units import format_size
 
 LONGEST_NAME = 56  # letters that fit into the title
@@ -33,7 +32,7 @@ def figure(inspection: Inspection, name: str) -> go.Figure:
     """Four panels: bytes by part of the file, bits a stored value, energy by rank, spectrum.
 
     A site has one colour in all. `name` says what was inspected. The figure is made for the
-    `page` and `image` of `search.plots`.
+    `page` and `image` of `search.show.page`.
     """
     styles = _styles(inspection)
     traces = [
@@ -154,13 +153,7 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
     plot, keys = rows + GAP + CURVES, KEY_ROW * math.ceil(len(inspection.sites) / KEYS)
     height = TOP + plot + BOTTOM + keys
     upper, lower = ((GAP + CURVES) / plot, 1.0), (0.0, CURVES / plot)  # from the bottom up
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": PALE,
-        "ticks": "outside",
-        "tickcolor": PALE,
-        "zerolinecolor": PALE,
-    }
+    axis = AXIS | {"zerolinecolor": PALE}
     parts = {
         "type": "category",
         "categoryorder": "array",
@@ -174,24 +167,13 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
     ranks = {"title": {"text": "rank", "font": {"size": 13}}, "rangemode": "tozero"}
     most_bytes = max(inspection.parts.values())
     most_bits = max(site.bits for site in inspection.sites.values())
-    return {
-        "template": "none",
-        "meta": {"title": title, "height": height},
-        "title": {
-            "text": f"<b>{html.escape(title)}</b>",
-            "font": {"size": 19},
-            "subtitle": {
-                "text": f"{format_size(inspection.size_bytes)}; the earlier a curve of energy "
-                "rises, the better low rank fits the matrix",
-                "font": {"size": 13, "color": MUTED},
-            },
-            "x": 0.02,
-            "y": 1 - 30 / height,
-            "yanchor": "top",
-        },
-        "font": {"family": FONT, "size": 13, "color": INK},
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
+    subtitle = (
+        f"{format_size(inspection.size_bytes)}; the earlier a curve of energy rises, "
+        f"the better low rank fits the matrix"
+    )
+    base = base_layout(title, subtitle, height)
+    return base | {
+        "title": base["title"] | {"x": 0.02, "y": 1 - 30 / height, "yanchor": "top"},
         "margin": {"l": 140, "r": 40, "t": TOP, "b": BOTTOM + keys},
         "annotations": [
             _heading("where the bytes are", LEFT_PANEL, upper),
@@ -227,8 +209,6 @@ def _layout(inspection: Inspection, name: str) -> dict[str, Any]:
             "itemclick": False,
             "itemdoubleclick": False,
         },
-        "hovermode": "closest",
-        "hoverlabel": {"align": "left", "bgcolor": "white", "font": {"size": 12, "color": INK}},
     }
 
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmcore.bundle import packed_size
-from lmcore.corpus import Vocabulary
 from search.config import StudyConfig
 from search.describe import recipe_lines
 from search.show.tables import aligned
 from search.space.model_space import ModelSpace
 from search.space.space import Proposal, Space
-from search.study.study import space_of
+from search.study.context import StudyContext
 from search.units import format_size
 
 
@@ -74,9 +73,9 @@ class Overview:
         return "\n".join([*lines, "", "at most: its bytes before entropy coding"])
 
 
-def overview(config: StudyConfig, vocabulary: Vocabulary) -> Overview:
+def overview(context: StudyContext[StudyConfig]) -> Overview:
     """What the space of the settings is; no model needs to be trained for it."""
-    space = space_of(config, len(vocabulary))
+    space = context.space
     asked = [
         Asked(name, parameter.plain(), _cases(space, name))
         for name, parameter in space.parameters.items()
@@ -84,14 +83,14 @@ def overview(config: StudyConfig, vocabulary: Vocabulary) -> Overview:
 
     def size(proposal: Proposal) -> int:
         model = space.models[proposal.dense].model
-        return packed_size(proposal.recipe, model, vocabulary)
+        return packed_size(proposal.recipe, model, context.corpus.vocabulary)
 
     def corner(sign: int) -> SizedCorner:
         parameters, proposal = space.smallest(lambda proposal: sign * size(proposal))
         dense = proposal.dense if space.dense else None
         return SizedCorner(size(proposal), dense, parameters, proposal.recipe.plain())
 
-    return Overview(config.name, asked, smallest=corner(1), largest=corner(-1))
+    return Overview(context.config.name, asked, smallest=corner(1), largest=corner(-1))
 
 
 def _corner_document(corner: SizedCorner) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 
 from search.front import Front, Point, useful
 from search.show.literature import PublishedPoint, published_points
+from search.show.style import MUTED
 
 WIDTH, HEIGHT = 1000, 640
 LEFT, RIGHT, TOP, BOTTOM = 76, 226, 84, 62
 LABEL_SIZE = 11
 MOST_NAMED = 12  # baselines; more are told apart by method instead
-MUTED = "#52606d"  # the colour of what is said aside
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 SIDES = (
     *(("middle", "right"), ("middle", "left"), ("top", "center"), ("bottom", "center")),

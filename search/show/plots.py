@@ -1,4 +1,4 @@
-"""The front as a picture: the record's figure, page and image."""
+"""The front as a picture."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from itertools import cycle, product
-from pathlib import Path
 from typing import Any
 
-import kaleido
 import plotly.graph_objects as go
-import plotly.io
-from kaleido.errors import BrowserFailedError, ChromeNotFoundError
 
-from lmcore.errors import UserError
-from lmcore.files import write_atomic
 from lmcore.methods import UNCOMPRESSED
 from search.describe import recipe_lines
 from search.front import Point
@@ -25,19 +19,27 @@ from search.show.plane import (
     HEIGHT,
     LEFT,
     MOST_NAMED,
-    MUTED,
     RIGHT,
     TOP,
-    WIDTH,
     Labels,
     PlotRecord,
     View,
     place,
     view_of,
 )
+from search.show.style import (
+    AXIS,
+    FRONT_COLOUR,
+    INK,
+    KNEE_COLOUR,
+    MUTED,
+    PALE,
+    SOURCE_COLOURS,
+    base_layout,
+    dot,
+)
 from search.units import format_size
 
-FONT = '"Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif'
 STUDY_GROUP = {"legendgroup": "study", "legendgrouptitle": {"text": "this study, valid perplexity"}}
 # Plotly writes "500k" or "1MB" where people write a space; steps other than 1 to 9 stay "1.2MB".
 SIZE_TICKS = {
@@ -47,46 +49,13 @@ SIZE_TICKS = {
     for unit in ("k", "M")
     for suffix in ("", "B")
 }
-INK, GRID, PALE = "#1f2933", "#e8ecf0", "#c5ced8"
-FRONT_COLOUR, KNEE_COLOUR = "#0b5cad", "#d9480f"
-# One a source: Paul Tol's colour-blind safe "muted" scheme (SRON/EPS/TN/09-002, 2021).
-SOURCE_COLOURS = (
-    *("#882255", "#44AA99", "#AA4499", "#117733", "#999933"),
-    *("#CC6677", "#332288", "#88CCEE", "#DDCC77"),
-)
-
-# Plotly would offer to upload the chart to its makers' server.
-PAGE_CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "showSendToCloud": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d"],
-}
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>
-body {{ margin: 0; background: #fff; overflow-x: auto; }}
-main {{ height: 100vh; min-width: 760px; min-height: {least}px; }}
-</style>
-</head>
-<body>
-<main>{chart}</main>
-</body>
-</html>
-"""
 
 
 def figure(record: PlotRecord) -> go.Figure:
     """The picture of `record`: log-log, file size to the right, perplexity upwards.
 
-    Its own size is left open: `page` fills the window and `image` sets it. The title as plain text
-    is `layout.meta["title"]`, the height of its picture `layout.meta["height"]`. Texts from the
-    record are escaped, so none acts as markup.
+    Its own size is left open: `page` fills the window and `image` sets it. Texts from the record
+    are escaped, so none acts as markup.
     """
     view = view_of(record)
     labels = Labels(record, view)
@@ -95,42 +64,6 @@ def figure(record: PlotRecord) -> go.Figure:
     drawn = [_predicted(record), _dominated(record), _infeasible(record)]
     traces = [*drawn, *published, *_front(record, view), *baselines, pick]
     return go.Figure([trace for trace in traces if trace.x], _layout(record, view))
-
-
-def page(figure: go.Figure) -> str:
-    """A whole HTML page that needs no network. The same figure always gives the same page."""
-    chart = plotly.io.to_html(
-        figure,
-        config=PAGE_CONFIG,
-        full_html=False,
-        include_plotlyjs=True,
-        div_id="chart",
-    )
-    meta = figure.layout.meta
-    return PAGE.format(title=html.escape(meta["title"]), least=3 * meta["height"] // 4, chart=chart)
-
-
-def image(figure: go.Figure, path: Path) -> None:
-    """Write the picture to `path`, 1000 wide and as high as it asks: SVG, or PNG with twice the
-    pixels.
-
-    Raises UserError for any other suffix, where Chrome or Chromium is not found or does not start,
-    and where `path` cannot be written.
-    """
-    form = path.suffix.lower().removeprefix(".")
-    if form not in ("png", "svg"):
-        raise UserError(f"cannot draw {path}: the name of a picture ends in .png or .svg")
-    height, scale = figure.layout.meta["height"], 2 if form == "png" else 1
-    options = {"format": form, "width": WIDTH, "height": height, "scale": scale}
-    try:
-        data = kaleido.calc_fig_sync(figure, options, kopts={"mathjax": False})
-    except (ChromeNotFoundError, BrowserFailedError) as error:
-        raise UserError(
-            f"cannot draw {path}: that takes Chrome or Chromium, which is not found or does not "
-            "start. Install it (Debian, Ubuntu: apt install chromium; elsewhere: "
-            "plotly_get_chrome), or give its path in BROWSER_PATH. The HTML page needs neither."
-        ) from error
-    write_atomic(path, data)
 
 
 def _scatter(points: Sequence[Point | PublishedPoint], **settings: Any) -> go.Scatter:
@@ -201,7 +134,7 @@ def _front(record: PlotRecord, view: View) -> Iterator[go.Scatter]:
         mode="lines+markers",
         name=f"front: {_models(len(record.front))}",
         line={"color": FRONT_COLOUR, "width": 2, "shape": "hv"},
-        marker=_marker(FRONT_COLOUR, 9),
+        marker=dot(FRONT_COLOUR, 9),
         legendrank=1,
         **STUDY_GROUP,
     )
@@ -213,7 +146,7 @@ def _pick(record: PlotRecord, labels: Labels) -> go.Scatter:
         points,
         mode="markers+text",
         name="knee of the front",
-        marker=_marker(KNEE_COLOUR, 13),
+        marker=dot(KNEE_COLOUR, 13),
         **labels.beside(points, [f"knee: {point.label}" for point in points], KNEE_COLOUR),
         legendrank=2,
         **STUDY_GROUP,
@@ -227,7 +160,7 @@ def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
             record.baselines,
             mode="markers+text",
             name="measured beside the search",
-            marker=_marker(INK, 11) | {"symbol": "diamond"},
+            marker=dot(INK, 11) | {"symbol": "diamond"},
             **labels.beside(record.baselines, [point.label for point in record.baselines], INK),
             legendrank=4,
             **STUDY_GROUP,
@@ -244,7 +177,7 @@ def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
             points,
             mode="markers+text",
             name=name,
-            marker=_marker(colour, 9) | {"symbol": symbol},
+            marker=dot(colour, 9) | {"symbol": symbol},
             **labels.beside(points, texts, INK),
             legendrank=4,
             legendgroup="baselines",
@@ -267,11 +200,6 @@ def _published(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
             legendgroup="published",
             legendgrouptitle={"text": "published, test perplexity"},
         )
-
-
-def _marker(colour: str, size: int) -> dict[str, Any]:
-    """Filled, with a white rim that parts it from what it covers."""
-    return {"color": colour, "size": size, "line": {"color": "white", "width": 1.3}}
 
 
 def _models(count: int) -> str:
@@ -310,29 +238,9 @@ def _published_lines(point: PublishedPoint) -> list[str]:
 
 def _layout(record: PlotRecord, view: View) -> dict[str, Any]:
     title = f"{record.study}: compressed LSTM language models on {record.corpus}"
-    axis = {
-        "type": "log",
-        "gridcolor": GRID,
-        "linecolor": PALE,
-        "ticks": "outside",
-        "tickcolor": PALE,
-    }
-    return {
-        "template": "none",
-        "meta": {"title": title, "height": HEIGHT},
-        "title": {
-            "text": f"<b>{html.escape(title)}</b>",
-            "font": {"size": 19},
-            "subtitle": {
-                "text": html.escape(_summary(record)),
-                "font": {"size": 13, "color": MUTED},
-            },
-            "x": 0,
-            "xref": "paper",
-        },
-        "font": {"family": FONT, "size": 13, "color": INK},
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
+    base, axis = base_layout(title, _summary(record), HEIGHT), AXIS | {"type": "log"}
+    return base | {
+        "title": base["title"] | {"x": 0, "xref": "paper"},
         "margin": {"l": LEFT, "r": RIGHT, "t": TOP, "b": BOTTOM},
         "xaxis": axis
         | {
@@ -358,8 +266,6 @@ def _layout(record: PlotRecord, view: View) -> dict[str, Any]:
             "font": {"size": 12},
             "grouptitlefont": {"size": 12, "weight": "bold"},
         },
-        "hovermode": "closest",
-        "hoverlabel": {"align": "left", "bgcolor": "white", "font": {"size": 12, "color": INK}},
     }
 
 

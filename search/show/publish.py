@@ -13,15 +13,16 @@ from lmcore.corpus import Corpus, CorpusSettings
 from lmcore.evaluation import score
 from lmcore.files import write_atomic, write_json
 from lmcore.methods import where
-from search.bench.dense import DenseCheckpoint, need_dense
+from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig
 from search.front import Point, front_of
 from search.show.export import COLUMNS, bundle_of
 from search.space.space import OWN
+from search.study.context import StudyContext
 from search.study.results import RECORDS, Results, write_records
 
 
-def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path) -> list[Path]:
+def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) -> list[Path]:
     """Write what a stranger needs to look at a study, take its models and replay its numbers.
 
     dense.lmb and dense.json, dense_NAME.* for other dense models (unless a study beside this one
@@ -30,19 +31,20 @@ def publish(config: StudyConfig, corpus: Corpus, results: Results, folder: Path)
     for each baseline, with the test perplexity of its file and the command that gives it. Returns
     the files.
     """
-    kept_dense = _publish_dense(config, corpus, folder)
+    config, corpus = context.config, context.corpus
+    kept_dense = _publish_dense(context, folder)
     known, bundles = _published_rows(folder), folder / "bundles"
     points = [*results.beside, *results.front.points]
-    best = (*results.front.points, *front_of(config.study, points).points)
+    best = (*results.front.points, *front_of(context.name, points).points)
     rows, kept = [], {point.name: bundles / f"{point.name}.lmb" for point in best}
     kept |= kept_dense
     for point in points:
         measured, bundle = results.measured(point.name), kept.get(point.name)
         row = known.get((point.name, measured.sha256))
         if bundle or not row:
-            path, measured = bundle_of(config, corpus, point.name, measured)
+            path, measured = bundle_of(context, point.name, measured)
             row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
-        command = f"lmpareto export study={config.study} trial={point.name} to=DIR"
+        command = f"lmpareto export study={context.name} trial={point.name} to=DIR"
         if bundle:
             settings = " ".join(_overrides(config.corpus))
             command = f"lmpareto evaluate bundle={bundle} {settings} split=test"
@@ -97,12 +99,12 @@ def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
     }
 
 
-def _publish_dense(config: StudyConfig, corpus: Corpus, folder: Path) -> dict[str, Path]:
+def _publish_dense(context: StudyContext[StudyConfig], folder: Path) -> dict[str, Path]:
     """Where each dense model is published, written where it was not: by the name under which it
     was measured."""
     kept = {}
-    for name in config.dense_names:
-        dense = need_dense(config.of(name), corpus)
+    for name in context.config.dense_names:
+        dense = context.need_checkpoint(name)
         measured = DENSE_BASELINE if name == OWN else name
         stem = DENSE_BASELINE if name == OWN else f"{DENSE_BASELINE}_{name}"
         kept[measured] = _published_dense(dense, folder / f"{stem}.lmb")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmcore.corpus import Corpus
-from search.bench.workbench import provenance, stored_recipe, workbench_of
+from search.bench.workbench import provenance, stored_recipe
 from search.config import ReplayConfig
 from search.measurement import Measurement
+from search.study.context import StudyContext
 from search.study.results import Results
 from search.terminal import training_bar
 
@@ -66,11 +66,11 @@ class Replay:
         return "\n".join([*lines, *([f"changed since: {', '.join(changed)}"] if changed else [])])
 
 
-def replay(config: ReplayConfig, corpus: Corpus, results: Results) -> Replay:
+def replay(context: StudyContext[ReplayConfig], results: Results) -> Replay:
     """Measure a trial's recipe anew, in a folder of its own. Raises UserError for no such trial."""
-    name = str(config.trial)
+    name = str(context.config.trial)
     stored = results.measured(name)
-    bench = workbench_of(config, corpus, stored)
+    bench = context.bench_of(stored)
     recipe = stored_recipe(bench, name, stored)
     with (
         tempfile.TemporaryDirectory(prefix="lmpareto-") as folder,
@@ -78,4 +78,4 @@ def replay(config: ReplayConfig, corpus: Corpus, results: Results) -> Replay:
     ):
         bench.folder, bench.stages = Path(folder), replace(bench.stages, folder=Path(folder))
         again = bench.measure(recipe, observe)
-    return Replay(config.study, name, stored, again)
+    return Replay(context.name, name, stored, again)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from search.space.nodes import Number, Options
@@ -64,29 +64,30 @@ class Explored:
     """Answers with values as Optuna keeps them, and notes what was asked for.
 
     Where there is no value, a choice gets its first option, and a range or an ordered list what
-    lies at its `place`: 0 is the low end, 1 the high one. `settled` are the answers, `others` what
-    a parameter could be besides (all options, or both ends), `choices` the names of choices.
+    lies at its place among `places`: 0, the default, is the low end, 1 the high one. `settled` are
+    the answers, `others` what a parameter could be besides (all options, or both ends), `choices`
+    the names of choices.
     """
 
     def __init__(
-        self, values: Mapping[str, Any], place: Callable[[str], float] = lambda name: 0.0
+        self, values: Mapping[str, Any], places: Mapping[str, float] | None = None
     ) -> None:
-        self.values, self.place = values, place
+        self.values, self.places = values, places or {}
         self.settled: dict[str, Any] = {}
         self.others: dict[str, list[Any]] = {}
         self.choices: list[str] = []
 
     def number(self, asked: Number) -> float:
         if asked.step is None:
-            near = _at(asked.low, asked.high, self.place(asked.name), asked.log)
+            near = _at(asked.low, asked.high, self.places.get(asked.name, 0.0), asked.log)
             return float(self._settle(asked.name, near, list(asked.ends)))
-        near = _at(asked.low, asked.high, self.place(asked.name), asked.log)
+        near = _at(asked.low, asked.high, self.places.get(asked.name, 0.0), asked.log)
         return self._whole(asked.name, near, asked.ends, asked.step)
 
     def option(self, asked: Options) -> Any:
         if asked.ordered:
             last = len(asked.labels) - 1
-            near = _at(0, last, self.place(asked.name), log=False)
+            near = _at(0, last, self.places.get(asked.name, 0.0), log=False)
             return asked.labels[self._whole(asked.name, near, (0, last), 1)]
         self.choices.append(asked.name)
         return self._settle(asked.name, asked.labels[0], list(asked.labels))

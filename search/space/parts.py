@@ -82,7 +82,7 @@ def settings_of(space: ModelSpace, part: Part, most: int) -> list[dict[str, Any]
     found = []
     for number in range(max(most, len(options))):
         places = dict(zip(ranges, spread[number // len(options)], strict=True))
-        asked = Explored(options[number % len(options)], lambda name, at=places: at.get(name, 0.0))
+        asked = Explored(options[number % len(options)], places)
         space.run(asked)
         values = {name: asked.settled[name] for name in asked.settled if name in part.parameters}
         if values not in found:

@@ -13,21 +13,24 @@ from lmcore.progress import DivergedError
 from lmcore.recipe import Recipe, resolve
 from search.bench.dense import DENSE
 from search.bench.workbench import Workbench
+from search.config import StudyConfig
 from search.measurement import Measurement
 from search.rules.sensitivity import BIASES, Effects
 from search.space.model_space import ModelSpace
 from search.space.parts import Part, alone, parts_of, settings_of
 from search.store.store import MeasuredPart, Store
+from search.study.context import StudyContext
 
 
-def measure_effects(
-    study: str, space: ModelSpace, bench: Workbench, store: Store, most: int
-) -> Effects:
-    """What each part does at about `most` settings; what was measured before is not again.
+def measure_effects(context: StudyContext[StudyConfig], bench: Workbench, most: int) -> Effects:
+    """What each part of the space does at about `most` settings; what was measured before is not
+    measured again.
 
-    Settings whose file has an infinite perplexity are left out.
+    `bench` is that of the study's own dense model. Settings whose file has an infinite perplexity
+    are left out.
     """
-    asked = list(_asked(space, most))
+    study, store = context.name, context.store
+    asked = list(_asked(context.space.own(), most))
     found = []
     with tqdm(asked, desc=f"parts of {study}", mininterval=1) as bar:
         for part, values, recipe in bar:
@@ -44,15 +47,16 @@ def measure_effects(
 
 
 def known_effects(
-    study: str, space: ModelSpace, bench: Workbench, store: Store, most: int
+    context: StudyContext[StudyConfig], bench: Workbench, most: int
 ) -> Effects | None:
     """What was measured before for the study, at `most` settings or others, where it is all of
-    this space and this dense model."""
-    effects, keys = store.effects(study), store.effect_keys(study)
+    this space and this dense model; else None."""
+    effects = context.store.effects(context.name)
+    keys = context.store.effect_keys(context.name)
     if effects is None:
         return None
     most = max([most, *map(len, effects.parts.values())])
-    asked = {bench.key(recipe) for _, _, recipe in _asked(space, most)}
+    asked = {bench.key(recipe) for _, _, recipe in _asked(context.space.own(), most)}
     return effects if keys <= asked else None
 
 

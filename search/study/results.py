@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lmcore.errors import UserError
@@ -14,9 +15,10 @@ from search.config import PUBLISHED, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement
 from search.rules.sensitivity import Effects
-from search.store.store import Store
-from search.study.study import CORPUS, complete_keys, find, infeasible
+from search.study.context import StudyContext
+from search.study.study import complete_keys, infeasible
 
+CORPUS = "lmpareto_corpus"  # the study's attribute with the kind of corpus that it is about
 RECORDS = "trials.jsonl"
 PREDICTED = "predicted.json"
 
@@ -32,7 +34,7 @@ class Results:
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
     infeasible: frozenset[int] = frozenset()  # trials over a limit of the last sweep
 
-    @property
+    @cached_property
     def front(self) -> Front:
         return front_of(
             self.study,
@@ -59,20 +61,23 @@ class Results:
         raise UserError(f"trial: got {name}; it takes a number or what was measured: {beside}")
 
 
-def results_of(config: StudyConfig, store: Store) -> Results:
+def results_of(context: StudyContext[StudyConfig]) -> Results:
     """The study's results; UserError where it neither began here nor was published."""
-    if not store.has_study(config.study) and (published := _published(config.study)).exists():
-        return _read(config, published)
-    study = find(config, store)
+    name, store = context.name, context.store
+    if not store.has_study(name) and (published := _published(name)).exists():
+        return _read(context.config, published)
+    study = context.study
     trials = complete_keys(study)
-    names = store.baselines(config.study)
+    names = store.baselines(name)
     found = store.measurements([*trials.values(), *names.values()])
     return Results(
-        study=config.study,
-        corpus=study.user_attrs.get(CORPUS, config.corpus.kind),  # older ones did not note it
+        study=name,
+        corpus=study.user_attrs.get(
+            CORPUS, context.config.corpus.kind
+        ),  # older ones did not note it
         trials={number: found[key] for number, key in trials.items()},
-        baselines={name: found[key] for name, key in names.items() if key in found},
-        predicted=_predicted(store.effects(config.study)),
+        baselines={one: found[key] for one, key in names.items() if key in found},
+        predicted=_predicted(store.effects(name)),
         infeasible=infeasible(study),
     )
 

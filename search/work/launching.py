@@ -20,11 +20,8 @@ from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from search.process import end_with_parent, orphaned
-from search.store.settings import secrets
 
 STOPPED = "stopped; the same command goes on from here"
 
@@ -80,6 +77,11 @@ class Launching(Callback):
 
 def _holds_password(url: str) -> bool:
     """Whether a URL holds one itself; ${...} stands for what is found elsewhere."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    from search.store.settings import secrets
+
     try:
         return any("${" not in secret for secret in secrets(make_url(url)))
     except (ArgumentError, ValueError):

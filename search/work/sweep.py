@@ -11,138 +11,46 @@ from multiprocessing.process import BaseProcess
 import optuna
 from tqdm import tqdm
 
-from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.recipe import Recipe, resolve
-from lmcore.runtime import device
-from lmcore.settings import parse
-from lmcore.training_settings import check_text
-from search.bench.dense import DenseCheckpoint, DenseCheckpoints, find_dense, train_dense
-from search.bench.workbench import Workbench
+from search.bench.dense import DenseCheckpoints
 from search.config import DENSE_BASELINE, SweepConfig
 from search.process import interruptible
-from search.rules.sensitivity import Sensitivity
-from search.space.space import OWN
 from search.store.outage import Patience
 from search.store.slots import Ended, Holding, Slots, worker_name
-from search.store.store import Store
-from search.study.effects import known_effects, measure_effects
+from search.study.beginning import check_settings, create, enqueue_prior, enqueue_seeds
+from search.study.context import StudyContext
 from search.study.seeds import seeds_of
-from search.study.study import (
-    PRIOR,
-    SEEDS,
-    bury,
-    create,
-    ended_trials,
-    keep_limits,
-    sampler,
-    space_of,
-)
-from search.terminal import training_bar
+from search.study.study import bury, ended_trials, keep_limits
 from search.work.alive import WORKERS, forget
 from search.work.worker import work
 
 POLL_SECONDS = 0.5
 
 
-def sweep(config: SweepConfig, corpus: Corpus, store: Store) -> optuna.Study:
+def sweep(context: StudyContext[SweepConfig]) -> optuna.Study:
     """Bring the study to `trials` trials in total, or work on it for `max_hours`.
 
     Everything that can be wrong with the settings is found before any training. The study and its
-    slots are made here, then the workers are started, and what one leaves behind that dies is free
-    for the others at once. Ctrl-C ends the workers after the update at hand; what they were at is
-    gone on with by the next sweep, or by workers elsewhere.
+    slots are made here, then the workers are started. What a worker leaves behind that dies is
+    free for the others at once. Ctrl-C ends the workers after the update at hand; the next sweep,
+    or workers elsewhere, go on with what they were at.
     """
-    _check(config, corpus)
-    words = len(corpus.vocabulary)
-    seeds = list(seeds_of(config, space_of(config, words), words, store))
-    study = create(config, store, corpus)
+    config = context.config
+    check_settings(context)
+    seeds = list(seeds_of(context))
+    study = create(context)
     keep_limits(study, config.limits)
-    dense = {name: _dense(config, name, corpus) for name in config.dense_names}
-    known, names = store.baselines(config.study), (*config.models, *config.baselines)
+    checkpoints = {name: context.checkpoint(name) for name in config.dense_names}
+    known, names = context.store.baselines(context.name), (*config.models, *config.baselines)
     missing = [name for name in (DENSE_BASELINE, *names) if name not in known]
-    slots = Slots(store.engine, config.study, config.trials, config.storage.lease)
-    slots.provide(missing, ended_trials(study))
-    if study.user_attrs.get(SEEDS) != config.seeds.plain():
-        for parameters in seeds:
-            study.enqueue_trial(parameters, skip_if_exists=True)
-        study.set_user_attr(SEEDS, config.seeds.plain())
-    if isinstance(config.prior, Sensitivity):
-        begin_with(config, config.prior, corpus, store, study, dense[OWN])
-    if config.workers and slots.open():
-        _Crew(config, slots, dense, config.deadline).run()
-    if not slots.open():
-        bury(study, slots)
+    context.slots.provide(missing, ended_trials(study))
+    enqueue_seeds(context, seeds)
+    enqueue_prior(context, config.limits.max_size_bytes)
+    if config.workers and context.slots.open():
+        _Crew(config, context.slots, checkpoints, config.deadline).run()
+    if not context.slots.open():
+        bury(study, context.slots)
     return study
-
-
-def _dense(config: SweepConfig, name: str, corpus: Corpus) -> DenseCheckpoint:
-    """The checkpoint of that name, trained where it is not at hand."""
-    one = config.of(name)
-    known = find_dense(one, corpus)
-    if known is not None:
-        return known
-    title = "" if name == OWN else f" {name}"
-    with training_bar(f"dense model{title} of {config.study}") as observe:
-        return train_dense(one, corpus, observe)
-
-
-def begin_with(
-    config: SweepConfig,
-    prior: Sensitivity,
-    corpus: Corpus,
-    store: Store,
-    study: optuna.Study,
-    dense: DenseCheckpoint,
-) -> None:
-    """Enqueue what the prior chooses of the study's own dense model, once."""
-    if PRIOR in study.user_attrs:
-        return
-    space = space_of(config, len(corpus.vocabulary))
-    bench = Workbench.of(config, corpus, dense.load())
-    asked = (config.study, space.own(), bench, store, prior.settings)
-    effects = known_effects(*asked) or measure_effects(*asked)
-    own = space.start({"dense": OWN} if space.dense else {})
-    for parameters in prior.chosen(effects.front, config.limits.max_size_bytes):
-        study.enqueue_trial({**own, **parameters}, skip_if_exists=True)
-    study.set_user_attr(PRIOR, prior.plain())
-
-
-def _check(config: SweepConfig, corpus: Corpus) -> None:
-    """Raises UserError for any setting that a trial or a baseline would stumble over."""
-    words = len(corpus.vocabulary)
-    space = space_of(config, words)
-    if isinstance(config.prior, Sensitivity):
-        space.own()
-    for corner in space.corners:
-        _check_trainings(corner.recipe, corpus, "space")
-    check_text(config.training, len(corpus.train), "training")
-    for name, one in config.models.items():
-        check_text(one.training, len(corpus.train), f"models.{name}.training")
-    for parameters in config.start:
-        space.start(parameters)
-    for name, data in config.baselines.items():
-        if name == DENSE_BASELINE:
-            raise UserError(f"baselines.{name}: this name belongs to the dense model itself")
-        baseline = resolve(parse(Recipe, data, f"baselines.{name}"), config.model, words)
-        _check_trainings(baseline, corpus, f"baselines.{name}")
-    device(config.device)
-    try:
-        made = sampler(config, 0, 0)
-    except Exception as error:
-        # whatever a sampler's constructor, or hydra's look-up of it, has to say
-        raise UserError(f"sampler: {error}") from None
-    if not isinstance(made, optuna.samplers.BaseSampler):
-        raise UserError(f"sampler: got {config.sampler}; its _target_ is a sampler of Optuna's")
-
-
-def _check_trainings(recipe: Recipe, corpus: Corpus, where: str) -> None:
-    """Raises UserError where the text is too short for what a recipe trains."""
-    if recipe.layers.units:
-        units = recipe.layers.units.training
-        check_text(units, len(corpus.train), f"{where}.layers.units.training")
-    if recipe.finetuning:
-        check_text(recipe.finetuning, len(corpus.train), f"{where}.finetuning")
 
 
 class _Crew:

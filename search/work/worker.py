@@ -7,14 +7,14 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from time import sleep, time
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from lmcore.corpus import load_corpus
 from lmcore.errors import DiskError, UserError
 from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
@@ -30,23 +30,19 @@ from search.rules.fidelity import Look
 from search.space.space import OWN
 from search.store.outage import AWAY, Patience
 from search.store.slots import Slot, Slots
-from search.store.store import Store
-from search.study.study import (
-    ATTRIBUTE,
-    attribute,
-    bury,
-    join,
-    orphans,
-    sampler,
-    space_of,
-    takes_slot,
-)
+from search.study.beginning import join
+from search.study.context import StudyContext
+from search.study.note import TrialNote
+from search.study.study import bury, orphans, sampler
 from search.terminal import quiet_optuna
 from search.units import format_size
 from search.work.alive import WORKERS, alive, forget, is_dead
 
 MOST_REPEATS = 20  # equal recipes in a row after which a space counts as exhausted
 IDLE_SECONDS = 0.5  # between looks for what others leave behind
+
+
+W = TypeVar("W", bound=WorkConfig)
 
 
 class StoppedError(Exception):
@@ -66,12 +62,19 @@ def work(
     stop = threading.Event()
     try:
         with interruptible(stop):
-            Worker(config, index, name, dense, stop, deadline).run()
+            Worker(waiting(config, stop), index, name, dense, stop, deadline).run()
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
         print(f"lmpareto: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def waiting(config: W, stop: threading.Event) -> StudyContext[W]:
+    """The context of a worker: it waits for a database that is away, until it is to stop."""
+    storage = config.storage
+    patience = Patience(storage.lease, storage.shown, lambda: stop.is_set() or orphaned())
+    return StudyContext(config, patience)
 
 
 class Lease:
@@ -107,29 +110,25 @@ class Worker:
 
     def __init__(
         self,
-        config: WorkConfig,
+        context: StudyContext[WorkConfig],
         index: int,
         name: str,
-        dense: DenseCheckpoints,
+        checkpoints: DenseCheckpoints,
         stop: threading.Event,
         deadline: float | None = None,
     ) -> None:
-        self.config, self.name, self.stop, self.deadline = config, name, stop, deadline
+        assert context.patience, "a worker waits for a database that is away: see `waiting`"
+        self.context, self.patiently = context, context.patience
+        self.name, self.stop, self.deadline = name, stop, deadline
         self.index, self.seeded = index, False
-        self.corpus = load_corpus(config.corpus, config.folder)
-        self.words = len(self.corpus.vocabulary)
-        self.space = space_of(config, self.words)
-        self.limits = config.limits
-        self.dense, self.benches = dense, dict[str, Workbench]()
+        self.config, self.space, self.limits = context.config, context.space, context.config.limits
+        self.checkpoints, self.benches = checkpoints, dict[str, Workbench]()
         self.fitters: dict[str, Fitter] = {}
         self._start_from(OWN)
-        self.patiently = Patience(config.storage.lease, config.storage.shown, self._stopping)
-        self.store = self.patiently(Store, config.storage)
-        self.study = self.patiently(join, config, self.store, self.corpus)
+        self.study = self.patiently(join, context)
+        self.store, self.slots = context.store, context.slots
         self.started = len(self.patiently(self.study.get_trials, deepcopy=False))
-        lease = config.storage.lease
-        self.slots = Slots(self.store.engine, config.study, config.trials, lease)
-        self.folder = config.folder / WORKERS
+        self.folder = self.config.folder / WORKERS
         self.repeats = 0
 
     def run(self) -> None:
@@ -164,8 +163,7 @@ class Worker:
     def _start_from(self, dense: str) -> None:
         """Make `bench` that of a dense model, which is loaded when it is first needed."""
         if dense not in self.benches:
-            loaded = self.dense[dense].load()
-            self.benches[dense] = Workbench.of(self.config, self.corpus, loaded)
+            self.benches[dense] = self.context.bench(self.checkpoints[dense])
             most, space = self.limits.max_size_bytes, self.space.models.get(dense)
             if most is not None and space:
                 self.fitters[dense] = Fitter(space, self.benches[dense], most)
@@ -197,7 +195,8 @@ class Worker:
         if slot.name in self.config.baselines:
             recipe = parse(Recipe, self.config.baselines[slot.name], f"baselines.{slot.name}")
         self._start_from(dense)
-        measured, failure = self._measured(resolve(recipe, self.config.of(dense).model, self.words))
+        model = self.config.of(dense).model
+        measured, failure = self._measured(resolve(recipe, model, self.context.words))
         if measured:
             self.patiently(self.store.keep_baseline, self.config.study, slot.name, measured.key)
         return _outcome(measured, failure)
@@ -211,7 +210,7 @@ class Worker:
         if trial is not None:
             row = self.patiently(self._row, trial.number)
             if row.state.is_finished():  # told, but its worker did not live to say so
-                if takes_slot(row):
+                if TrialNote.of(row).takes_slot:
                     return ""
                 self.patiently(self.slots.vacate, slot, self.name)
                 trial = None
@@ -272,18 +271,17 @@ class Worker:
         """Whether another trial has the recipe: then this one is told what that one came to, or
         fails while that one runs."""
         asked = self.bench.key(recipe)
-        ours: dict[str, Any] = {"asked": asked, "recipe": recipe.plain()}
-        trial.set_user_attr(ATTRIBUTE, ours)  # before the look: of two at once one sees the other
+        ours = TrialNote(asked, recipe.plain())
+        ours.write(trial)  # before the look: of two at once one sees the other
         wanted = (TrialState.COMPLETE, TrialState.RUNNING)  # what it came to is the better answer
         rows = self.study.get_trials(deepcopy=False, states=wanted)
         for row in sorted(rows, key=lambda row: wanted.index(row.state)):
-            key = attribute(row, "key")
+            other = TrialNote.of(row)
             # earlier studies trained all trials to the end, and noted no more than that
-            same = (attribute(row, "asked") or key) == asked and row.number != trial.number
+            same = (other.asked or other.key) == asked and row.number != trial.number
             running = row.state == TrialState.RUNNING
-            if same and not (running and attribute(row, "duplicate")):
-                ours |= {"key": key, "recipe": attribute(row, "recipe"), "duplicate": True}
-                trial.set_user_attr(ATTRIBUTE, ours)
+            if same and not (running and other.duplicate):
+                replace(ours, key=other.key, recipe=other.recipe, duplicate=True).write(trial)
                 if row.values:
                     self._constrain(trial, *row.values)
                 self._tell(trial.number, row.values)
@@ -298,21 +296,18 @@ class Worker:
         moved: Mapping[str, Any],
     ) -> str:
         """Measure the trial rung by rung, and tell Optuna what its last file is."""
-        ours: dict[str, Any] = {"asked": self.bench.key(ladder[-1]), "recipe": ladder[-1].plain()}
-        if moved:
-            ours["moved"] = dict(moved)
         reached, failure = None, None
         if slot.attempts > self.config.attempts:
             failure = f"its process died {slot.attempts - 1} times: out of memory?"
         else:
             reached, failure = self._highest(trial.number, ladder)
+        wanted = ladder[-1]
+        ours = TrialNote(self.bench.key(wanted), wanted.plain(), moved=dict(moved), failure=failure)
         if reached:
-            ours |= {"key": reached.key, "recipe": reached.recipe}
-        if failure:
-            ours["failure"] = failure
+            ours = replace(ours, key=reached.key, recipe=reached.recipe)
         if self.lease.lost:
             raise LostError
-        self.patiently(trial.set_user_attr, ATTRIBUTE, ours)
+        self.patiently(ours.write, trial)
         values = [float(reached.size_bytes), reached.valid_perplexity] if reached else None
         if values:
             self.patiently(self._constrain, trial, *values)
@@ -345,7 +340,7 @@ class Worker:
         if any(look.trial == trial and look.rung > rung for look in looks):
             return True  # and did, before its worker died
         mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
-        own = self.dense[OWN]
+        own = self.checkpoints[OWN]
         return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
 
     def _tell(self, number: int, values: list[float] | None) -> None:

@@ -24,8 +24,8 @@ from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from search.show.inspection_plots import figure
-from search.show.plots import page
-from search.show.tables import ENERGIES, inspection_document, inspection_table
+from search.show.inspection_tables import ENERGIES, inspection_document, inspection_table
+from search.show.page import page
 
 Inspect = Callable[..., Inspection]
 RECIPES: dict[str, dict[str, Any]] = {

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, column, inspect, select, table
 
 TABLE = "lmpareto_version"
 
@@ -21,15 +17,33 @@ def upgrade(engine: Engine) -> None:
 
     Raises what the database says where another process does so at the same moment.
     """
+    if _version(engine) == newest():
+        return
+    from alembic import command  # takes a quarter of a second to import
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
-    head = ScriptDirectory.from_config(config).get_current_head()
-    with engine.connect() as connection:
-        found = MigrationContext.configure(connection, opts={"version_table": TABLE})
-        if found.get_current_revision() == head:
-            return
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":  # where what makes a table begins no transaction
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def newest() -> str:
+    """The version that this program makes: files in `versions` are called by theirs."""
+    return max(
+        path.name.partition("_")[0] for path in (Path(__file__).parent / "versions").glob("0*.py")
+    )
+
+
+def _version(engine: Engine) -> str | None:
+    """The version of the database's tables, None where it has none of ours."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(TABLE):
+            return None
+        version: str | None = connection.scalar(
+            select(column("version_num")).select_from(table(TABLE))
+        )
+        return version

@@ -20,7 +20,7 @@ from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.settings import parse
-from search.bench import workbench as trial
+from search.bench import workbench
 from search.bench.stages import Stages
 from search.bench.workbench import Workbench
 from search.measurement import Measurement
@@ -85,7 +85,7 @@ def counting(patch: pytest.MonkeyPatch) -> list[str]:
         seen.append("stage")
         return with_fewer_units(*arguments, **more)
 
-    patch.setattr(trial, "with_fewer_units", counted)
+    patch.setattr(workbench, "with_fewer_units", counted)
     return seen
 
 

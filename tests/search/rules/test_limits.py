@@ -17,14 +17,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lmcore.bundle import packed_size
 from lmcore.progress import ignore
+from search.bench import workbench
 from search.bench.fitting import Fitter
-from search.bench.workbench import Workbench
 from search.measurement import Measurement
 from search.rules.limits import Limits
 from search.show.tables import front_table, progress_text
-from search.space.space import OWN, Space
+from search.space.space import OWN
+from search.study import results
+from search.study.note import TrialNote
 from search.study.results import RECORDS, results_of, write_records
-from search.study.study import attribute, infeasible, keep_limits, progress, results
+from search.study.study import infeasible, keep_limits, progress
 from search.work.sweep import sweep
 from studies import Sweep, settings, sweep_here
 
@@ -58,10 +60,11 @@ def free(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 def limited(free: Sweep, folder: Path, **more: Any) -> Sweep:
     """The same study, from the same dense model, under a limit."""
-    text = free.config.corpus.plain()
+    config = free.context.config
+    text = config.corpus.plain()
     database = {"url": f"sqlite:///{folder}/studies.db"}
     return sweep_here(
-        settings(free.config.folder, space=SPACE, trials=8, corpus=text, storage=database, **more)
+        settings(config.folder, space=SPACE, trials=8, corpus=text, storage=database, **more)
     )
 
 
@@ -69,7 +72,7 @@ def measurements(swept: Sweep) -> list[tuple[FrozenTrial, Measurement]]:
     found = []
     for row in swept.study.get_trials():
         assert row.state == TrialState.COMPLETE
-        measured = swept.store.measurement(attribute(row, "key"))
+        measured = swept.context.store.measurement(TrialNote.of(row).key or "")
         assert measured
         found.append((row, measured))
     return found
@@ -83,14 +86,14 @@ def test_what_is_too_large_is_moved_until_it_fits(free: Sweep, tmp_path: Path) -
     most = sizes(free)[3]
     swept = limited(free, tmp_path, max_size=f"{most}B")
     rows = measurements(swept)
-    moved = [row for row, measured in rows if attribute(row, "moved") and measured.updates]
+    moved = [row for row, measured in rows if TrialNote.of(row).moved and measured.updates]
     assert moved
     for row, measured in rows:
         assert row.constraints == {"max_size": math.log(measured.size_bytes / most)}
         if measured.updates:  # else a choice that is not moved is too large by itself
             assert measured.size_bytes <= most * 1.05
     for row in moved:
-        for name, value in attribute(row, "moved").items():
+        for name, value in TrialNote.of(row).moved.items():
             distribution = row.distributions[name]
             assert distribution._contains(distribution.to_internal_repr(value))
 
@@ -107,13 +110,13 @@ def test_what_cannot_fit_is_told_as_it_is_and_never_trained(free: Sweep, tmp_pat
 def test_random_recipes_fit_any_limit_or_are_all_as_small_as_they_get(
     free: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_training(*_: Any) -> None:
+    def no_training(*_: Any, **named: Any) -> None:
         raise AssertionError("it is to be decided without training")
 
-    monkeypatch.setattr(Workbench, "_finetune", no_training)
-    bench = Workbench.of(free.config, free.corpus, free.dense.load())
-    model = free.dense.load().model.settings
-    space = Space(SPACE, model, len(free.corpus.vocabulary)).models[OWN]
+    monkeypatch.setattr(workbench, "train", no_training)
+    bench, vocabulary = free.context.bench(), free.context.corpus.vocabulary
+    model = bench.dense.model.settings
+    space = free.context.space.models[OWN]
     draw = random.Random(0)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     fitters = [Fitter(space, bench, most) for most in (3000, 5000, 8000, 12_000)]
@@ -122,7 +125,7 @@ def test_random_recipes_fit_any_limit_or_are_all_as_small_as_they_get(
         trial, fitter = study.ask(), draw.choice(fitters)
         fitted = fitter.fit(trial, ignore)
         size = bench.untrained_size(fitted.recipe)
-        assert size <= packed_size(fitted.recipe, model, free.corpus.vocabulary)
+        assert size <= packed_size(fitted.recipe, model, vocabulary)
         assert fitted.fits == (size <= fitter.max_size_bytes)
         if not fitted.fits:  # then neither would it with every range at its smaller end
             least = {name: end for name, end in fitter.ends.items() if end is not None}
@@ -156,9 +159,9 @@ def test_what_is_over_a_limit_is_counted_and_kept_apart(
 ) -> None:
     worst = sorted(measured.valid_perplexity for _, measured in measurements(free))[3]
     swept = limited(free, tmp_path, max_perplexity=worst)
-    keep_limits(swept.study, swept.config.limits)
+    keep_limits(swept.study, swept.context.config.limits)
     over = [row.number for row in swept.study.get_trials() if row.values[1] > worst]
-    found = results_of(swept.config, swept.store)
+    found = results_of(swept.context)
     assert [point.trial for point in found.front.infeasible] == over
     best = {row.number for row in swept.study.best_trials}
     assert {point.trial for point in found.front.points} == best
@@ -169,17 +172,17 @@ def test_what_is_over_a_limit_is_counted_and_kept_apart(
     monkeypatch.setattr(results, "PUBLISHED", tmp_path)
     (tmp_path / "other").mkdir()
     write_records(found, tmp_path / "other" / RECORDS)
-    published = results_of(swept.config.model_copy(update={"name": "other"}), swept.store)
+    published = results_of(swept.context.but(name="other"))
     assert published.infeasible == frozenset(over)
     assert published.front.points == found.front.points
 
 
 def test_every_trial_is_judged_by_the_limits_of_the_last_sweep(free: Sweep) -> None:
-    config, study = free.config.model_copy(update={"workers": 0}), free.study
+    study = free.study
     values = {row.number: row.values for row in study.get_trials()}
     sizes_now = sorted(size for size, _ in values.values())
     for most in (sizes_now[2], sizes_now[5], None):
-        sweep(config.model_copy(update={"max_size": most and int(most)}), free.corpus, free.store)
+        sweep(free.context.but(workers=0, max_size=most and int(most)))
         over = {number for number, (size, _) in values.items() if most and size > most}
         assert infeasible(study) == over
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from search.show.tables import effects_table
 from search.space.model_space import ModelSpace
 from search.space.parts import parts_of, settings_of
 from search.space.space import Space
+from search.study.beginning import PRIOR, enqueue_prior
+from search.study.context import StudyContext
 from search.study.effects import known_effects, measure_effects
 from search.study.results import results_of
-from search.study.study import PRIOR
-from search.work.sweep import begin_with
 from studies import Sweep, settings, sweep_here
 
 MODEL = ModelSettings(layers=2, hidden=16, embedding=16, tied=False)
@@ -191,18 +190,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return sweep_here(settings(folder, space={**base, "sites": sites}, trials=1))
 
 
-def bench_of(swept: Sweep) -> Workbench:
-    return Workbench.of(swept.config, swept.corpus, swept.dense.load())
-
-
-def space_of(swept: Sweep) -> ModelSpace:
-    config = swept.config
-    return Space(config.space, config.model, len(swept.corpus.vocabulary)).own()
-
-
 @pytest.fixture(scope="module")
 def effects(swept: Sweep) -> Effects:
-    return measure_effects("mine", space_of(swept), bench_of(swept), swept.store, 3)
+    return measure_effects(swept.context, swept.context.bench(), 3)
 
 
 def test_an_effect_is_what_the_part_does_to_the_dense_model(effects: Effects) -> None:
@@ -223,21 +213,21 @@ def test_what_was_measured_is_not_measured_again(
     swept: Sweep, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(Workbench, "measure")
-    again = measure_effects("mine", space_of(swept), bench_of(swept), swept.store, 3)
+    again = measure_effects(swept.context, swept.context.bench(), 3)
     assert again == effects
 
 
 def test_a_sweep_begins_with_the_predicted_front_once(swept: Sweep, effects: Effects) -> None:
     prior = Sensitivity(starts=4)
     for _ in range(2):
-        begin_with(swept.config, prior, swept.corpus, swept.store, swept.study, swept.dense)
+        enqueue_prior(swept.context.but(prior=prior), max_size_bytes=None)
     waiting = [row.system_attrs["fixed_params"] for row in swept.study.get_trials()[1:]]
     assert waiting == prior.chosen(effects.front)
     assert swept.study.user_attrs[PRIOR] == prior.plain()
 
 
 def test_the_predicted_front_is_among_the_results(swept: Sweep, effects: Effects) -> None:
-    found = results_of(swept.config, swept.store).predicted
+    found = results_of(swept.context).predicted
     assert found == [(one.size_bytes, effects.perplexity_of(one)) for one in effects.front]
 
 
@@ -246,7 +236,7 @@ def test_the_prediction_is_near_for_what_is_gentle(
 ) -> None:
     """Both sites at their gentlest setting: what the parts say together is nearly so."""
     best = effects.front[-1]
-    bench = bench_of(swept)
+    bench = swept.context.bench()
     bench.folder = tmp_path
     recipe = swept_recipe(swept, dict(best.parameters))
     measured = bench.measure(recipe)
@@ -256,25 +246,24 @@ def test_the_prediction_is_near_for_what_is_gentle(
 
 def swept_recipe(swept: Sweep, parameters: dict[str, Any]) -> Recipe:
     trial = optuna.trial.FixedTrial({**parameters, "finetuning.rate": 0.005})
-    return space_of(swept).suggest(trial).model_copy(update={"finetuning": None})
+    return swept.context.space.own().suggest(trial).model_copy(update={"finetuning": None})
 
 
 def test_what_was_measured_of_another_space_is_no_prior(tmp_path: Path) -> None:
     """Nor what belongs to another dense model; but more settings of this one are welcome."""
     begun = sweep_here(settings(tmp_path, trials=1))
+    mine, bench = begun.context, begun.context.bench()
     bits = {"kind": "linear", "bits": {"low": 2, "high": 8}}
-    other = settings(tmp_path, space={"sites": {"*": {"tie": "all", "bits": bits}}})
-    spaces = [space_of(replace(begun, config=config)) for config in (begun.config, other)]
-    mine, theirs = ((config_space, bench_of(begun), begun.store) for config_space in spaces)
-    measure_effects("mine", *theirs, 3)
-    assert known_effects("mine", *mine, 4) is None
+    theirs = StudyContext(settings(tmp_path, space={"sites": {"*": {"tie": "all", "bits": bits}}}))
+    measure_effects(theirs, bench, 3)
+    assert known_effects(mine, bench, 4) is None
     prior = Sensitivity(settings=4, starts=2)
-    begin_with(begun.config, prior, begun.corpus, begun.store, begun.study, begun.dense)
+    enqueue_prior(mine.but(prior=prior), max_size_bytes=None)
     waiting = [row.system_attrs["fixed_params"] for row in begun.study.get_trials()[1:]]
     assert [set(one) for one in waiting] == [{"all.bits.step"}] * 2
-    finer = measure_effects("mine", *mine, 7)
+    finer = measure_effects(mine, bench, 7)
     for most in (3, 7, 9):
-        assert known_effects("mine", *mine, most) == finer
+        assert known_effects(mine, bench, most) == finer
 
 
 def test_a_table_of_few_points_says_how_many() -> None:

@@ -14,15 +14,13 @@ from spaces import FINETUNING, MODEL, STEP, WORDS, asked
 from lmcore.building import build
 from lmcore.bundle import packed_size, save
 from lmcore.calibration import Calibration
-from lmcore.corpus import Vocabulary
 from lmcore.model import random_model
 from lmcore.recipe import Recipe
 from search.config import SweepConfig
 from search.show.overview import Overview, overview
-from search.space.space import Space
-from studies import settings
+from search.study.context import StudyContext
+from studies import settings, write_text
 
-VOCABULARY = Vocabulary([*sorted(f"word{index}" for index in range(WORDS - 1)), "<eos>"])
 RANK = {"kind": "svd", "rank": {"low": 0.1, "high": 0.4, "of": "rank"}}
 TEMPLATE: dict[str, Any] = {
     "layers": {"embedding": {"low": 6, "high": 12}},
@@ -39,14 +37,22 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> SweepConfig:
-    return settings(tmp_path, space=TEMPLATE, model=MODEL.plain())
+def context_of(folder: Path, space: dict[str, Any]) -> StudyContext[SweepConfig]:
+    """A study of the space, of MODEL on a text of WORDS words."""
+    write_text(folder / "text.txt", words=WORDS - 2)  # and <eos>, <unk>
+    context = StudyContext(settings(folder, space=space, model=MODEL.plain()))
+    assert context.words == WORDS
+    return context
 
 
 @pytest.fixture
-def shown(config: SweepConfig) -> Overview:
-    return overview(config, VOCABULARY)
+def context(tmp_path: Path) -> StudyContext[SweepConfig]:
+    return context_of(tmp_path, TEMPLATE)
+
+
+@pytest.fixture
+def shown(context: StudyContext[SweepConfig]) -> Overview:
+    return overview(context)
 
 
 def test_every_parameter_is_shown_with_its_values_and_when_it_is_asked_for(shown: Overview) -> None:
@@ -79,9 +85,9 @@ def test_every_parameter_is_shown_with_its_values_and_when_it_is_asked_for(shown
 
 
 def test_a_parameter_is_shown_if_and_only_if_some_trial_is_asked_for_it(
-    config: SweepConfig, shown: Overview
+    context: StudyContext[SweepConfig], shown: Overview
 ) -> None:
-    trials = asked(Space(config.space, config.model, WORDS), 100)
+    trials = asked(context.space, 100)
     assert {one.name for one in shown.parameters} == {name for found, _ in trials for name in found}
     always = set.intersection(*(set(found) for found, _ in trials))
     assert {one.name for one in shown.parameters if one.always} == always
@@ -90,8 +96,8 @@ def test_a_parameter_is_shown_if_and_only_if_some_trial_is_asked_for_it(
 def test_a_site_that_layers_make_is_a_case(tmp_path: Path) -> None:
     sites = {"*.projection": {"tie": "maps", "bits": STEP}, "*": {"tie": "all", "bits": STEP}}
     layers = {"projection": {"low": 4, "high": 16}}
-    config = settings(tmp_path, space={"layers": layers, "sites": sites}, model=MODEL.plain())
-    found = {one.name: one.cases for one in overview(config, VOCABULARY).parameters}
+    shown = overview(context_of(tmp_path, {"layers": layers, "sites": sites}))
+    found = {one.name: one.cases for one in shown.parameters}
     assert found == {
         "layers.projection": [[]],
         "all.bits.step": [[]],
@@ -100,10 +106,10 @@ def test_a_site_that_layers_make_is_a_case(tmp_path: Path) -> None:
 
 
 def test_the_corners_are_the_smallest_and_the_largest_of_all(
-    config: SweepConfig, shown: Overview
+    context: StudyContext[SweepConfig], shown: Overview
 ) -> None:
     """Against every combination of ends."""
-    space = Space(config.space, config.model, WORDS)
+    space = context.space
     ends = {
         name: range(len(one.ends)) if name in space.lists else one.ends
         for name, one in space.parameters.items()
@@ -111,7 +117,7 @@ def test_the_corners_are_the_smallest_and_the_largest_of_all(
     sizes = {}
     for values in itertools.product(*ends.values()):
         recipe = space.suggest(FixedTrial(dict(zip(ends, values, strict=True)))).recipe
-        sizes[recipe.key] = packed_size(recipe, MODEL, VOCABULARY)
+        sizes[recipe.key] = packed_size(recipe, MODEL, context.corpus.vocabulary)
     assert shown.smallest.packed_bytes == min(sizes.values())
     assert shown.largest.packed_bytes == max(sizes.values())
     for corner in (shown.smallest, shown.largest):
@@ -121,13 +127,13 @@ def test_the_corners_are_the_smallest_and_the_largest_of_all(
 
 
 def test_the_file_of_a_corner_is_never_larger_than_what_is_shown(
-    shown: Overview, tmp_path: Path
+    context: StudyContext[SweepConfig], shown: Overview, tmp_path: Path
 ) -> None:
     dense = random_model(MODEL, WORDS, 0.5, torch.Generator().manual_seed(1))
     calibration = Calibration(dense, torch.arange(1000) % WORDS)
     sizes = []
     for corner in (shown.smallest, shown.largest):
         model = build(dense, Recipe.model_validate(corner.recipe), calibration).eval()
-        sizes.append(save(tmp_path / "corner.lmb", model, VOCABULARY))
+        sizes.append(save(tmp_path / "corner.lmb", model, context.corpus.vocabulary))
         assert 0.5 * corner.packed_bytes < sizes[-1] <= corner.packed_bytes
     assert sizes[0] < sizes[1]

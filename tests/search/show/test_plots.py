@@ -15,8 +15,9 @@ from lmcore.errors import UserError
 from search.describe import recipe_lines
 from search.front import Point, front_of
 from search.show.literature import published_points
+from search.show.page import image, page
 from search.show.plane import PlotRecord, record_of, view_of
-from search.show.plots import figure, image, page
+from search.show.plots import figure
 
 RECIPE = {
     "sites": {

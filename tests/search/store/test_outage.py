@@ -7,9 +7,10 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from lmcore.errors import UserError
+from search.store import outage
 from search.store.outage import AwayError, Patience
 from search.store.settings import StorageSettings
-from search.store.store import Store, outage
+from search.store.store import Store
 
 GONE = OperationalError("select 1", {}, Exception("the server closed the connection\nat once"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from search.store.schema import Base
 from search.store.settings import StorageSettings
 from search.store.slots import Ended, Slot, Slots, worker_name
 from search.store.store import Store
-from studies import new_database
+from studies import Clock, new_database
 
 
 @pytest.fixture
@@ -29,9 +28,9 @@ def slots(url: str) -> Slots:
     return Slots(Store(StorageSettings(url=url)).engine, uuid4().hex, trials=100, lease=60.0)
 
 
-def of(slots: Slots, trials: int = 2, lease: float = 60.0) -> Slots:
-    """The same study's, wanting so many trials."""
-    return Slots(slots.engine, slots.study, trials, lease)
+def of(slots: Slots, trials: int = 2, clock: Clock | None = None) -> Slots:
+    """The same study's, wanting so many trials; their leases are of a minute."""
+    return Slots(slots.engine, slots.study, trials, 60.0, clock)
 
 
 def test_a_slot_is_claimed_once_filled_and_finished(slots: Slots) -> None:
@@ -112,23 +111,55 @@ def test_what_a_worker_leaves_is_gone_on_with_at_once(slots: Slots) -> None:
 
 
 def test_a_lease_that_ran_out_is_anothers(slots: Slots) -> None:
-    slots = of(slots, trials=2)
+    clock = Clock()
+    slots = of(slots, trials=1, clock=clock)
     slots.provide([], [])
-    short = of(slots, lease=0.2)
-    slot = short.claim("dead")
+    slot = slots.claim("dead")
     assert slot
-    short.fill(slot, "dead", 9)
-    time.sleep(0.3)
+    slots.fill(slot, "dead", 9)
+    clock.now += 60.0
+    assert slots.claim("alive") is None  # it may come back to the last
+    clock.now += 1.0
     taken = slots.claim("alive")
     assert taken == Slot("trial", slot.name, 9, 2)
     for late in (
-        short.renew(slot, "dead", 0.9),
-        short.fill(slot, "dead", 10),
-        short.finish(slot, "dead", ""),
-        short.leave(slot, "dead"),
+        slots.renew(slot, "dead", 0.9),
+        slots.fill(slot, "dead", 10),
+        slots.finish(slot, "dead", ""),
+        slots.leave(slot, "dead"),
     ):
         assert not late
     assert slots.finish(taken, "alive", "")
+
+
+def test_a_lease_that_is_renewed_lasts(slots: Slots) -> None:
+    clock = Clock()
+    slots = of(slots, trials=1, clock=clock)
+    slots.provide([], [])
+    slot = slots.claim("a")
+    assert slot
+    for minute in range(1, 4):
+        clock.now += 59.0
+        assert slots.renew(slot, "a", minute / 4)
+        assert slots.claim("b") is None
+        (holding,) = slots.held()
+        assert (holding.worker, holding.fraction, holding.seconds_left) == ("a", minute / 4, 60.0)
+    clock.now += 61.0
+    (holding,) = slots.held()
+    assert holding.seconds_left == -1.0
+    assert slots.renew(slot, "a", 1.0)  # late, but nobody took it
+    assert slots.claim("b") is None
+
+
+def test_who_may_be_asking_is_asked_again_once_its_lease_is_over(slots: Slots) -> None:
+    """A trial without a slot may be that of a worker which has a slot without a trial."""
+    clock = Clock()
+    slots = of(slots, trials=1, clock=clock)
+    slots.provide([], [])
+    assert slots.claim("asking")
+    assert slots.orphans([4], "other") == []
+    clock.now += 61.0
+    assert slots.orphans([4], "other") == [4]
 
 
 def test_workers_at_once_share_the_slots_out(slots: Slots) -> None:

@@ -15,6 +15,7 @@ from lmcore.errors import UserError
 from search.measurement import Measurement
 from search.store.settings import StorageSettings
 from search.store.store import Store
+from search.study.context import StudyContext
 from search.study.results import results_of
 from search.study.study import progress
 from studies import lmpareto, settings, sweep_here, write_configs
@@ -106,10 +107,10 @@ def test_a_study_lives_beside_the_measurements(url: str, tmp_path: Path) -> None
     swept = sweep_here(config)
     done = progress(swept.study, config.trials)
     assert (done.complete, done.failed, done.running, done.left) == (2, {}, 0, 0)
-    assert len(results_of(config, Store(config.storage)).trials) == 2
+    assert len(results_of(StudyContext(config)).trials) == 2
     opened = optuna.load_study(study_name=config.study, storage=url)
     values = sorted(trial.values for trial in opened.trials)
-    measured = results_of(config, swept.store).trials.values()
+    measured = results_of(swept.context).trials.values()
     assert values == sorted([one.size_bytes, one.valid_perplexity] for one in measured)
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from lmcore.settings import parse
-from search.bench.dense import DenseCheckpoint, find_dense
+from search.bench.dense import DenseCheckpoint
 from search.bench.workbench import Workbench
 from search.config import ReplayConfig, SweepConfig
 from search.show.export import export
@@ -22,9 +21,10 @@ from search.show.overview import overview
 from search.show.publish import publish
 from search.show.replay import replay
 from search.store.settings import StorageSettings
-from search.store.store import Store
+from search.study.beginning import create
+from search.study.context import StudyContext
+from search.study.note import TrialNote
 from search.study.results import Results, results_of
-from search.study.study import attribute, create, space_of
 from search.work.sweep import sweep
 from studies import Shell, settings, sweep_here, write_configs
 
@@ -49,32 +49,26 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
 
 
 @pytest.fixture(scope="module")
-def corpus(config: SweepConfig) -> Corpus:
-    return load_corpus(config.corpus, config.folder)
-
-
-@pytest.fixture(scope="module")
-def store(config: SweepConfig, corpus: Corpus) -> Store:
+def context(config: SweepConfig) -> StudyContext[SweepConfig]:
     """Of the study after its sweep."""
-    store = Store(config.storage)
-    sweep(config, corpus, store)
-    return store
+    sweep(StudyContext(config))
+    return StudyContext(config)
 
 
 @pytest.fixture(scope="module")
-def results(config: SweepConfig, store: Store) -> Results:
-    return results_of(config, store)
+def results(context: StudyContext[SweepConfig]) -> Results:
+    return results_of(context)
 
 
 @pytest.fixture(scope="module")
-def dense(config: SweepConfig, corpus: Corpus, store: Store) -> dict[str, DenseCheckpoint]:
-    found = {name: find_dense(config.of(name), corpus) for name in ("own", "wide")}
+def dense(context: StudyContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
+    found = {name: context.find_checkpoint(name) for name in ("own", "wide")}
     return {name: one for name, one in found.items() if one}
 
 
-def chosen(config: SweepConfig, store: Store) -> dict[int, str]:
+def chosen(context: StudyContext[SweepConfig]) -> dict[int, str]:
     """Trial -> the dense model that it chose."""
-    trials = create(config, store, load_corpus(config.corpus, config.folder)).trials
+    trials = create(context).trials
     return {trial.number: trial.params["dense"] for trial in trials if trial.state.is_finished()}
 
 
@@ -91,9 +85,9 @@ def test_each_dense_model_is_trained_and_measured(
 
 
 def test_each_trial_is_measured_on_the_dense_model_that_it_chose(
-    config: SweepConfig, store: Store, results: Results, dense: dict[str, DenseCheckpoint]
+    context: StudyContext[SweepConfig], results: Results, dense: dict[str, DenseCheckpoint]
 ) -> None:
-    names = chosen(config, store)
+    names = chosen(context)
     assert {names[0], names[1]} == {"own", "wide"}
     assert len(results.trials) == 4
     for number, measured in results.trials.items():
@@ -104,49 +98,50 @@ def test_each_trial_is_measured_on_the_dense_model_that_it_chose(
 
 
 def test_the_keys_of_the_own_dense_models_recipes_are_those_of_a_study_without_others(
-    config: SweepConfig, store: Store, results: Results
+    config: SweepConfig, results: Results
 ) -> None:
     alone = settings(config.folder, name="alone", start=[], trials=1)
     again = sweep_here(alone, slots=1)
     (row,) = again.study.get_trials(states=(TrialState.COMPLETE,))
     values = {**row.params, "dense": "own"}
     beside = config.model_copy(update={"name": "beside", "start": [values]})
-    ((_, measured),) = results_of(beside, sweep_here(beside, slots=1).store).trials.items()
-    ((_, first),) = results_of(alone, again.store).trials.items()
+    ((_, measured),) = results_of(sweep_here(beside, slots=1).context).trials.items()
+    ((_, first),) = results_of(again.context).trials.items()
     assert measured.key == first.key
     assert len({one.key for one in results.trials.values()}) == 4
 
 
 def test_a_trial_of_each_is_replayed_to_the_bit(
-    config: SweepConfig, corpus: Corpus, store: Store, results: Results
+    config: SweepConfig, context: StudyContext[SweepConfig], results: Results
 ) -> None:
     plain = {k: value for k, value in config.plain().items() if k in ReplayConfig.model_fields}
-    for number, name in list(chosen(config, store).items())[:2]:
-        result = replay(parse(ReplayConfig, {**plain, "trial": number}), corpus, results)
+    for number, name in list(chosen(context).items())[:2]:
+        asked = parse(ReplayConfig, {**plain, "trial": number})
+        result = replay(StudyContext(asked), results)
         assert result.identical, name
 
 
 def test_a_model_of_each_is_made_again_where_its_file_is_gone(
-    config: SweepConfig, corpus: Corpus, store: Store, results: Results, tmp_path: Path
+    context: StudyContext[SweepConfig], results: Results, tmp_path: Path
 ) -> None:
-    for number in list(chosen(config, store))[:2]:
+    for number in list(chosen(context))[:2]:
         measured = results.trials[number]
-        (config.folder / "bundles" / f"{measured.key}.lmb").unlink()
-        document = export(config, corpus, str(number), measured, tmp_path / str(number))
+        (context.config.folder / "bundles" / f"{measured.key}.lmb").unlink()
+        document = export(context, str(number), measured, tmp_path / str(number))
         assert document["sha256"] == measured.sha256
 
 
 def test_every_dense_model_is_published(
-    config: SweepConfig, corpus: Corpus, results: Results, dense: Any, tmp_path: Path
+    context: StudyContext[SweepConfig], results: Results, dense: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "published" / "mine"
-    publish(config, corpus, results, folder)
+    publish(context, results, folder)
     for name, file in (("own", "dense"), ("wide", "dense_wide")):
         data = (folder / f"{file}.lmb").read_bytes()
         assert hashlib.sha256(data).hexdigest() == dense[name].load().sha256
         assert json.loads((folder / f"{file}.json").read_text())["key"] == dense[name].record["key"]
     other = tmp_path / "published" / "other"
-    publish(config, corpus, results, other)
+    publish(context, results, other)
     assert not list(other.glob("dense*"))
     lines = (other / "results.csv").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("wide,"))
@@ -180,10 +175,11 @@ def test_each_dense_models_trials_are_made_to_fit(
     swept = sweep_here(limited, slots=4)
     moved, sizes = 0, dict[str, list[int]](own=[], wide=[])
     for row in swept.study.get_trials(states=(TrialState.COMPLETE,)):
-        measured = swept.store.measurement(attribute(row, "key"))
+        note = TrialNote.of(row)
+        measured = swept.context.store.measurement(note.key or "")
         assert measured
         sizes[row.params["dense"]].append(measured.size_bytes)
-        moved += bool(attribute(row, "moved"))
+        moved += bool(note.moved)
         assert measured.size_bytes <= most * 1.05
     assert all(sizes.values())
     assert moved
@@ -194,20 +190,19 @@ def test_a_prior_is_of_the_own_dense_model(tmp_path: Path) -> None:
     for dense in ({"choice": ["wide", "own"]}, {"ordered": ["wide", "own"]}):
         named = f"study_{next(iter(dense))}"
         config = two_models(tmp_path, dense, prior=prior, name=named, workers=0)
-        corpus, store = load_corpus(config.corpus, config.folder), Store(config.storage)
-        study = sweep(config, corpus, store)
+        study = sweep(StudyContext(config))
         waiting = study.get_trials(states=(TrialState.WAITING,))
         assert waiting
-        chosen = space_of(config, len(corpus.vocabulary))
+        space = StudyContext(config).space
         for _ in waiting:
-            assert chosen.suggest(study.ask()).dense == "own"
+            assert space.suggest(study.ask()).dense == "own"
     config = two_models(tmp_path, "wide", prior=prior, name="other", workers=0)
     with pytest.raises(UserError, match=r"space\.dense: the parts"):
-        sweep(config, corpus, store)
+        sweep(StudyContext(config))
 
 
-def test_the_corners_of_each_dense_model_are_looked_at(config: SweepConfig, corpus: Corpus) -> None:
-    shown = overview(config, corpus.vocabulary)
+def test_the_corners_of_each_dense_model_are_looked_at(config: SweepConfig) -> None:
+    shown = overview(StudyContext(config))
     (choice, *others) = shown.parameters
     assert (choice.name, choice.values) == ("dense", {"choice": ["own", "wide"]})
     assert {one.name for one in others} == {"all.bits.step", "finetuning.rate"}
@@ -243,7 +238,7 @@ def test_another_dense_model_is_composed_of_the_groups_and_trained(tmp_path: Pat
 
 
 def begin(config: SweepConfig) -> None:
-    create(config, Store(config.storage), load_corpus(config.corpus, config.folder))
+    create(StudyContext(config))
 
 
 def test_a_dense_model_may_come_to_an_ordered_list_later(tmp_path: Path) -> None:
@@ -281,5 +276,5 @@ def test_a_text_too_short_for_one_of_the_trainings_is_said_before_any(tmp_path: 
     models = {"wide": {"model": WIDE, "training": long}}
     config = two_models(tmp_path, {"choice": ["own", "wide"]}, models=models)
     with pytest.raises(UserError, match=r"models\.wide\.training"):
-        sweep(config, load_corpus(config.corpus, config.folder), Store(config.storage))
+        sweep(StudyContext(config))
     assert not (config.folder / "dense").exists()

@@ -10,14 +10,14 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
-from lmcore.corpus import load_corpus
 from lmcore.errors import UserError
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
+from search.bench import dense
 from search.space.space import Space
-from search.store.store import Store
-from search.study import results, space_of
+from search.study import results
+from search.study.context import StudyContext
 from search.study.results import RECORDS, Results, results_of, write_records
 from search.study.seeds import seeds_of
 from search.work.sweep import sweep
@@ -103,24 +103,23 @@ def test_a_kind_that_the_space_has_not_is_no_seed() -> None:
 def test_the_front_of_another_study_seeds_this_one(tmp_path: Path) -> None:
     other = sweep_here(settings(tmp_path, name="other", trials=3))
     mine = settings(tmp_path, seeds={"recipes": [], "studies": ["other"]}, workers=0)
-    words = len(other.corpus.vocabulary)
-    seeds = list(seeds_of(mine, space_of(mine, words), words, other.store))
+    seeds = list(seeds_of(StudyContext(mine)))
     best = {tuple(sorted(row.params.items())) for row in other.study.best_trials}
     assert {tuple(sorted(row.items())) for row in seeds} == best
     for _ in range(2):
-        study = sweep(mine, other.corpus, other.store)
+        study = sweep(StudyContext(mine))
     waiting = [row.system_attrs["fixed_params"] for row in study.get_trials()]
     assert waiting == seeds
 
 
 def test_seeds_that_come_later_are_tried_next(tmp_path: Path) -> None:
     other = sweep_here(settings(tmp_path, name="other", trials=1))
-    begun = sweep(settings(tmp_path, workers=0), other.corpus, other.store)
+    begun = sweep(StudyContext(settings(tmp_path, workers=0)))
     assert begun.get_trials() == []
     recipe = {"sites": {"*": {"bits": {"kind": "uniform", "step": 1.25}}}, **FINETUNED}
     seeds = {"recipes": [recipe], "studies": ["other"]}
     for _ in range(2):
-        study = sweep(settings(tmp_path, seeds=seeds, workers=0), other.corpus, other.store)
+        study = sweep(StudyContext(settings(tmp_path, seeds=seeds, workers=0)))
     one, two = (row.system_attrs["fixed_params"] for row in study.get_trials())
     assert one["all.bits.step"] == 1.25
     assert two == other.study.trials[0].params
@@ -136,21 +135,21 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
 
 def seeded_by_its_own(other: Sweep, published: Results) -> list[FrozenTrial]:
     """The trials that wait in the study `mine`, which begins with its published front."""
-    folder = other.config.folder
+    folder = other.context.config.folder
     write_records(published, folder / "published" / "mine" / RECORDS)
     mine = settings(folder, seeds={"recipes": [], "studies": ["mine"]}, workers=0)
-    return sweep(mine, other.corpus, other.store).get_trials()
+    return sweep(StudyContext(mine)).get_trials()
 
 
 def test_a_study_may_begin_with_its_published_front(other: Sweep) -> None:
-    (waiting,) = seeded_by_its_own(other, results_of(other.config, other.store))
+    (waiting,) = seeded_by_its_own(other, results_of(other.context))
     assert waiting.system_attrs["fixed_params"] == other.study.trials[0].params
 
 
 def test_a_recipe_of_another_model_is_left_out(
     other: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = results_of(other.config, other.store)
+    found = results_of(other.context)
     two_layers = {"sites": {"lstm.1.input": {"structure": {"kind": "svd", "rank": 2}}}}
     deep = {0: replace(found.trials[0], recipe=two_layers)}
     assert seeded_by_its_own(other, replace(found, trials=deep)) == []
@@ -167,9 +166,8 @@ def test_a_recipe_of_another_model_is_left_out(
 def test_seeds_that_are_none_are_refused_before_anything_is_made(
     seeds: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("search.sweep.train_dense")
-    mine = settings(tmp_path, seeds=seeds)
-    store = Store(mine.storage)
+    monkeypatch.delattr(dense, "train_dense")
+    mine = StudyContext(settings(tmp_path, seeds=seeds))
     with pytest.raises(UserError, match=said):
-        sweep(mine, load_corpus(mine.corpus, mine.folder), store)
-    assert not store.has_study("mine")
+        sweep(mine)
+    assert not mine.store.has_study("mine")

@@ -13,7 +13,7 @@ import torch
 from optuna.trial import TrialState
 
 from lmcore.bundle import load, save
-from lmcore.corpus import Corpus, load_corpus
+from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.model import LanguageModel
@@ -25,9 +25,11 @@ from search.config import SweepConfig
 from search.front import Point
 from search.show.tables import progress_text
 from search.space.space import Space
-from search.store.store import Store
+from search.study.beginning import create
+from search.study.context import StudyContext
+from search.study.note import ATTRIBUTE, TrialNote
 from search.study.results import results_of
-from search.study.study import ATTRIBUTE, attribute, create, find, progress, sampler
+from search.study.study import progress, sampler
 from search.work.sweep import sweep
 from studies import Sweep, settings, sweep_here
 
@@ -60,7 +62,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 def begin(config: SweepConfig) -> optuna.Study:
-    return create(config, Store(config.storage), load_corpus(config.corpus, config.folder))
+    return create(StudyContext(config))
 
 
 def test_a_study_is_found_again_with_what_it_begun_with(tmp_path: Path) -> None:
@@ -241,7 +243,7 @@ def test_a_study_may_go_on_with_more_trials_workers_or_another_sampler(
 def test_a_study_that_has_not_begun_is_named(tmp_path: Path) -> None:
     config = settings(tmp_path)
     with pytest.raises(UserError, match=r"there is no study mine in sqlite.*lmpareto sweep"):
-        find(config, Store(config.storage))
+        StudyContext(config).study  # noqa: B018
 
 
 # --- a sweep's trials --------------------------------------------------------------------------
@@ -258,19 +260,19 @@ def test_each_slot_is_one_measured_trial(swept: Sweep) -> None:
 def test_the_study_opens_with_plain_optuna_and_its_values_are_the_measurements(
     swept: Sweep,
 ) -> None:
-    opened = optuna.load_study(study_name="mine", storage=swept.config.storage.url)
+    opened = optuna.load_study(study_name="mine", storage=swept.context.config.storage.url)
     assert opened.metric_names == ["size_bytes", "valid_perplexity"]
-    results = results_of(swept.config, swept.store)
+    results = results_of(swept.context)
     assert set(results.trials) == {trial.number for trial in opened.trials}
     for trial in opened.trials:
         one = results.trials[trial.number]
         assert trial.values == [one.size_bytes, one.valid_perplexity]
-        assert trial.user_attrs[ATTRIBUTE]["key"] == one.key
+        assert trial.user_attrs[ATTRIBUTE]["key"] == one.key  # as any tool reads it
         assert trial.user_attrs[ATTRIBUTE]["recipe"] == one.recipe
 
 
 def test_the_front_is_optunas_best_trials(swept: Sweep) -> None:
-    results = results_of(swept.config, swept.store)
+    results = results_of(swept.context)
     best = {trial.number for trial in swept.study.best_trials}
     assert {point.trial for point in results.front.points} == best
     everything = results.front.points + results.front.dominated
@@ -281,9 +283,9 @@ def test_the_front_is_optunas_best_trials(swept: Sweep) -> None:
 
 
 def test_what_was_measured_is_the_file(swept: Sweep) -> None:
-    corpus = swept.corpus
-    for one in results_of(swept.config, swept.store).trials.values():
-        path = swept.config.folder / "bundles" / f"{one.key}.lmb"
+    corpus = swept.context.corpus
+    for one in results_of(swept.context).trials.values():
+        path = swept.context.config.folder / "bundles" / f"{one.key}.lmb"
         bundle = load(path)
         assert path.stat().st_size == one.size_bytes
         assert bundle.sha256 == one.sha256
@@ -292,11 +294,12 @@ def test_what_was_measured_is_the_file(swept: Sweep) -> None:
 
 
 def test_a_sweep_that_is_done_trains_nothing(swept: Sweep, measured: list[str]) -> None:
-    swept.store.keep_baseline("mine", "dense", results_of(swept.config, swept.store).trials[0].key)
-    before = {path: path.stat().st_mtime_ns for path in swept.config.folder.rglob("*.lmb")}
-    sweep(swept.config, swept.corpus, swept.store)
+    context = swept.context
+    context.store.keep_baseline("mine", "dense", results_of(context).trials[0].key)
+    before = {path: path.stat().st_mtime_ns for path in context.config.folder.rglob("*.lmb")}
+    sweep(StudyContext(context.config))
     assert measured == []
-    after = {path: path.stat().st_mtime_ns for path in swept.config.folder.rglob("*.lmb")}
+    after = {path: path.stat().st_mtime_ns for path in context.config.folder.rglob("*.lmb")}
     assert after == before
 
 
@@ -309,18 +312,17 @@ def few(tmp_path: Path, **more: Any) -> SweepConfig:
 def test_an_equal_recipe_is_not_trained_again_and_takes_no_slot(
     tmp_path: Path, measured: list[str]
 ) -> None:
-    config = few(tmp_path, trials=3)
-    swept = sweep_here(config)
+    swept = sweep_here(few(tmp_path, trials=3))
     rows = swept.study.get_trials()
     assert len(rows) > 3, "the seed gave no repeat: choose another"
     assert len(measured) == len(set(measured)) == 3
     done = progress(swept.study, 3)
     assert (done.complete, done.finished, done.left) == (3, 3, 0)
     assert {row.state for row in rows} == {TrialState.COMPLETE}
-    told = {(row.user_attrs[ATTRIBUTE]["key"], *row.values) for row in rows}
+    told = {(TrialNote.of(row).key, *row.values) for row in rows}
     assert {key for key, *_ in told} == set(measured)
     assert len(told) == 3
-    assert len(results_of(config, swept.store).trials) == 3
+    assert len(results_of(swept.context).trials) == 3
 
 
 @pytest.mark.slow
@@ -385,7 +387,7 @@ def test_a_diverging_recipe_fails_with_its_reason_and_the_study_goes_on(tmp_path
     assert done.failed[reason] == 1
     (failed,) = [one for one in swept.ended if one.trial == 1]
     assert failed.outcome == f"failed: {reason}"
-    assert set(results_of(swept.config, swept.store).trials) == {0, 2, 3}
+    assert set(results_of(swept.context).trials) == {0, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -441,11 +443,11 @@ def test_a_trial_that_was_running_is_taken_over_with_its_parameters(
     left = swept.study.ask()
     rate = left.suggest_float("finetuning.rate", 0.001, 0.01, log=True)
     assert progress(swept.study, 2).running == 1
-    sweep(config, swept.corpus, swept.store)
-    rows = find(config, swept.store).get_trials()
+    sweep(StudyContext(config))
+    rows = StudyContext(config).study.get_trials()
     assert [row.state for row in rows] == [TrialState.COMPLETE] * 2
     assert rows[1].params["finetuning.rate"] == rate
-    assert progress(find(config, swept.store), 2).left == 0
+    assert progress(StudyContext(config).study, 2).left == 0
 
 
 # --- progress ----------------------------------------------------------------------------------
@@ -453,18 +455,18 @@ def test_a_trial_that_was_running_is_taken_over_with_its_parameters(
 
 def test_progress_counts_what_takes_a_slot() -> None:
     study = optuna.create_study(study_name="s", directions=["minimize"] * 2)
-    told: list[tuple[TrialState, dict[str, Any]]] = [
-        (TrialState.COMPLETE, {}),
-        (TrialState.COMPLETE, {"duplicate": True}),
-        (TrialState.FAIL, {"failure": "out of memory"}),
-        (TrialState.FAIL, {"failure": "out of memory"}),
-        (TrialState.FAIL, {"failure": "diverged: nan"}),
-        (TrialState.FAIL, {}),
-        (TrialState.COMPLETE, {}),
+    told: list[tuple[TrialState, TrialNote]] = [
+        (TrialState.COMPLETE, TrialNote()),
+        (TrialState.COMPLETE, TrialNote(duplicate=True)),
+        (TrialState.FAIL, TrialNote(failure="out of memory")),
+        (TrialState.FAIL, TrialNote(failure="out of memory")),
+        (TrialState.FAIL, TrialNote(failure="diverged: nan")),
+        (TrialState.FAIL, TrialNote()),
+        (TrialState.COMPLETE, TrialNote()),
     ]
-    for state, ours in told:
+    for state, note in told:
         trial = study.ask()
-        trial.set_user_attr(ATTRIBUTE, ours)
+        note.write(trial)
         study.tell(trial, [1.0, 2.0] if state == TrialState.COMPLETE else None, state=state)
     study.ask()
     study.enqueue_trial({"x": 1})
@@ -513,13 +515,12 @@ def test_progress_of_nothing() -> None:
 def test_a_sweep_with_wrong_settings_trains_and_begins_nothing(
     changed: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    config = settings(tmp_path, **changed)
-    store = Store(config.storage)
+    context = StudyContext(settings(tmp_path, **changed))
     with pytest.raises(UserError) as error:
-        sweep(config, load_corpus(config.corpus, config.folder), store)
+        sweep(context)
     assert said in str(error.value)
     assert list(tmp_path.rglob("*.lmb")) == []
-    assert not store.has_study("mine")
+    assert not context.store.has_study("mine")
 
 
 def test_a_finetuning_too_long_for_the_text_is_found_before_any_training(tmp_path: Path) -> None:
@@ -527,18 +528,17 @@ def test_a_finetuning_too_long_for_the_text_is_found_before_any_training(tmp_pat
     finetuning = {**config.space["finetuning"], "window": 100_000}
     config = settings(tmp_path, space=changed_space(config, finetuning=finetuning))
     with pytest.raises(UserError, match="window"):
-        sweep(config, load_corpus(config.corpus, config.folder), Store(config.storage))
+        sweep(StudyContext(config))
     assert list(tmp_path.rglob("*.lmb")) == []
 
 
 def test_a_device_that_is_not_there_fails_no_trial(tmp_path: Path) -> None:
     """The dense model is at hand; only the trials would need the device."""
     sweep_here(settings(tmp_path, trials=1))
-    config = settings(tmp_path, trials=3, device="nonsense")
-    store = Store(config.storage)
+    context = StudyContext(settings(tmp_path, trials=3, device="nonsense"))
     with pytest.raises(UserError, match="device: got 'nonsense'"):
-        sweep(config, load_corpus(config.corpus, config.folder), store)
-    assert progress(find(config, store), 3).failed == {}
+        sweep(context)
+    assert progress(context.study, 3).failed == {}
 
 
 # --- samplers ----------------------------------------------------------------------------------
@@ -575,7 +575,7 @@ def test_the_same_study_gives_the_same_trials(tmp_path: Path) -> None:
 
 def test_a_measurement_says_what_made_it_and_where_its_time_went(tmp_path: Path) -> None:
     swept = sweep_here(settings(tmp_path, trials=1))
-    measured = swept.store.measurement(attribute(swept.study.trials[0], "key"))
+    measured = swept.context.store.measurement(TrialNote.of(swept.study.trials[0]).key or "")
     assert measured
     made = measured.provenance
     assert {"lmpareto", "code", "torch", "numpy", "optuna", "python", "machine"} <= set(made)

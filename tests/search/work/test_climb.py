@@ -13,8 +13,8 @@ from lmcore.settings import parse
 from search.bench.workbench import Workbench
 from search.measurement import Measurement
 from search.rules.fidelity import Look, TowardsFront
+from search.study.note import TrialNote
 from search.study.results import results_of
-from search.study.study import ATTRIBUTE
 from studies import Sweep, settings, sweep_here
 
 pytestmark = pytest.mark.slow
@@ -43,18 +43,18 @@ def rungs_of(looks: list[Look]) -> dict[int, list[int]]:
 
 
 def test_each_trial_is_complete_with_the_values_of_its_highest_rung(swept: Sweep) -> None:
-    looks = swept.store.looks("mine")
+    looks = swept.context.store.looks("mine")
     climbed = rungs_of(looks)
     assert set(climbed) == set(range(TRIALS))
     assert all(rungs == list(range(len(rungs))) for rungs in climbed.values())
     assert {len(rungs) for rungs in climbed.values()} > {4}  # some end early, some do not
-    measured = results_of(swept.config, swept.store).trials
+    measured = results_of(swept.context).trials
     for row in swept.study.get_trials():
         assert row.state == TrialState.COMPLETE
         last = [look for look in looks if look.trial == row.number][-1]
         assert row.values == [last.size_bytes, last.perplexity]
         one = measured[row.number]
-        assert one.recipe == row.user_attrs[ATTRIBUTE]["recipe"]
+        assert one.recipe == TrialNote.of(row).recipe
         assert (one.size_bytes, one.valid_perplexity) == (last.size_bytes, last.perplexity)
         reached = parse(Recipe, one.recipe).finetuning
         if last.rung:
@@ -66,8 +66,9 @@ def test_each_trial_is_complete_with_the_values_of_its_highest_rung(swept: Sweep
 
 def test_none_that_may_move_the_front_is_stopped(swept: Sweep) -> None:
     """By a search through all looks, the later ones too: who is not dominated was not before."""
-    looks = swept.store.looks("mine")
-    size_bytes, perplexity = swept.dense.size_bytes, 2.0 * swept.dense.valid_perplexity
+    looks = swept.context.store.looks("mine")
+    dense = swept.context.need_checkpoint()
+    size_bytes, perplexity = dense.size_bytes, 2.0 * dense.valid_perplexity
     for look in looks:
         rivals = [one for one in looks if one.rung == look.rung and one.trial != look.trial]
         dominated = any(
@@ -80,7 +81,7 @@ def test_none_that_may_move_the_front_is_stopped(swept: Sweep) -> None:
 
 
 def test_a_climb_is_what_one_fine_tuning_in_parts_gives(swept: Sweep, tmp_path: Path) -> None:
-    measured = results_of(swept.config, swept.store).trials.values()
+    measured = results_of(swept.context).trials.values()
     top = max(measured, key=lambda one: one.updates)
     bench = bench_in(swept, tmp_path)
     again = bench.measure(parse(Recipe, top.recipe))
@@ -90,7 +91,7 @@ def test_a_climb_is_what_one_fine_tuning_in_parts_gives(swept: Sweep, tmp_path: 
 
 
 def test_stages_may_go_at_any_time(swept: Sweep, tmp_path: Path) -> None:
-    measured = results_of(swept.config, swept.store).trials.values()
+    measured = results_of(swept.context).trials.values()
     recipe = parse(Recipe, max(measured, key=lambda one: one.updates).recipe)
     ladder = TowardsFront(rungs=RUNGS).ladder(recipe)
     bench = bench_in(swept, tmp_path)
@@ -112,7 +113,7 @@ def test_the_folder_of_stages_keeps_to_its_limit(tmp_path: Path) -> None:
     swept = climbing(tmp_path, max_stages="60 kB")
     kept = list((tmp_path / "stages").glob("*.safetensors"))
     assert sum(path.stat().st_size for path in kept) <= 60_000
-    assert set(rungs_of(swept.store.looks("mine"))) == set(range(TRIALS))
+    assert set(rungs_of(swept.context.store.looks("mine"))) == set(range(TRIALS))
 
 
 def test_an_equal_recipe_is_what_its_trial_came_to(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_an_equal_recipe_is_what_its_trial_came_to(tmp_path: Path) -> None:
     space = {"sites": {"*": {"tie": "all", "bits": bits}}, "finetuning": finetuning}
     swept = sweep_here(settings(tmp_path, space=space, fidelity=RULE, trials=3))
     rows = swept.study.get_trials()
-    repeats = [row for row in rows if row.user_attrs[ATTRIBUTE].get("duplicate")]
+    repeats = [row for row in rows if TrialNote.of(row).duplicate]
     assert len(rows) - len(repeats) == 3
     assert repeats
     first = {row.params["all.bits.bits"]: row.values for row in reversed(rows)}
@@ -129,8 +130,8 @@ def test_an_equal_recipe_is_what_its_trial_came_to(tmp_path: Path) -> None:
 
 
 def bench_in(swept: Sweep, folder: Path) -> Workbench:
-    moved = swept.config.model_copy(update={"cache": str(folder)})
-    return Workbench.of(moved, swept.corpus, swept.dense.load())
+    own = swept.context.need_checkpoint()
+    return swept.context.but(cache=str(folder)).bench(own)
 
 
 def same(one: Measurement, other: Measurement) -> bool:

@@ -21,14 +21,10 @@ import pytest
 
 from benchmarks import survival
 from benchmarks.survival import Victim
-from lmcore.corpus import load_corpus
 from lmcore.recipe import Recipe
 from lmcore.settings import parse
-from search.bench.dense import need_dense
-from search.bench.stages import Stages
-from search.bench.workbench import Workbench
 from search.config import SweepConfig
-from search.store.store import Store
+from search.study.context import StudyContext
 from search.study.results import results_of
 from studies import COMMAND, Run, environment, lmpareto, new_database, write_configs
 
@@ -322,14 +318,11 @@ def test_a_fine_tuning_that_is_killed_goes_on_to_the_same_file(sweep: Sweep) -> 
     (kept,) = (sweep.cache / "stages").glob("*.safetensors")
     assert kept
     assert sweep.trained(0, "worker", *more) == 0, sweep.err
-    config = sweep.config(*more)
-    ((_, one),) = results_of(config, Store(config.storage)).trials.items()
+    context = StudyContext(sweep.config(*more))
+    ((_, one),) = results_of(context).trials.items()
     assert sweep.made == one.updates - killed
-    corpus = load_corpus(config.corpus, config.folder)
-    stages = Stages(sweep.folder / "stages", 10**9)
-    dense = need_dense(config, corpus).load()
-    bench = Workbench(corpus, dense, config.seed, sweep.folder / "again", stages, "cpu")
-    again = bench.measure(parse(Recipe, one.recipe))
+    elsewhere = context.but(cache=str(sweep.folder / "again"))
+    again = elsewhere.bench(context.need_checkpoint()).measure(parse(Recipe, one.recipe))
     assert (again.updates, again.sha256) == (one.updates, one.sha256)
     assert again.valid_perplexity == one.valid_perplexity
 

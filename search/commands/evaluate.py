@@ -1,0 +1,39 @@
+"""Perplexity and speed of a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmcore.bundle import load
+from lmcore.corpus import load_corpus
+from lmcore.evaluation import score
+from lmcore.runtime import device
+from search.commands.answer import Answer
+from search.config import EvaluateConfig
+from search.show.export import check_words
+from search.units import format_size
+
+Config = EvaluateConfig
+
+
+def run(config: EvaluateConfig) -> Answer:
+    bundle = load(Path(config.bundle))
+    corpus = load_corpus(config.corpus, config.folder)
+    check_words(bundle, corpus, config.bundle)
+    model = bundle.model.to(device(config.device))
+    measured = score(model, corpus.split(config.split), corpus.vocabulary.eos)
+    document = {
+        "bundle": config.bundle,
+        "corpus": corpus.name,
+        "split": config.split,
+        "size_bytes": bundle.size_bytes,
+        "perplexity": measured.perplexity,
+        "tokens": measured.tokens,
+        "tokens_per_second": measured.tokens_per_second,
+    }
+    return Answer(
+        document,
+        f"{config.bundle}: {format_size(bundle.size_bytes)}, perplexity "
+        f"{measured.perplexity:.2f} on the {measured.tokens:,} tokens of {corpus.name} "
+        f"{config.split}, {measured.tokens_per_second:,.0f} tokens/s",
+    )

@@ -1,0 +1,24 @@
+"""The front as a page and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.commands.answer import Answer
+from search.config import PlotConfig
+from search.show.page import write_page
+from search.show.plane import record_of
+from search.show.plots import figure
+from search.study.context import StudyContext
+from search.study.results import results_of
+
+Config = PlotConfig
+
+
+def run(config: PlotConfig) -> Answer:
+    context = StudyContext(config)
+    results = results_of(context)
+    folder = Path(config.to) if config.to else config.folder / "plots" / context.name
+    drawn = record_of(results.front, results.corpus, results.beside, results.predicted)
+    files = write_page(figure(drawn), folder, "front")
+    return Answer({"study": context.name, "files": files}, "\n".join(files))

@@ -1,0 +1,22 @@
+"""Each part of a study's space measured alone, and the front that this predicts."""
+
+from __future__ import annotations
+
+from search.commands.answer import Answer, tell_corpus
+from search.config import SensitivityConfig
+from search.show.tables import effects_document, effects_table
+from search.study.beginning import check_begun
+from search.study.context import StudyContext
+from search.study.effects import measure_effects
+
+Config = SensitivityConfig
+
+
+def run(config: SensitivityConfig) -> Answer:
+    context = StudyContext(config)
+    tell_corpus(context)
+    lists = context.space.lists
+    if context.store.has_study(context.name):
+        check_begun(context, context.study)
+    effects = measure_effects(context, context.bench(), config.settings)
+    return Answer(effects_document(context.name, effects), effects_table(effects, lists))

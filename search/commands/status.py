@@ -1,0 +1,29 @@
+"""How far a study is; without a study, the list of all."""
+
+from __future__ import annotations
+
+import optuna
+
+from search.commands.answer import Answer, progress_of
+from search.config import StudyConfig
+from search.show.tables import progress_document, progress_text
+from search.study.context import StudyContext
+
+Config = StudyConfig
+
+
+def run(config: StudyConfig) -> Answer:
+    context = StudyContext(config)
+    if config.name is not None:
+        done = progress_of(context)
+        at_work = len(context.slots.held())
+        return Answer(progress_document(done), progress_text(done, max(1, at_work)))
+    names = optuna.get_all_study_names(context.store.optuna)
+    counts = [progress_of(context.but(name=name)) for name in names]
+    lines = [
+        f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
+    ]
+    return Answer(
+        {"studies": [progress_document(one) for one in counts]},
+        "\n".join(lines) or f"no studies in {context.store.settings.shown}",
+    )

@@ -1,0 +1,28 @@
+"""Run a study's trials, or go on with them."""
+
+from __future__ import annotations
+
+import sys
+
+from search.commands.answer import Answer, progress_of, tell_corpus
+from search.config import SweepConfig
+from search.show.tables import front_document, front_table, progress_document, progress_text
+from search.study.context import StudyContext
+from search.study.results import results_of
+from search.work.sweep import sweep
+
+Config = SweepConfig
+
+
+def run(config: SweepConfig) -> Answer:
+    context = StudyContext(config)
+    storage = context.store.settings
+    print(f"study {context.name} in {storage.shown}", file=sys.stderr)
+    tell_corpus(context)
+    sweep(context)
+    done, results = progress_of(context), results_of(context)
+    table = front_table(results.front, results.beside)
+    return Answer(
+        {**progress_document(done), **front_document(results.front)},
+        f"{progress_text(done, config.workers)}\n{table}",
+    )

@@ -1,0 +1,32 @@
+"""Train the dense model of a study."""
+
+from __future__ import annotations
+
+from search.commands.answer import Answer, tell_corpus
+from search.config import StudyConfig
+from search.study.context import StudyContext
+from search.units import format_size
+
+Config = StudyConfig
+
+
+def run(config: StudyConfig) -> Answer:
+    context = StudyContext(config)
+    tell_corpus(context)
+    own, *others = (_trained(context, name) for name in config.dense_names)
+    document = dict(own.document)
+    if others:
+        documents = (one.document for one in others)
+        document["models"] = dict(zip(config.models, documents, strict=True))
+    return Answer(document, "\n".join(one.text for one in (own, *others)))
+
+
+def _trained(context: StudyContext[StudyConfig], name: str) -> Answer:
+    """The dense model of that name, trained where it is not at hand."""
+    known = context.find_checkpoint(name)
+    dense = known or context.checkpoint(name)
+    return Answer(
+        {"bundle": str(dense.path), **dense.record},
+        f"{dense.path}: {format_size(dense.size_bytes)}, "
+        f"valid perplexity {dense.valid_perplexity:.2f}{' (trained before)' if known else ''}",
+    )

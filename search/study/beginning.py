@@ -1,0 +1,184 @@
+"""How a study begins: what it may not change later, and the trials that it makes first.
+
+What a study has to try before its sampler decides comes from three places: its own `start` rows,
+its seeds (recipes and fronts of other studies) and its prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from lmcore.errors import UserError
+from lmcore.recipe import Recipe, resolve
+from lmcore.runtime import device
+from lmcore.settings import parse
+from lmcore.training_settings import check_text
+from search.config import DENSE_BASELINE, StudyConfig
+from search.rules.sensitivity import Sensitivity
+from search.space.space import OWN
+from search.study.context import StudyContext
+from search.study.effects import known_effects, measure_effects
+from search.study.results import CORPUS
+from search.study.study import sampler
+
+# the study's attributes
+BEGUN = "lmpareto"  # the settings that it was begun with
+PRIOR = "lmpareto_prior"  # what was enqueued of a prior
+SEEDS = "lmpareto_seeds"  # and of seeds
+
+
+def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:
+    """What a study may not change once it has begun."""
+    config = context.config
+    models = {name: one.plain() for name, one in config.models.items()}
+    return {
+        "corpus": context.corpus.key,
+        "model": config.model.plain(),
+        "training": config.training.plain(),
+        **({"models": models} if models else {}),  # studies of one model have no such entry
+        "space": config.space,
+        "seed": config.seed,
+    }
+
+
+def create(context: StudyContext[StudyConfig]) -> optuna.Study:
+    """The study of the settings, made where it does not exist, with its `start` rows enqueued.
+
+    Since a study was begun, ordered lists in its space may have grown at their ends, and dense
+    models may have come. Raises UserError where anything else changed.
+    """
+    study = optuna.create_study(
+        storage=context.store.optuna,
+        study_name=context.name,
+        directions=["minimize", "minimize"],
+        load_if_exists=True,
+    )
+    wanted, begun = identity(context), check_begun(context, study)
+    if begun is None:
+        study.set_metric_names(["size_bytes", "valid_perplexity"])
+        waiting = [row.system_attrs.get("fixed_params") for row in study.get_trials()]
+        for parameters in map(context.space.start, context.config.start):
+            if parameters in waiting:  # another sweep begins the study, too
+                waiting.remove(parameters)
+            else:
+                study.enqueue_trial(parameters)
+        study.set_user_attr(CORPUS, context.config.corpus.kind)
+        study.set_user_attr(BEGUN, wanted)
+    elif begun != wanted:  # ordered lists have grown, and with them the dense models perhaps
+        lengths = {name: len(of) for name, of in context.space.lists.items()}
+        context.store.widen(context.name, lengths)
+        study.set_user_attr(BEGUN, wanted)
+    return study
+
+
+def check_begun(context: StudyContext[StudyConfig], study: optuna.Study) -> dict[str, Any] | None:
+    """The settings that the study was begun with, None where it was only made.
+
+    Raises UserError where the settings now are others, but for what may grow.
+    """
+    begun: dict[str, Any] | None = study.user_attrs.get(BEGUN)
+    if begun is None:
+        return None
+    wanted = identity(context)
+    if "models" in wanted:
+        begun = {"models": {}, **begun}
+    if changed := list(_differences(begun, wanted)):
+        name = context.name
+        raise UserError(
+            f"study {name} was begun with other settings: {'; '.join(changed[:3])}. "
+            f"Start one of another name with these: name={name}_2"
+        )
+    return begun
+
+
+def join(context: StudyContext[StudyConfig]) -> optuna.Study:
+    """The study that a sweep began, or let grow, with these very settings; else UserError."""
+    if check_begun(context, context.study) != identity(context):
+        raise UserError(
+            f"study {context.name} does not know these settings yet; "
+            f"lmpareto sweep with the same settings and workers=0 tells it"
+        )
+    return context.study
+
+
+def enqueue_seeds(context: StudyContext[StudyConfig], seeds: Sequence[Mapping[str, Any]]) -> None:
+    """Try the parameter values of the seeds next, unless these seeds were enqueued before."""
+    plain = context.config.seeds.plain()
+    if context.study.user_attrs.get(SEEDS) != plain:
+        for parameters in seeds:
+            context.study.enqueue_trial(dict(parameters), skip_if_exists=True)
+        context.study.set_user_attr(SEEDS, plain)
+
+
+def enqueue_prior(context: StudyContext[StudyConfig], max_size_bytes: int | None) -> None:
+    """Try next what the prior chooses of the study's own dense model, once in a study's life."""
+    prior, study = context.config.prior, context.study
+    if not isinstance(prior, Sensitivity) or PRIOR in study.user_attrs:
+        return
+    bench = context.bench()
+    effects = known_effects(context, bench, prior.settings) or measure_effects(
+        context, bench, prior.settings
+    )
+    own = context.space.start({"dense": OWN} if context.space.dense else {})
+    for parameters in prior.chosen(effects.front, max_size_bytes):
+        study.enqueue_trial({**own, **parameters}, skip_if_exists=True)
+    study.set_user_attr(PRIOR, prior.plain())
+
+
+def check_settings(context: StudyContext[StudyConfig]) -> None:
+    """Raises UserError for any setting that a trial or a baseline would stumble over."""
+    config, tokens = context.config, len(context.corpus.train)
+    if isinstance(config.prior, Sensitivity):
+        context.space.own()
+    for corner in context.space.corners:
+        _check_trainings(corner.recipe, tokens, "space")
+    check_text(config.training, tokens, "training")
+    for name, one in config.models.items():
+        check_text(one.training, tokens, f"models.{name}.training")
+    for parameters in config.start:
+        context.space.start(parameters)
+    for name, data in config.baselines.items():
+        if name == DENSE_BASELINE:
+            raise UserError(f"baselines.{name}: this name belongs to the dense model itself")
+        baseline = parse(Recipe, data, f"baselines.{name}")
+        _check_trainings(
+            resolve(baseline, config.model, context.words), tokens, f"baselines.{name}"
+        )
+    device(config.device)
+    try:
+        made = sampler(config, 0, 0)
+    except Exception as error:
+        # whatever a sampler's constructor, or hydra's look-up of it, has to say
+        raise UserError(f"sampler: {error}") from None
+    if not isinstance(made, optuna.samplers.BaseSampler):
+        raise UserError(f"sampler: got {config.sampler}; its _target_ is a sampler of Optuna's")
+
+
+def _check_trainings(recipe: Recipe, tokens: int, where: str) -> None:
+    """Raises UserError where a text of so many tokens is too short for what a recipe trains."""
+    if recipe.layers.units:
+        check_text(recipe.layers.units.training, tokens, f"{where}.layers.units.training")
+    if recipe.finetuning:
+        check_text(recipe.finetuning, tokens, f"{where}.finetuning")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """What changed, but for ordered lists of the space that begin as they did, and dense models
+    that have come: the space has to name them."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted(old if path == "models" else {*old, *new}):
+            yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(old, list) and isinstance(new, list) and _begins_as(old, new, path):
+        for index, (before, now) in enumerate(zip(old, new, strict=False)):
+            yield from _differences(before, now, f"{path}.{index}")
+    elif old != new:
+        yield f"{path} was {old!r}, is {new!r}"
+
+
+def _begins_as(old: list[Any], new: list[Any], path: str) -> bool:
+    """Whether a list may be compared entry by entry: it is as long as it was, or may have grown."""
+    grows = path.startswith("space.") and path.endswith(".ordered")
+    return len(old) == len(new) or (grows and len(old) < len(new))

@@ -1,0 +1,130 @@
+"""All that belongs to one study, opened when it is first asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import optuna
+
+from lmcore.corpus import Corpus, load_corpus
+from lmcore.errors import UserError
+from search.config import StudyConfig
+from search.space.space import OWN, Space
+from search.store.outage import Patience
+from search.store.slots import Slots
+from search.store.store import Store
+
+if TYPE_CHECKING:
+    from search.bench.dense import DenseCheckpoint
+    from search.bench.workbench import Workbench
+    from search.measurement import Measurement
+
+C = TypeVar("C", bound=StudyConfig, covariant=True)
+
+
+class StudyContext(Generic[C]):
+    """A study's settings, its text, its space, its database and its dense models.
+
+    Each is opened once, when it is first asked for, so a command that only reads the database
+    loads neither the text nor a model. `patience` is how long a database is waited for that is
+    away; without it the first failure is raised.
+    """
+
+    def __init__(self, config: C, patience: Patience | None = None) -> None:
+        self.config, self.patience = config, patience
+
+    def but(self, **settings: Any) -> StudyContext[C]:
+        """The context with other settings, in the same database."""
+        other = StudyContext(self.config.model_copy(update=settings), self.patience)
+        other.store = self.store
+        return other
+
+    @property
+    def name(self) -> str:
+        """The study's name; UserError where none was chosen."""
+        return self.config.study
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The text. Raises UserError where it cannot be read."""
+        return load_corpus(self.config.corpus, self.config.folder)
+
+    @property
+    def words(self) -> int:
+        """How many words the vocabulary has."""
+        return len(self.corpus.vocabulary)
+
+    @cached_property
+    def space(self) -> Space:
+        """What the study samples. Raises UserError where a range is wrong."""
+        models = {name: one.model for name, one in self.config.models.items()}
+        return Space(self.config.space, self.config.model, self.words, models)
+
+    @cached_property
+    def store(self) -> Store:
+        """The database. Raises UserError where it cannot be opened."""
+        settings = self.config.storage
+        return self.patience(Store, settings) if self.patience else Store(settings)
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The study as Optuna has it; UserError where it has not begun."""
+        return self.patience(self._find) if self.patience else self._find()
+
+    def _find(self) -> optuna.Study:
+        try:
+            return optuna.load_study(study_name=self.name, storage=self.store.optuna)
+        except KeyError:
+            raise UserError(
+                f"there is no study {self.name} in {self.store.settings.shown}; "
+                f"lmpareto sweep with the same settings begins it"
+            ) from None
+
+    @cached_property
+    def slots(self) -> Slots:
+        """Its slots, as many trials in total as the settings say."""
+        config = self.config
+        return Slots(self.store.engine, self.name, config.trials, config.storage.lease)
+
+    def find_checkpoint(self, dense: str = OWN) -> DenseCheckpoint | None:
+        """The dense model of that name, None where it was not trained yet."""
+        from search.bench.dense import find_dense
+
+        return find_dense(self.config.of(dense), self.corpus)
+
+    def need_checkpoint(self, dense: str = OWN) -> DenseCheckpoint:
+        """The dense model of that name; UserError where it was not trained yet."""
+        from search.bench.dense import need_dense
+
+        return need_dense(self.config.of(dense), self.corpus)
+
+    def checkpoint(self, dense: str = OWN) -> DenseCheckpoint:
+        """The dense model of that name, trained where it was not yet. Raises UserError where the
+        training diverges."""
+        from search.bench.dense import train_dense
+        from search.terminal import training_bar
+
+        if known := self.find_checkpoint(dense):
+            return known
+        title = "" if dense == OWN else f" {dense}"
+        with training_bar(
+            f"dense model{title} of {self.config.name or 'these settings'}"
+        ) as observe:
+            return train_dense(self.config.of(dense), self.corpus, observe)
+
+    def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
+        """The workbench of a checkpoint, of the study's own where none is given."""
+        from search.bench.workbench import Workbench
+
+        dense = checkpoint or self.need_checkpoint()
+        return Workbench.of(self.config, self.corpus, dense.load())
+
+    def bench_of(self, measured: Measurement) -> Workbench:
+        """The workbench of the checkpoint that a measurement started from, or else of the study's
+        own; UserError where that was not trained yet."""
+        for name in self.config.models:
+            dense = self.find_checkpoint(name)
+            if dense and dense.sha256 == measured.provenance.get("dense"):
+                return self.bench(dense)
+        return self.bench()
