@@ -253,9 +253,8 @@ def _swept(context: StudyContext[SweepConfig]) -> tuple[datetime, list[FrozenTri
     for _ in range(RECIPES):
         context.space.suggest(trial := sampled.ask())
         study.enqueue_trial(trial.params)
-    context.store.keep_baseline(
-        context.name, DENSE_BASELINE, ""
-    )  # measured or not is no matter here
+    # that it is measured here is no matter
+    context.store.keep_baseline(context.name, DENSE_BASELINE, "")
     began = datetime.now()
     return began, sweep(context).get_trials(deepcopy=False)
 

@@ -173,11 +173,14 @@ class Store:
             return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
 
     def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
-        """Store them in the place of those that the study had; the first has no part."""
-        with Session(self.engine) as session, session.begin():
-            session.execute(delete(EffectRow).where(EffectRow.study == study))
-            for number, one in enumerate(measured):
-                session.add(EffectRow(study=study, number=number, **asdict(one)))
+        """Store them in place of those that the study had; the first has no part."""
+        try:
+            with Session(self.engine) as session, session.begin():
+                session.execute(delete(EffectRow).where(EffectRow.study == study))
+                for number, one in enumerate(measured):
+                    session.add(EffectRow(study=study, number=number, **asdict(one)))
+        except IntegrityError:
+            pass  # another sweep stored the same at the same moment
 
     def widen(self, study: str, lengths: dict[str, int]) -> None:
         """Let the study's trials have been asked for the places of lists of these lengths.

@@ -35,9 +35,11 @@ class StudyContext(Generic[C]):
         self.config, self.patience = config, patience
 
     def but(self, **settings: Any) -> StudyContext[C]:
-        """The context with other settings, in the same database."""
+        """The context with other settings, in the same database and of the same text."""
         other = StudyContext(self.config.model_copy(update=settings), self.patience)
         other.store = self.store
+        if "corpus" in vars(self) and not settings.keys() & {"corpus", "cache"}:
+            other.corpus = self.corpus
         return other
 
     @property

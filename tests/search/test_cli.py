@@ -78,17 +78,12 @@ def bits_of(bundle: str | Path) -> bytes:
     return Path(bundle).read_bytes()
 
 
-# --- what answers at once ----------------------------------------------------------------------
+# --- help and version --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], [], ["--version"], ["-V"]])
-def test_help_and_version_answer_at_once(arguments: list[str], tmp_path: Path) -> None:
-    seconds: list[float] = []
-    while not seconds or (min(seconds) >= 1 and len(seconds) < 4):  # the machine may be busy
-        started = time.perf_counter()
-        run = lmpareto(*arguments, cache=tmp_path / "cache").ok()
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 1
+def test_help_and_version_are_printed(arguments: list[str], tmp_path: Path) -> None:
+    run = lmpareto(*arguments, cache=tmp_path / "cache").ok()
     assert run.err == ""
     if "--version" in arguments or "-V" in arguments:
         assert re.fullmatch(r"lmpareto \d+\.\d+\.\d+\n", run.out)

@@ -1,0 +1,70 @@
+"""What only reads answers at once: commands that show something load neither torch nor scipy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.cli import COMMANDS
+from search.commands import READING
+from studies import environment, sweep_here, write_configs
+from studies import settings as settings_in
+
+HEAVY = ("torch", "scipy", "kaleido", "pandas")
+RUN = """
+import json, sys
+from search.cli import main
+sys.argv = ["lmpareto", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+def modules_of(*arguments: str, cache: Path) -> set[str]:
+    """The modules that a command has loaded when it ends, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments],
+        env={**environment(cache), "BROWSER_PATH": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded: list[str] = json.loads(done.stderr.splitlines()[-1])
+    return set(loaded)
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_and_version_load_next_to_nothing(argument: str, tmp_path: Path) -> None:
+    loaded = modules_of(argument, cache=tmp_path)
+    assert not loaded & {*HEAVY, "hydra", "numpy", "lmcore", "search.commands"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_no_command(command: str, tmp_path: Path) -> None:
+    loaded = modules_of(command, "--help", cache=tmp_path)
+    assert not loaded & {*HEAVY, "optuna", "sqlalchemy", "pydantic"}
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_published_study_is_shown_without_torch(command: str, tmp_path: Path) -> None:
+    arguments = ["status"] if command == "status" else [command, "study=ptb_small"]
+    loaded = modules_of(*arguments, cache=tmp_path)
+    assert "search.study.context" in loaded
+    assert not loaded & {*HEAVY[:2]}
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_study_in_the_database_is_shown_without_torch(command: str, tmp_path: Path) -> None:
+    configs = write_configs(tmp_path / "configs")
+    sweep_here(settings_in(tmp_path / "cache"), slots=1)
+    loaded = modules_of(command, f"--config-dir={configs}", "study=mine", cache=tmp_path / "cache")
+    assert not loaded & {*HEAVY[:2]}
