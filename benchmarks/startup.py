@@ -201,7 +201,7 @@ def _work(folder: Path) -> None:
 
     class First(Worker):
         def _observe(self, record: object, updates: int) -> None:
-            self.slots.free(self.name)
+            self.slots.leave(self.lease.slot, self.name)
             os._exit(0)
 
     context = waiting(config, threading.Event())
