@@ -8,10 +8,8 @@ information and a sorted list compresses best in the bundle.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import re
-import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -215,6 +213,9 @@ def _ptb_folder(settings: PennTreebank) -> Path | None:
 
 
 def _download_ptb(folder: Path) -> Path:
+    import http.client  # takes as long to import as all the rest of this file
+    import urllib.request
+
     for split, expected in _PTB_SHA256.items():
         path = folder / f"{split}.txt"
         if path.exists():

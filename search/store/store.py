@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import IntDistribution, distribution_to_json
-from sqlalchemy import Engine, column, create_engine, delete, event, select, table, update
+from sqlalchemy import Engine, column, create_engine, delete, event, inspect, select, table, update
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -29,12 +31,13 @@ from search.store.outage import AwayError, reason
 from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
 from search.store.settings import StorageSettings
 
-# the columns of Optuna's that `widen` needs
+# the columns of Optuna's that are read or written here
 _STUDIES = table("studies", column("study_id"), column("study_name"))
 _TRIALS = table("trials", column("trial_id"), column("study_id"))
 _PARAMS = table(
     "trial_params", column("trial_id"), column("param_name"), column("distribution_json")
 )
+T = TypeVar("T")
 BUSY_SECONDS = 60  # how long a writer waits for another on SQLite
 OPENINGS = 4  # attempts at a database in which another process makes the same tables
 
@@ -50,51 +53,60 @@ class MeasuredPart:
 
 
 class Store:
-    """The database of a storage URL. Raises UserError where it cannot be opened."""
+    """The database of a storage URL. Raises UserError where it cannot be opened.
+
+    Our tables are made, or brought up to date, at once; Optuna's when `optuna` is first asked for.
+    """
 
     def __init__(self, settings: StorageSettings) -> None:
         settings.check()
-        self.settings = settings
-        url = settings.place
-        sqlite = url.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"pool_pre_ping": True}
-        if sqlite:
-            options["connect_args"] = {"timeout": BUSY_SECONDS}
-            if url.database and url.database != ":memory:":
-                _make_folder(Path(url.database).parent)
-        try:
-            self.engine = create_engine(url, **options)
-            if sqlite:
+        self.settings, self._url = settings, settings.place
+        self._options: dict[str, Any] = {"pool_pre_ping": True}
+        if self._is_sqlite:
+            self._options["connect_args"] = {"timeout": BUSY_SECONDS}
+            if self._url.database and self._url.database != ":memory:":
+                _make_folder(Path(self._url.database).parent)
+        with self._opening():
+            self.engine = create_engine(self._url, **self._options)
+            if self._is_sqlite:
                 _write_ahead(self.engine)
-            self.optuna = self._tables(url.render_as_string(hide_password=False), options)
+            _made(lambda: upgrade(self.engine))
+
+    @cached_property
+    def optuna(self) -> optuna.storages.RDBStorage:
+        """Optuna's storage in this database. Raises UserError as the constructor does."""
+        url = self._url.render_as_string(hide_password=False)
+        with self._opening():
+            opened = _made(lambda: optuna.storages.RDBStorage(url, engine_kwargs=self._options))
+        if self._is_sqlite:
+            _write_ahead(opened.engine)
+        return opened
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Says as a UserError what is wrong with a database that is opened."""
+        shown = self.settings.shown
+        try:
+            yield
         except ModuleNotFoundError as error:
-            raise UserError(
-                f"storage.url {settings.shown}: install its driver, {error.name}"
-            ) from None
+            raise UserError(f"storage.url {shown}: install its driver, {error.name}") from None
         except RuntimeError as error:  # the tables of another version of Optuna
-            raise UserError(f"cannot use the storage {settings.shown}: {error}") from None
+            raise UserError(f"cannot use the storage {shown}: {error}") from None
         except SQLAlchemyError as error:
             kind = AwayError if isinstance(error, OperationalError) else UserError
-            raise kind(f"cannot open the storage {settings.shown}: {reason(error)}") from None
-        if sqlite:
-            _write_ahead(self.optuna.engine)
-
-    def _tables(self, url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
-        """Our tables and Optuna's, made where they do not exist."""
-        for attempt in range(OPENINGS):
-            try:
-                upgrade(self.engine)
-                return optuna.storages.RDBStorage(url, engine_kwargs=options)
-            except (IntegrityError, OperationalError, ProgrammingError) as error:
-                # what another process says no to that makes them at the same moment
-                raced = any(word in str(error.orig).lower() for word in ("exist", "unique", "lock"))
-                if not raced or attempt + 1 == OPENINGS:
-                    raise
-            time.sleep(attempt / 4)
-        raise AssertionError
+            raise kind(f"cannot open the storage {shown}: {reason(error)}") from None
 
     def has_study(self, name: str) -> bool:
-        return name in optuna.get_all_study_names(self.optuna)
+        """Whether Optuna's tables, if there are any, know a study of that name."""
+        with self.engine.connect() as connection:
+            if not inspect(connection).has_table(_STUDIES.name):
+                return False
+            known = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == name)
+            return connection.scalar(known) is not None
 
     def measurement(self, key: str) -> Measurement | None:
         """What was measured under the key, if anything was."""
@@ -211,6 +223,20 @@ class Store:
 
 def _measurement(row: MeasurementRow) -> Measurement:
     return Measurement(**{name: getattr(row, name) for name in Measurement.__dataclass_fields__})
+
+
+def _made(make: Callable[[], T]) -> T:
+    """What `make` makes; tried again where another process makes the same tables just now."""
+    for attempt in range(OPENINGS):
+        try:
+            return make()
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            # what another process says no to that makes them at the same moment
+            raced = any(word in str(error.orig).lower() for word in ("exist", "unique", "lock"))
+            if not raced or attempt + 1 == OPENINGS:
+                raise
+        time.sleep(attempt / 4)
+    raise AssertionError
 
 
 def _make_folder(folder: Path) -> None:
