@@ -6,8 +6,8 @@ Prints each command's time as a multiple of `python -c "import torch"` and of `p
 medians of ROUNDS (9) rounds in which all take turns, so that a busy neighbour slows all. `front of
 1,000 trials` reads a study of that many from SQLite; `plot` writes its page without pictures.
 
-`worker` is what a worker's process needs before its first update beyond `import torch`: imports, a
-text of 10,000 words, a dense bundle of 4.5 MB, the database, a proposal and the built model. It is
+`worker` is what a worker's process of a sweep needs before its first update beyond `import torch`:
+imports, a dense bundle of 4.5 MB, the database, a proposal, the built model and that update. It is
 also given in seconds of the processor, which a neighbour changes less. The last line is JSON.
 """
 
@@ -25,12 +25,14 @@ from statistics import median
 from typing import Any
 
 from search.cli import COMMANDS
+from search.process import Importing
 
 ROUNDS = 9
 TRIALS = 1_000
+UNTIL_UPDATE = Importing("benchmarks.startup", "_until_update")
 WORDS = 10_000
 TOKENS = {"train": 400_000, "valid": 1_000, "test": 1_000}
-TORCH, NOTHING = "import torch", "pass"
+WORKER, TORCH, NOTHING = "worker", "import torch", "pass"
 STUDY = """\
 # @package _global_
 defaults:
@@ -62,7 +64,7 @@ def main() -> None:
             "front study=ptb_small": _lmpareto("front", "study=ptb_small"),
             f"front of {TRIALS:,} trials": _lmpareto("front", *mine),
             "plot, page only": _lmpareto("plot", "study=ptb_small", f"to={folder}/page"),
-            "worker": _python("-m", "benchmarks.startup", "--worker", str(folder)),
+            WORKER: _python("-m", "benchmarks.startup", "--worker", str(folder)),
         }
         seconds, cpu = _measured(asked, rounds, folder)
     torch, nothing = (median(seconds[f'python -c "{one}"']) for one in (TORCH, NOTHING))
@@ -70,9 +72,9 @@ def main() -> None:
         what: {"x_torch": median(took) / torch, "x_pass": median(took) / nothing}
         for what, took in seconds.items()
     }
-    beyond = median(cpu["worker"]) - median(cpu[f'python -c "{TORCH}"'])
-    figures["worker"] |= {
-        "beyond_torch_x_torch": figures["worker"]["x_torch"] - 1,
+    beyond = median(cpu[WORKER]) - median(cpu[f'python -c "{TORCH}"'])
+    figures[WORKER] |= {
+        "beyond_torch_x_torch": figures[WORKER]["x_torch"] - 1,
         "beyond_torch_cpu_seconds": beyond,
     }
     width = max(map(len, figures))
@@ -106,12 +108,16 @@ def _measured(
     for turn in range(rounds + 1):
         for what, command in asked.items():
             before, since = os.times(), time.perf_counter()
-            subprocess.run(command, env=environment, check=True, capture_output=True)
+            done = subprocess.run(command, env=environment, check=True, capture_output=True)
             took, after = time.perf_counter() - since, os.times()
+            spent = after.children_user + after.children_system
+            spent -= before.children_user + before.children_system
+            if what == WORKER:
+                said = json.loads(done.stdout)
+                took, spent = said["seconds"], said["cpu"]
             if turn:
                 seconds[what].append(took)
-                spent = after.children_user + after.children_system
-                cpu[what].append(spent - before.children_user - before.children_system)
+                cpu[what].append(spent)
     return seconds, cpu
 
 
@@ -186,28 +192,47 @@ def _make(folder: Path) -> None:
 
 
 def _work(folder: Path) -> None:
-    """A worker's process up to its first update."""
+    """Start a worker's process as a sweep does; print the seconds that it takes to its first
+    update, of the clock and of the processor."""
+    import multiprocessing
+
+    from search.space.space import OWN
+
+    context = _context(folder)
+    arguments = (context.config, {OWN: context.need_checkpoint()}, context.corpus)
+    before, since = os.times(), time.perf_counter()
+    process = multiprocessing.get_context("spawn").Process(target=UNTIL_UPDATE, args=arguments)
+    process.start()
+    process.join()
+    took, after = time.perf_counter() - since, os.times()
+    spent = after.children_user + after.children_system
+    spent -= before.children_user + before.children_system
+    assert process.exitcode == 0, "the worker made no update"
+    print(json.dumps({"seconds": took, "cpu": spent}))
+
+
+def _until_update(config: Any, checkpoints: Any, corpus: Any) -> None:
+    """What `search.work.worker.work` does, up to the first update."""
     import threading
 
     from lmcore.runtime import prepare
-    from search.space.space import OWN
+    from search.process import imported
     from search.store.slots import worker_name
     from search.terminal import quiet_optuna
     from search.work.worker import Worker, waiting
-
-    quiet_optuna()
-    prepare(1)
-    config = _context(folder).config
 
     class First(Worker):
         def _observe(self, record: object, updates: int) -> None:
             self.slots.leave(self.lease.slot, self.name)
             os._exit(0)
 
+    imported()
+    quiet_optuna()
+    prepare(1)
     context = waiting(config, threading.Event())
-    checkpoints = {OWN: context.need_checkpoint()}
+    context.corpus = corpus
     First(context, 0, worker_name(), checkpoints, threading.Event()).run()
-    sys.exit("the worker made no update")
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from lmcore.errors import UserError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 EOS, UNK = "<eos>", "<unk>"
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
+_NO_ID = -1
 
 
 class CorpusSettings(Family):
@@ -84,14 +87,14 @@ class Vocabulary:
 
     def encode(self, words: Iterable[str]) -> Tensor:
         """Ids, shape (tokens,), int64. An unknown word without `<unk>` in the vocabulary raises."""
-        unknown = self.ids.get(UNK)
-        ids = [self.ids.get(word, unknown) for word in words]
-        if None in ids:
+        found = map(self.ids.get, words, repeat(self.ids.get(UNK, _NO_ID)))
+        ids = np.fromiter(found, dtype=np.int64)
+        if (ids == _NO_ID).any():
             raise UserError(
                 f"the text holds words that the vocabulary of {len(self):,} words does not, "
                 f"and the vocabulary has no {UNK} to stand for them"
             )
-        return torch.tensor(ids, dtype=torch.int64)
+        return torch.from_numpy(ids)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,16 @@ class Corpus:
     train: Tensor  # (tokens,)
     valid: Tensor  # (tokens,)
     test: Tensor  # (tokens,)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is given: arrays, since tensors would be shared with it."""
+        streams = {split: self.split(split).numpy() for split in SPLITS}
+        return {"name": self.name, "words": self.vocabulary.words, "streams": streams}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        streams = {split: torch.from_numpy(ids) for split, ids in state["streams"].items()}
+        vocabulary = Vocabulary(state["words"])
+        vars(self).update(name=state["name"], vocabulary=vocabulary, **streams)
 
     @cached_property
     def key(self) -> str:
@@ -152,9 +165,7 @@ def read_text(path: Path) -> list[list[str]]:
 
 def tokens(lines: Iterable[list[str]]) -> Iterator[str]:
     """All words in order, `<eos>` after each line."""
-    for line in lines:
-        yield from line
-        yield EOS
+    return chain.from_iterable([*line, EOS] for line in lines)
 
 
 Texts = dict[str, list[list[str]]]

@@ -66,6 +66,9 @@ def main() -> None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
+    from search.process import collect_later
+
+    collect_later()
     from search.commands import run
 
     # Hydra takes overrides in one run only; a person puts flags between them

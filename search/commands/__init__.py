@@ -42,6 +42,7 @@ def run(command: str) -> None:
 def _answer(command: str, composed: DictConfig) -> str:
     """What the command has to say to these settings; ends the process where that is an error."""
     module = importlib.import_module(f"search.commands.{command}")
+    from search.process import imported
     from search.store.outage import AWAY, reason
     from search.terminal import quiet_optuna
 
@@ -52,6 +53,7 @@ def _answer(command: str, composed: DictConfig) -> str:
 
             prepare(config.threads)
         quiet_optuna()
+        imported()
         answer = module.run(config)
     except UserError as error:
         end(f"lmpareto {command}: {error}", 1)

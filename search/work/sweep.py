@@ -14,17 +14,17 @@ from tqdm import tqdm
 from lmcore.errors import UserError
 from search.bench.dense import DenseCheckpoints
 from search.config import DENSE_BASELINE, SweepConfig
-from search.process import interruptible
+from search.process import Importing, interruptible
 from search.store.outage import Patience
-from search.store.slots import Ended, Holding, Slots, worker_name
+from search.store.slots import Ended, Holding, worker_name
 from search.study.beginning import check_settings, create, enqueue_prior, enqueue_seeds
 from search.study.context import StudyContext
 from search.study.seeds import seeds_of
 from search.study.study import bury, ended_trials, keep_limits
 from search.work.alive import WORKERS, forget
-from search.work.worker import work
 
 POLL_SECONDS = 0.5
+WORK = Importing("search.work.worker", "work")
 
 
 def sweep(context: StudyContext[SweepConfig]) -> optuna.Study:
@@ -47,7 +47,7 @@ def sweep(context: StudyContext[SweepConfig]) -> optuna.Study:
     enqueue_seeds(context, seeds)
     enqueue_prior(context, config.limits.max_size_bytes)
     if config.workers and context.slots.open():
-        _Crew(config, context.slots, checkpoints, config.deadline).run()
+        _Crew(context, checkpoints, config.deadline).run()
     if not context.slots.open():
         bury(study, context.slots)
     return study
@@ -57,10 +57,15 @@ class _Crew:
     """The workers of a sweep, and the bar over what they do."""
 
     def __init__(
-        self, config: SweepConfig, slots: Slots, dense: DenseCheckpoints, deadline: float | None
+        self,
+        context: StudyContext[SweepConfig],
+        checkpoints: DenseCheckpoints,
+        deadline: float | None,
     ) -> None:
-        self.config, self.slots, self.dense, self.deadline = config, slots, dense, deadline
-        self.context = multiprocessing.get_context("spawn")
+        config, slots = context.config, context.slots
+        self.config, self.slots, self.corpus = config, slots, context.corpus
+        self.checkpoints, self.deadline = checkpoints, deadline
+        self.spawning = multiprocessing.get_context("spawn")
         self.processes: dict[str, BaseProcess] = {}
         self.stop = threading.Event()
         self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
@@ -93,8 +98,8 @@ class _Crew:
 
     def _start(self, index: int) -> None:
         name = worker_name()
-        arguments = (self.config, index, name, self.dense, self.deadline)
-        process = self.context.Process(target=work, args=arguments, name=str(index), daemon=True)
+        arguments = (self.config, index, name, self.checkpoints, self.corpus, self.deadline)
+        process = self.spawning.Process(target=WORK, args=arguments, name=str(index), daemon=True)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it has a handler of its own
         process.start()
         signal.signal(signal.SIGINT, before)

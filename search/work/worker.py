@@ -15,6 +15,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from lmcore.corpus import Corpus
 from lmcore.errors import DiskError, UserError
 from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
@@ -25,7 +26,7 @@ from search.bench.fitting import Fitted, Fitter
 from search.bench.workbench import Workbench
 from search.config import WorkConfig
 from search.measurement import Measurement
-from search.process import interruptible, orphaned
+from search.process import imported, interruptible, orphaned
 from search.rules.fidelity import Look
 from search.space.space import OWN
 from search.store.outage import AWAY, Patience
@@ -54,15 +55,26 @@ class LostError(Exception):
 
 
 def work(
-    config: WorkConfig, index: int, name: str, dense: DenseCheckpoints, deadline: float | None
+    config: WorkConfig,
+    index: int,
+    name: str,
+    checkpoints: DenseCheckpoints,
+    corpus: Corpus,
+    deadline: float | None,
 ) -> None:
-    """The main function of a worker's process; ends it with 1 for a person's error."""
+    """The main function of a worker's process; ends it with 1 for a person's error.
+
+    The process is given the corpus, since reading a text takes as long as loading a model.
+    """
+    imported()
     quiet_optuna()
     prepare(config.threads)
     stop = threading.Event()
     try:
         with interruptible(stop):
-            Worker(waiting(config, stop), index, name, dense, stop, deadline).run()
+            context = waiting(config, stop)
+            context.corpus = corpus
+            Worker(context, index, name, checkpoints, stop, deadline).run()
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:

@@ -91,7 +91,7 @@ def contract(folder: Path, which: str) -> subprocess.CompletedProcess[str]:
 
 def which_tests() -> str:
     """Those that the page's own command names."""
-    command = r"^python -m pytest tests/test_contract\.py -k \"(.*)\"$"
+    command = r"^python -m pytest tests/lmcore/test_contract\.py -k \"(.*)\"$"
     (found,) = re.findall(command, PAGE.read_text(), re.M)
     return str(found)
 
