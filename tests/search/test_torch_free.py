@@ -64,7 +64,9 @@ def test_a_published_study_is_shown_without_torch(command: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("command", READING)
 def test_a_study_in_the_database_is_shown_without_torch(command: str, tmp_path: Path) -> None:
-    configs = write_configs(tmp_path / "configs")
-    sweep_here(settings_in(tmp_path / "cache"), slots=1)
-    loaded = modules_of(command, f"--config-dir={configs}", "study=mine", cache=tmp_path / "cache")
+    configs, cache = write_configs(tmp_path / "configs"), tmp_path / "cache"
+    cache.mkdir()
+    sweep_here(settings_in(cache), slots=1)
+    loaded = modules_of(command, f"--config-dir={configs}", "study=mine", cache=cache)
+    assert "optuna" in loaded
     assert not loaded & {*HEAVY[:2]}
