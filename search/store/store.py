@@ -55,7 +55,7 @@ class Store:
     def __init__(self, settings: StorageSettings) -> None:
         settings.check()
         self.settings = settings
-        url = settings.place
+        url = settings.resolved
         sqlite = url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"pool_pre_ping": True}
         if sqlite:
