@@ -213,8 +213,8 @@ def _bench() -> Workbench:
     part = TextFiles(train=train, valid=valid, test=test, max_words=WORDS)
     config = config.model_copy(update={"corpus": part})
     corpus = load_corpus(config.corpus, config.folder)
-    dense = find_dense(config, corpus) or train_dense(config, corpus)
-    return Workbench.of(config, corpus, dense.load())
+    checkpoint = find_dense(config, corpus) or train_dense(config, corpus)
+    return Workbench.of(config, corpus, checkpoint.load())
 
 
 if __name__ == "__main__":

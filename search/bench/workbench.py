@@ -156,18 +156,18 @@ class Workbench:
         with self.stages.held(key, observe):
             if self.stages.use(path.name) and (known := _read(path)) is not None:
                 return known
-            checkpoint = path.with_suffix(".safetensors")
+            state = path.with_suffix(".safetensors")  # of a training that is not over
             model = with_fewer_units(
                 self.dense.model,
                 self.corpus.train,
                 units,
                 _seed(key),
                 observe,
-                checkpoint,
+                state,
                 self.device,
             )
             save(path, model, self.dense.vocabulary)
-            checkpoint.unlink(missing_ok=True)
+            state.unlink(missing_ok=True)
             model = load(path).model
         self.stages.trim()
         return model

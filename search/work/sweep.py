@@ -57,9 +57,14 @@ class _Crew:
     """The workers of a sweep, and the bar over what they do."""
 
     def __init__(
-        self, config: SweepConfig, slots: Slots, dense: DenseCheckpoints, deadline: float | None
+        self,
+        config: SweepConfig,
+        slots: Slots,
+        checkpoints: DenseCheckpoints,
+        deadline: float | None,
     ) -> None:
-        self.config, self.slots, self.dense, self.deadline = config, slots, dense, deadline
+        self.config, self.slots, self.deadline = config, slots, deadline
+        self.checkpoints = checkpoints
         self.context = multiprocessing.get_context("spawn")
         self.processes: dict[str, BaseProcess] = {}
         self.stop = threading.Event()
@@ -93,7 +98,7 @@ class _Crew:
 
     def _start(self, index: int) -> None:
         name = worker_name()
-        arguments = (self.config, index, name, self.dense, self.deadline)
+        arguments = (self.config, index, name, self.checkpoints, self.deadline)
         process = self.context.Process(target=work, args=arguments, name=str(index), daemon=True)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it has a handler of its own
         process.start()

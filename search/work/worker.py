@@ -54,15 +54,20 @@ class LostError(Exception):
 
 
 def work(
-    config: WorkConfig, index: int, name: str, dense: DenseCheckpoints, deadline: float | None
+    config: WorkConfig,
+    index: int,
+    name: str,
+    checkpoints: DenseCheckpoints,
+    deadline: float | None,
 ) -> None:
-    """The main function of a worker's process; ends it with 1 for a person's error."""
+    """The main function of a worker's process. Exits with 1 for a person's error, with 130 when
+    interrupted."""
     quiet_optuna()
     prepare(config.threads)
     stop = threading.Event()
     try:
         with interruptible(stop):
-            Worker(waiting(config, stop), index, name, dense, stop, deadline).run()
+            Worker(waiting(config, stop), index, name, checkpoints, stop, deadline).run()
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
