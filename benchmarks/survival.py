@@ -406,26 +406,26 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="survival-")))
         server = _server(folder / "data", stack)
-        places = {"sqlite": None} | ({"postgresql": server} if server else {})
+        backends = {"sqlite": None} | ({"postgresql": server} if server else {})
 
-        def victim(name: str, place: str, trials: int) -> Victim:
-            of = folder / f"{place}-{name.replace(' ', '-')}"
+        def victim(name: str, backend: str, trials: int) -> Victim:
+            of = folder / f"{backend}-{name.replace(' ', '-')}"
             (of / "cache").mkdir(parents=True)
             url = f"sqlite:///{of}/studies.db"
-            if place == "postgresql":  # a database each: measurements are shared, files are not
+            if backend == "postgresql":  # a database each: measurements are shared, files are not
                 server.psql(f'create database "{of.name}"')
                 url = server.get_uri(of.name)
             return Victim(of.name, of, url, trials)
 
-        for place in places:
-            draw = random.Random(place)
+        for backend in backends:
+            draw = random.Random(backend)
             left = kills
             while left > 0:  # another study, where one ended before all kills were done
-                one = victim(f"sweep {left}", place, min(TRIALS, max(4, left)))
+                one = victim(f"sweep {left}", backend, min(TRIALS, max(4, left)))
                 kill_a_sweep(one, left, draw)
                 left -= one.kills.total()
                 figures[one.name] = _said(one)
-            one = victim("workers", place, max(4, kills // 2))
+            one = victim("workers", backend, max(4, kills // 2))
             kill_workers(one, max(1, kills // 4), draw)
             figures[one.name] = _said(one)
         if server:
