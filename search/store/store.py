@@ -1,7 +1,8 @@
 """SQL: Optuna's tables, and the few of our own beside them.
 
-A measurement is stored under its key, the hash of all that decides it: recipe, dense checkpoint
-and seed. Studies refer to it, so that no recipe is trained twice, in whichever study.
+A measurement is stored under its key, the hash of everything that it depends on: recipe, dense
+checkpoint, corpus and seed. Studies refer to measurements by key, so no recipe is trained twice,
+not even by different studies.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from search.store.outage import AwayError, reason
 from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
 from search.store.settings import StorageSettings
 
-# the columns of Optuna's that `widen` needs
+# the columns of Optuna's tables that `widen` needs
 _STUDIES = table("studies", column("study_id"), column("study_name"))
 _TRIALS = table("trials", column("trial_id"), column("study_id"))
 _PARAMS = table(
@@ -41,7 +42,7 @@ OPENINGS = 4  # attempts at a database in which another process makes the same t
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """A setting of a part, the key of its measurement, and what each site has in that file."""
+    """A setting of a part, the key of its measurement, and the bytes of each site in its file."""
 
     part: str
     parameters: dict[str, Any]
@@ -50,7 +51,10 @@ class MeasuredPart:
 
 
 class Store:
-    """The database of a storage URL. Raises UserError where it cannot be opened."""
+    """The database of a storage URL.
+
+    Raises AwayError where it cannot be opened now, and UserError where it never can.
+    """
 
     def __init__(self, settings: StorageSettings) -> None:
         settings.check()
@@ -80,13 +84,13 @@ class Store:
             _write_ahead(self.optuna.engine)
 
     def _tables(self, url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
-        """Our tables and Optuna's, made where they do not exist."""
+        """Make our tables and Optuna's where they do not exist. Returns Optuna's storage."""
         for attempt in range(OPENINGS):
             try:
                 upgrade(self.engine)
                 return optuna.storages.RDBStorage(url, engine_kwargs=options)
             except (IntegrityError, OperationalError, ProgrammingError) as error:
-                # what another process says no to that makes them at the same moment
+                # another process makes the same tables at the same moment
                 raced = any(word in str(error.orig).lower() for word in ("exist", "unique", "lock"))
                 if not raced or attempt + 1 == OPENINGS:
                     raise
@@ -97,24 +101,24 @@ class Store:
         return name in optuna.get_all_study_names(self.optuna)
 
     def measurement(self, key: str) -> Measurement | None:
-        """What was measured under the key, if anything was."""
+        """The measurement under the key, None where there is none."""
         with Session(self.engine) as session:
             row = session.get(MeasurementRow, key)
             return _measurement(row) if row else None
 
     def measurements(self, keys: list[str]) -> dict[str, Measurement]:
-        """Key -> measurement, for those keys that have one."""
+        """Key -> measurement, for the keys that have one."""
         with Session(self.engine) as session:
             rows = session.query(MeasurementRow).filter(MeasurementRow.key.in_(keys)).all()
             return {row.key: _measurement(row) for row in rows}
 
     def keep(self, measurement: Measurement) -> None:
-        """Store a measurement; the first one under a key stays."""
+        """Store a measurement. The first one under a key stays."""
         row = MeasurementRow(**measurement.plain(), measured_at=datetime.now(UTC))
         self._add(row)
 
     def baselines(self, study: str) -> dict[str, str]:
-        """Name -> key of the recipes measured beside the study's search."""
+        """Name -> key, of the baselines that were measured."""
         with Session(self.engine) as session:
             rows = session.query(BaselineRow).filter_by(study=study).all()
             return {row.name: row.key for row in rows}
@@ -123,7 +127,7 @@ class Store:
         self._merge(BaselineRow(study=study, name=name, key=key))
 
     def looks(self, study: str) -> list[Look]:
-        """Every trial of the study at every rung that it was measured at."""
+        """The look of every trial of the study at every rung where it was measured."""
         with Session(self.engine) as session:
             rows = session.execute(
                 select(
@@ -146,10 +150,10 @@ class Store:
             with Session(self.engine) as session, session.begin():
                 session.merge(row)
         except IntegrityError:
-            pass  # another worker took the job over, and says the same
+            pass  # another worker took over the slot and stores the same
 
     def effects(self, study: str) -> Effects | None:
-        """What was measured of the parts of the study's space, None where nothing was."""
+        """The effects of the parts of the study's space, None where none was measured."""
         with Session(self.engine) as session:
             rows = session.execute(
                 select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
@@ -168,24 +172,24 @@ class Store:
         return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
 
     def effect_keys(self, study: str) -> set[str]:
-        """The keys of their measurements."""
+        """The keys of the measurements of the study's effects."""
         with Session(self.engine) as session:
             return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
 
     def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
-        """Store them in the place of those that the study had; the first has no part."""
+        """Replace the study's effects. The first one is the model that the parts act on."""
         with Session(self.engine) as session, session.begin():
             session.execute(delete(EffectRow).where(EffectRow.study == study))
             for number, one in enumerate(measured):
                 session.add(EffectRow(study=study, number=number, **asdict(one)))
 
     def widen(self, study: str, lengths: dict[str, int]) -> None:
-        """Let the study's trials have been asked for the places of lists of these lengths.
+        """Widen the ranges of earlier trials after ordered lists have grown to these `lengths`.
 
-        Optuna keeps with each value the range that it was drawn from, and TPE in groups draws a
-        parameter from the first range that it finds: after a list grew, it would never come to the
-        new entries. Optuna has no call that changes a range, so this writes its table; a range is
-        all that is said of a value there, and a longer list leaves every earlier place as it was.
+        Optuna stores with each value the range that it was drawn from. Its TPE sampler in groups
+        draws a parameter from the first range that it finds, so without this it would never come to
+        the new entries. Optuna has no call that changes a range, so this writes Optuna's table. The
+        values stay, since a longer list leaves the index of every earlier entry as it was.
         """
         known = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == study)
         trials = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == known.scalar_subquery())
@@ -218,7 +222,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_ahead(engine: Engine) -> None:
-    """Readers beside a writer, and one sync a checkpoint: half the time of a trial's rows."""
+    """Use SQLite's write-ahead log: readers do not wait for a writer, and fewer writes wait for the
+    disk. Storing a trial then takes half the time."""
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, _record: Any) -> None:
