@@ -48,7 +48,7 @@ class Fidelity(Family):
     @classmethod
     def _ascend(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
         if any(later <= earlier for earlier, later in pairwise(rungs)):
-            raise ValueError(f"they ascend; got {list(rungs)}")
+            raise ValueError(f"rungs must ascend; got {list(rungs)}")
         return rungs
 
     def ladder(self, recipe: Recipe) -> list[Recipe]:

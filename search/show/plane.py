@@ -126,9 +126,9 @@ def _padded(values: Iterable[float]) -> tuple[float, float]:
 
 
 class Labels:
-    """Names points in the plane where the names hide the least; who asks first chooses first.
+    """Places labels beside points where they hide the least. Earlier calls choose first.
 
-    It works in pixels of the first view of the 1000 x 640 picture, x rightwards and y downwards.
+    Coordinates are pixels of the first view of the 1000 x 640 picture, x rightwards, y downwards.
     """
 
     def __init__(self, record: PlotRecord, view: View) -> None:
@@ -143,8 +143,8 @@ class Labels:
     ) -> dict[str, Any]:
         """Plotly's settings for `texts`, each beside its point.
 
-        Texts of the study are bold and always written; a muted one that would lose more than a
-        quarter of its area is left to the hover.
+        Labels of the study are bold and always written. A muted label is left out where more than a
+        quarter of its area would be covered; the hover text still has the name.
         """
         bold = colour != MUTED
         chosen = [
@@ -161,7 +161,7 @@ class Labels:
         }
 
     def _choose(self, at: tuple[float, float], text: str, bold: bool) -> tuple[str, str]:
-        """The text, empty where it is left out, and its side."""
+        """The text, empty where it is left out, and the side of the point that it is on."""
         x, y = at
         width, height, gap = (0.6 if bold else 0.54) * LABEL_SIZE * len(text), 1.2 * LABEL_SIZE, 9
         across = {"right": x + gap, "left": x - gap - width, "center": x - width / 2}
@@ -178,9 +178,10 @@ class Labels:
         return text, side
 
     def _lost(self, box: Box, seen: bool) -> float:
-        """Square pixels of `box` that cover something, and four times those that leave the plane.
+        """The cost of a label's box: the square pixels that cover something, and four times those
+        that leave the plane.
 
-        A label whose point lies outside the plane is to stay there instead.
+        For a point outside the plane it is the other way round: pixels inside the plane cost.
         """
         inside = _overlap(box, (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM))
         astray = _overlap(box, box) - inside if seen else inside

@@ -54,8 +54,8 @@ SIZE_TICKS = {
 def figure(record: PlotRecord) -> go.Figure:
     """The picture of `record`: log-log, file size to the right, perplexity upwards.
 
-    Its own size is left open: `page` fills the window and `image` sets it. Texts from the record
-    are escaped, so none acts as markup.
+    The figure has no size of its own: `page` fills the window, and `image` sets the size. Texts
+    from the record are escaped, so none acts as markup.
     """
     view = view_of(record)
     labels = Labels(record, view)
@@ -100,7 +100,7 @@ def _infeasible(record: PlotRecord) -> go.Scatter:
 
 
 def _predicted(record: PlotRecord) -> go.Scatter:
-    """The staircase that the search has to beat."""
+    """The staircase of the predicted front, which the search has to beat."""
     return go.Scatter(
         x=[size for size, _ in record.predicted],
         y=[perplexity for _, perplexity in record.predicted],
@@ -114,7 +114,7 @@ def _predicted(record: PlotRecord) -> go.Scatter:
 
 
 def _front(record: PlotRecord, view: View) -> Iterator[go.Scatter]:
-    """The staircase of what is reached with its points, carried on upwards and to the right."""
+    """The front: its points, the staircase through them, and dotted lines that extend it."""
     if not record.front:
         return
     first, last = coordinates(record.front[0]), coordinates(record.front[-1])
@@ -154,7 +154,8 @@ def _pick(record: PlotRecord, labels: Labels) -> go.Scatter:
 
 
 def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
-    """One trace of named points; of many, one a method, where only those without one are named."""
+    """The baselines: one trace of named points. Beyond `MOST_NAMED`, one trace a method, where only
+    the uncompressed models are named."""
     if len(record.baselines) <= MOST_NAMED:
         yield _scatter(
             record.baselines,
@@ -186,7 +187,7 @@ def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
 
 
 def _literature(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
-    """One trace a source."""
+    """The literature: one trace a source."""
     sources = dict.fromkeys(point.source for point in record.literature)
     for source, colour in zip(sources, cycle(SOURCE_COLOURS), strict=False):
         points = [point for point in record.literature if point.source == source]
@@ -291,10 +292,10 @@ def _summary(record: PlotRecord) -> str:
     measured = (
         f"{_models(count)} measured, {front} on the front" if count else "no trial measured yet"
     )
-    parts = [measured, "lower left is better"]
+    phrases = [measured, "lower left is better"]
     if record.pick:
         size = format_size(record.pick.size_bytes)
-        parts.append(f"the knee has {size} at perplexity {record.pick.valid_perplexity:.1f}")
+        phrases.append(f"the knee has {size} at perplexity {record.pick.valid_perplexity:.1f}")
     if record.unmeasured:
-        parts.append(f"{len(record.unmeasured)} without a measurement not drawn")
-    return "; ".join(parts)
+        phrases.append(f"{len(record.unmeasured)} without a measurement not drawn")
+    return "; ".join(phrases)

@@ -78,7 +78,7 @@ class Reader:
             raise UserError(f"space.{path}.when: got {wanted!r}; it takes values by parameter")
         rest = {key: inner for key, inner in value.items() if key not in ("when", "otherwise")}
         if not rest:
-            raise UserError(f"space.{path}: beside `when` there is nothing that it is for")
+            raise UserError(f"space.{path}: write beside `when` the settings that it is for")
         values = {
             self._parameter(str(name), path): tuple(of) if isinstance(of, list) else (of,)
             for name, of in wanted.items()
@@ -97,12 +97,12 @@ class Reader:
         return Conditional(path, Condition(values), node, otherwise) if values else node
 
     def _parameter(self, name: str, path: str) -> str:
-        """A parameter's full name. A name that begins with a dot is of the site at hand."""
+        """A parameter's full name. A name that begins with a dot belongs to the same site."""
         if not name.startswith("."):
             return name
         if self.site is None:
             raise UserError(
-                f"space.{path}.when: got {name}; outside of sites a parameter's name is whole"
+                f"space.{path}.when: got {name}; outside of sites, write the parameter's full name"
             )
         return self.site + name
 
@@ -110,8 +110,8 @@ class Reader:
         """A list of one value a layer. The layer's number ends the names of its parameters."""
         if not self.layers:
             raise UserError(
-                f"space.{path}.foreach: here is no list of one value a layer; "
-                f"a site's settings take foreach as a whole"
+                f"space.{path}.foreach: this setting takes no list of one value a layer; "
+                f"in a site, write foreach beside all of the site's settings"
             )
         if value["foreach"] != "layer":
             raise UserError(f"space.{path}.foreach: got {value['foreach']!r}; it takes layer")
@@ -148,7 +148,7 @@ def _kept(node: Node, path: str) -> Node:
     while isinstance(last, Conditional):
         last = last.otherwise
     if last == Fixed(LEFT_OUT):
-        raise UserError(f"space.{path}: with `when`, it takes an `otherwise` here")
+        raise UserError(f"space.{path}: here, `when` needs an `otherwise`")
     return node
 
 

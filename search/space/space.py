@@ -126,8 +126,8 @@ class Space:
         """The space of the study's own dense model. Raises UserError if it cannot be chosen."""
         if OWN not in self.models:
             raise UserError(
-                f"space.dense: the parts of a space are measured alone on the study's own dense "
-                f"model only; it takes a choice with {OWN} in it for that"
+                f"space.dense: seeds, a prior and lmpareto sensitivity need the study's own dense "
+                f"model; add {OWN} to the choice, or set seeds=none prior=none"
             )
         return self.models[OWN]
 
@@ -213,7 +213,7 @@ def _dense(given: Any, known: Mapping[str, ModelSettings]) -> tuple[Options | No
             f"space.dense: got {given!r}; it takes one of {', '.join(known)}, or a choice of them"
         )
     if unused := [name for name in known if name not in (OWN, *names)]:
-        raise UserError(f"models.{unused[0]}: space.dense does not name it")
+        raise UserError(f"models.{unused[0]}: space.dense does not name this model")
     return read if isinstance(read, Options) else None, names
 
 

@@ -100,7 +100,7 @@ def join(context: StudyContext[StudyConfig]) -> optuna.Study:
     if check_begun(context, context.study) != identity(context):
         raise UserError(
             f"study {context.name} does not know these settings yet; "
-            f"lmpareto sweep with the same settings and workers=0 tells it"
+            f"lmpareto sweep with the same settings and workers=0 adds them"
         )
     return context.study
 

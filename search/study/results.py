@@ -58,7 +58,9 @@ class Results:
         if name.isdigit():
             self.front.trial(int(name))  # raises an error that lists the trials
         beside = ", ".join(self.baselines) or "nothing"
-        raise UserError(f"trial: got {name}; it takes a number or what was measured: {beside}")
+        raise UserError(
+            f"trial: got {name}; it takes a number, or the name of a baseline: {beside}"
+        )
 
 
 def results_of(context: StudyContext[StudyConfig]) -> Results:

@@ -120,7 +120,7 @@ class _Crew:
             self.patiently(self.slots.free, name)
             forget(self.config.folder / WORKERS, name)
             if process.exitcode == 1:
-                raise UserError("a worker cannot go on; it has said why")
+                raise UserError("a worker cannot go on; its message is above")
             self.stillborn = 0 if name in self.began else self.stillborn + 1
             if self.stillborn >= self.config.attempts:
                 raise UserError(

@@ -376,7 +376,7 @@ WRONG: dict[str, tuple[ModelSettings, dict[str, Any], list[str]]] = {
     "foreach within the settings of a site": (
         MODEL,
         {"sites": {"decoder": {"sparsity": {"foreach": "layer", "low": 0.1, "high": 0.2}}}},
-        ["space.decoder.sparsity.foreach", "as a whole"],
+        ["space.decoder.sparsity.foreach", "beside all"],
     ),
     "foreach within foreach": (
         MODEL,
