@@ -3,10 +3,10 @@
     python -m benchmarks.framework          the framework's own time, on SQLite
     python -m benchmarks.framework workers  two workers against one, on the same recipes
 
-The first fills a study with sampled recipes and lets a worker go on whose measurements take no
-time. Everything else is as in a search: claim a slot, ask, suggest, look for the recipe among the
-earlier ones, keep the rungs and decide who climbs, tell, finish. The wall time is that of a busy
-machine; processor time is the cost.
+The first command fills a study with sampled recipes. Then a worker goes on with the study, but its
+measurements take no time. Everything else is as in a search: claim a slot, ask, suggest, look for
+the recipe among the earlier ones, store the rungs and decide who climbs, tell, finish. Look at the
+processor time; the wall time depends on what else the machine does.
 """
 
 from __future__ import annotations

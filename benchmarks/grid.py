@@ -2,8 +2,9 @@
 
     python -m benchmarks.grid [WORKERS]
 
-records what is missing from grid.csv beside this file, on a part of Penn Treebank (about an hour
-on two cores in all; it goes on where it was stopped). `benchmarks.search` replays the table.
+records the recipes that are missing from grid.csv beside this file, on a part of Penn Treebank. All
+of them take about an hour on two cores; a recording that was stopped goes on where it was.
+`benchmarks.search` replays the table.
 """
 
 from __future__ import annotations

@@ -219,15 +219,17 @@ def choose(
     UserError where more than one argument is given, where no point qualifies, and where the front
     is empty.
     """
-    asked = {
+    arguments = {
         "max_size": max_size_bytes,
         "max_perplexity": max_perplexity,
         "pick": pick,
         "trial": trial,
     }
-    given = [name for name, value in asked.items() if value is not None]
+    given = [name for name, value in arguments.items() if value is not None]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} exclude each other: give one of {', '.join(asked)}")
+        raise UserError(
+            f"{' and '.join(given)} exclude each other: give one of {', '.join(arguments)}"
+        )
     if max_size_bytes is not None:
         return front.best_within(max_size_bytes)
     if max_perplexity is not None:

@@ -77,8 +77,8 @@ def bundle_of(
     """
     path = context.config.folder / "bundles" / f"{measured.key}.lmb"
     published = PUBLISHED / context.name
-    dense = sorted(published.glob("dense*.lmb"))
-    for known in (path, published / "bundles" / f"{name}.lmb", *dense):
+    dense_files = sorted(published.glob("dense*.lmb"))
+    for known in (path, published / "bundles" / f"{name}.lmb", *dense_files):
         if known.exists() and sha256_of(known) == measured.sha256:
             return known, measured
     bench = context.bench_of(measured)

@@ -1,7 +1,7 @@
 """The corners of a space: recipes where every range is at one of its ends.
 
-Corners are looked at before a study begins, so that no trial meets a range, an option or a
-condition that makes no recipe.
+Corners are made before a study begins. So an end, an option or a condition that makes no recipe is
+found before any training.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def _ways(conditions: Conditions, known: Values, occurrences: Occurrences) -> It
         }
         if not all(both.values()):
             continue
-        asked = (_unique(occurrences.get(name, [])) for name in values if name not in known)
-        for more in product(*asked):
+        cases = (_unique(occurrences.get(name, [])) for name in values if name not in known)
+        for more in product(*cases):
             yield from _ways((*rest, *(one for of in more for one in of)), both, occurrences)
 
 

@@ -67,13 +67,13 @@ class ModelSpace:
     def explore(self, elsewhere: Collection[str]) -> None:
         """Find the corners. `elsewhere` names the parameters of all dense models of the study.
 
-        Sets `corners` (the answers and the recipe of each), `asked` (the parameters that some
+        Sets `corners` (the answers and the recipe of each), `reached` (the parameters that some
         corner asks for), `possible_sites` (those that the model has in some corner) and
         `certain_sites` (those that it has in every corner). Raises UserError where a corner makes
         no recipe, and where a condition can never hold.
         """
         self.corners = corners(self.run, self.occurrences, self.branches, elsewhere)
-        self.asked = {name for answers, _ in self.corners for name in answers.known}
+        self.reached = {name for answers, _ in self.corners for name in answers.known}
         found = [set(answers.sites) for answers, _ in self.corners]
         self.possible_sites, self.certain_sites = set.union(*found), set.intersection(*found)
 

@@ -108,18 +108,18 @@ class Space:
         for name, one in self.models.items():
             with _saying(name, names):
                 one.explore(named)
-        asked = set.union(*(one.asked for one in every))
+        reached = set.union(*(one.reached for one in every))
         chosen = {"dense": self.dense} if self.dense else {}
-        self.parameters = chosen | {name: one for name, one in named.items() if name in asked}
+        self.parameters = chosen | {name: one for name, one in named.items() if name in reached}
         self.corners = [Proposal(one.dense, recipe) for one in every for _, recipe in one.corners]
 
     @property
     def lists(self) -> dict[str, tuple[Any, ...]]:
         """The entries of each ordered list, by parameter."""
         return {
-            name: asked.labels
-            for name, asked in self.parameters.items()
-            if isinstance(asked, Options) and asked.ordered
+            name: one.labels
+            for name, one in self.parameters.items()
+            if isinstance(one, Options) and one.ordered
         }
 
     def own(self) -> ModelSpace:
