@@ -4,8 +4,9 @@
     {choice: [float16, {kind: uniform, step: {low: 1, high: 3}}]}    one of these options
     {ordered: [0.25, 0.5, 1.0, 2.0]}        one of these, where neighbours are alike
 
-Each range is a parameter. A parameter is named by the settings that lead to it, without `sites`:
-`decoder.bits.uniform.step`. `start` and `when` name an option by its value, or by its `kind`.
+Each of these is a parameter, named by the settings and options that lead to it, without `sites`:
+`decoder.bits`, and `decoder.bits.uniform.step` for the range inside its option `uniform`. `start`
+and `when` name an option by its value, or by its `kind`.
 
 Options. A range inside an option is asked for only when that option is chosen: a rank stands inside
 `svd`, so a dense site is asked for no rank. An ordered list may grow at its end after the study has

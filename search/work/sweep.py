@@ -101,9 +101,8 @@ class _Crew:
         name = worker_name()
         arguments = (self.config, index, name, self.checkpoints, self.deadline)
         process = self.context.Process(target=work, args=arguments, name=str(index), daemon=True)
-        before = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # the child ignores Ctrl-C until it has its own handler
+        # the child ignores Ctrl-C until it has its own handler
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.start()
         signal.signal(signal.SIGINT, before)
         self.processes[name] = process

@@ -302,7 +302,7 @@ class Worker:
         wanted = (
             TrialState.COMPLETE,
             TrialState.RUNNING,
-        )  # a complete trial first, since it has values
+        )  # complete trials first: they have values
         rows = self.study.get_trials(deepcopy=False, states=wanted)
         for row in sorted(rows, key=lambda row: wanted.index(row.state)):
             other = TrialNote.of(row)
