@@ -69,9 +69,8 @@ def interruptible(stop: Event) -> Iterator[None]:
 def orphaned() -> bool:
     """Whether the parent of this process is gone: its sweep, or the launcher of its job."""
     parent = multiprocessing.parent_process()
-    return (
-        parent is not None and parent.pid != os.getppid()
-    )  # joblib's parent_process() has no is_alive()
+    # joblib's parent_process() has no is_alive()
+    return parent is not None and parent.pid != os.getppid()
 
 
 def end_with_parent() -> None:

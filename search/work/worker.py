@@ -299,10 +299,8 @@ class Worker:
         asked = self.bench.key(recipe)
         ours = TrialNote(asked, recipe.plain())
         ours.write(trial)  # before the search: of two workers at once, one sees the other
-        wanted = (
-            TrialState.COMPLETE,
-            TrialState.RUNNING,
-        )  # complete trials first: they have values
+        # complete trials first, since they have values
+        wanted = (TrialState.COMPLETE, TrialState.RUNNING)
         rows = self.study.get_trials(deepcopy=False, states=wanted)
         for row in sorted(rows, key=lambda row: wanted.index(row.state)):
             other = TrialNote.of(row)
