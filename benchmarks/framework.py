@@ -3,10 +3,10 @@
     python -m benchmarks.framework          the framework's own time, on SQLite
     python -m benchmarks.framework workers  two workers against one, on the same recipes
 
-The first fills a study with sampled recipes and lets a worker go on whose measurements take no
-time. Everything else is as in a search: claim a slot, ask, suggest, look for the recipe among the
-earlier ones, keep the rungs and decide who climbs, tell, finish. The wall time is that of a busy
-machine; processor time is the cost.
+The first command fills a study with sampled recipes. Then a worker goes on with the study, but its
+measurements take no time. Everything else is as in a search: claim a slot, ask, suggest, look for
+the recipe among the earlier ones, store the rungs and decide who climbs, tell, finish. Look at the
+processor time; the wall time depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Quick(StudyContext[SweepConfig]):
     """A study that is measured at once, and whose slots are timed."""
 
     def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
-        dense = checkpoint or self.need_checkpoint()
-        return Instant.of(self.config, self.corpus, dense.load())
+        checkpoint = checkpoint or self.need_checkpoint()
+        return Instant.of(self.config, self.corpus, checkpoint.load())
 
     @cached_property
     def slots(self) -> Timed:
@@ -173,13 +173,13 @@ def of_size(folder: Path, size: int) -> dict[str, float]:
     config = settings(folder, f"trials={size}", f"name=of_{size}")
     context = Quick(config)
     study = create(context)
-    dense = context.find_checkpoint() or _untrained(context)
-    fill(context, context.bench(dense))
+    checkpoint = context.find_checkpoint() or _untrained(context)
+    fill(context, context.bench(checkpoint))
     more, stop = config.model_copy(update={"trials": size + TRIALS + 1}), threading.Event()
     StudyContext(more).slots.provide([], ended_trials(study))
     began = time.perf_counter()
     joined = Quick(more, Patience(more.storage.lease, more.storage.shown, stop.is_set))
-    worker = Worker(joined, 0, worker_name(), {OWN: dense}, stop)
+    worker = Worker(joined, 0, worker_name(), {OWN: checkpoint}, stop)
     ready = time.perf_counter()
     worker.run()
     names = ("seconds", "processor_seconds", "statements")

@@ -2,8 +2,9 @@
 
     python -m benchmarks.grid [WORKERS]
 
-records what is missing from grid.csv beside this file, on a part of Penn Treebank (about an hour
-on two cores in all; it goes on where it was stopped). `benchmarks.search` replays the table.
+records the recipes that are missing from grid.csv beside this file, on a part of Penn Treebank. All
+of them take about an hour on two cores; a recording that was stopped goes on where it was.
+`benchmarks.search` replays the table.
 """
 
 from __future__ import annotations
@@ -213,8 +214,8 @@ def _bench() -> Workbench:
     part = TextFiles(train=train, valid=valid, test=test, max_words=WORDS)
     config = config.model_copy(update={"corpus": part})
     corpus = load_corpus(config.corpus, config.folder)
-    dense = find_dense(config, corpus) or train_dense(config, corpus)
-    return Workbench.of(config, corpus, dense.load())
+    checkpoint = find_dense(config, corpus) or train_dense(config, corpus)
+    return Workbench.of(config, corpus, checkpoint.load())
 
 
 if __name__ == "__main__":

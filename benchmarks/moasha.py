@@ -1,7 +1,8 @@
 """Syne Tune's MOASHA on the recorded grid, asked and told as by its own tuner.
 
-It samples at random. `NonDominatedPriority` of 0.16, its default, gives the order of the trials
-where `MOASHA` wants their ranks, so that the very best may be stopped: `mended` gives the ranks.
+MOASHA samples at random. It wants the rank of each trial, but its default priority in Syne Tune
+0.16, `NonDominatedPriority`, returns the order of the trials instead, so it may stop the best one.
+With `mended`, the priority returns ranks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from search.rules.fidelity import Look
 
-GRAIN = 4  # it counts epochs in whole numbers: of quarters
+GRAIN = 4  # MOASHA counts in whole numbers, so it is given quarters of epochs
 
 
 def installed() -> bool:

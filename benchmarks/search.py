@@ -2,8 +2,8 @@
 
     python -m benchmarks.search [SEEDS]
 
-Samplers choose among the recipes of `benchmarks.grid`; what a trial measures comes from the table,
-and a simulated clock runs as many workers as wanted. What is spent is the training, in epochs. A
+Samplers choose among the recipes of `benchmarks.grid`. The measurements come from its table, and a
+simulated clock runs any number of workers. The cost of a search is its training, in epochs; a
 recipe that is proposed again costs nothing. MOASHA is Syne Tune's (`pip install -e '.[peers]'`).
 """
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed DENSE.lmb OTHER.lmb ...
 
-Each scores the same random words, one stream and twenty. They take turns, so that a busy neighbour
-slows all.
+Each model scores the same random words, as one stream and as twenty. The models take turns, so that
+a busy neighbour slows them all.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
     python -m benchmarks.startup [ROUNDS]
 
-Prints each command's time as a multiple of `python -c "import torch"` and of `python -c pass`, the
-medians of ROUNDS (9) rounds in which all take turns, so that a busy neighbour slows all. `front of
-1,000 trials` reads a study of that many from SQLite; `plot` writes its page without pictures.
+Prints each command's time as a multiple of `python -c "import torch"` and of `python -c pass`. The
+times are medians of ROUNDS (9) rounds. In each round all commands take turns, so that a busy
+neighbour slows them all. `front of 1,000 trials` reads such a study from SQLite. `plot` writes its
+page without pictures.
 
-`worker` is what a worker's process of a sweep needs before its first update beyond `import torch`:
-imports, a dense bundle of 4.5 MB, the database, a proposal, the built model and that update. It is
-also given in seconds of the processor, which a neighbour changes less. The last line is JSON.
+`worker` is the time that a worker's process of a sweep needs until its first update is done, beyond
+`import torch`: imports, a dense bundle of 4.5 MB, the database, a proposal, the built model and
+that update. It is also given in processor seconds, which a neighbour changes less. The last line
+is JSON.
 """
 
 from __future__ import annotations

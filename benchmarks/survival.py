@@ -1,16 +1,20 @@
-"""A study whose processes are killed at random, and whose database goes away: what is left of it.
+"""Whether a study survives: its processes are killed at random, and its database goes away.
 
     python -m benchmarks.survival [KILLS]
 
-On SQLite, then on PostgreSQL (by the package pgserver), so many `kill -9` hit a sweep of four
-workers: one of them, or the sweep with all of its workers, or the sweep alone, and then the same
-command is given again. A quarter as many hit four `lmpareto worker` without a sweep; two of them
-have another cache folder, where nobody sees that a worker died and its lease has to run out. Then
-a sweep of two workers loses its PostgreSQL for a while. What is left is checked from the database
-and the files alone, and a sample of the trials is measured again, undisturbed. Needs /proc.
+It runs on SQLite, then on PostgreSQL (from the package pgserver):
 
-A slot gets as many attempts as there are kills: by the usual 3, a trial that random kills hit more
-often would rightly count as failed.
+- A sweep of four workers gets KILLS times a `kill -9`. Each hits one worker, the sweep with all of
+  its workers, or the sweep alone. Then the same command is given again.
+- Four `lmpareto worker` without a sweep get a quarter as many. Two of them have another cache
+  folder, so nobody sees that such a worker died, and its lease has to run out.
+- A sweep of two workers loses its PostgreSQL for a while.
+
+At the end, the database and the files are checked, and a sample of the trials is measured again,
+undisturbed. Needs /proc.
+
+A slot gets as many attempts as there are kills. With the usual 3, a trial that is killed more often
+would count as failed, as it should in a real search.
 """
 
 from __future__ import annotations
@@ -406,26 +410,26 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="survival-")))
         server = _server(folder / "data", stack)
-        places = {"sqlite": None} | ({"postgresql": server} if server else {})
+        backends = {"sqlite": None} | ({"postgresql": server} if server else {})
 
-        def victim(name: str, place: str, trials: int) -> Victim:
-            of = folder / f"{place}-{name.replace(' ', '-')}"
+        def victim(name: str, backend: str, trials: int) -> Victim:
+            of = folder / f"{backend}-{name.replace(' ', '-')}"
             (of / "cache").mkdir(parents=True)
             url = f"sqlite:///{of}/studies.db"
-            if place == "postgresql":  # a database each: measurements are shared, files are not
+            if backend == "postgresql":  # a database each: measurements are shared, files are not
                 server.psql(f'create database "{of.name}"')
                 url = server.get_uri(of.name)
             return Victim(of.name, of, url, trials)
 
-        for place in places:
-            draw = random.Random(place)
+        for backend in backends:
+            draw = random.Random(backend)
             left = kills
             while left > 0:  # another study, where one ended before all kills were done
-                one = victim(f"sweep {left}", place, min(TRIALS, max(4, left)))
+                one = victim(f"sweep {left}", backend, min(TRIALS, max(4, left)))
                 kill_a_sweep(one, left, draw)
                 left -= one.kills.total()
                 figures[one.name] = _said(one)
-            one = victim("workers", place, max(4, kills // 2))
+            one = victim("workers", backend, max(4, kills // 2))
             kill_workers(one, max(1, kills // 4), draw)
             figures[one.name] = _said(one)
         if server:

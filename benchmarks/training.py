@@ -2,8 +2,8 @@
 
     python -m benchmarks.training
 
-Plain is nn.Embedding, nn.LSTM, nn.Linear, F.cross_entropy, clip_grad_norm_ and SGD. Both take
-turns, so that a busy neighbour slows both.
+The plain step uses nn.Embedding, nn.LSTM, nn.Linear, F.cross_entropy, clip_grad_norm_ and SGD. The
+two take turns, so that a busy neighbour slows both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: `lmpareto COMMAND key=value ...`; every command is a Hydra app over `conf/`."""
+"""The command line: `lmpareto COMMAND key=value ...`. Every command is a Hydra app over `conf/`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ prints one JSON document; --config-dir FOLDER adds your own studies (FOLDER/stud
 
 
 def main() -> None:
-    """Entry point: answers --help and --version itself, everything else is a command's."""
+    """The entry point. It answers --help and --version itself and runs commands for all else."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
@@ -79,7 +79,7 @@ def _run(command: str, arguments: list[str]) -> None:
 
 
 def _complete(arguments: list[str]) -> None:
-    """Shell completion: of the command here, of what follows it by its Hydra app.
+    """Shell completion: the command is completed here, its settings by its Hydra app.
 
     eval "$(lmpareto -sc install=bash)" installs it.
     """

@@ -1,4 +1,4 @@
-"""What a person may set: one settings class a command, over the groups of `conf/`."""
+"""What a person may set: the settings of each command, read from the groups of `conf/`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from search.space.space import OWN
 from search.store.settings import StorageSettings
 from search.units import parse_size
 
-PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # there is one in a checkout only
-DENSE_BASELINE = "dense"  # what the study's own dense model is called among what was measured
+PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # exists in a checkout only
+DENSE_BASELINE = "dense"  # the name of the baseline that is the study's own dense model
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -46,16 +46,16 @@ class DenseSettings(Settings):
 
 
 class Seeds(Settings):
-    """What a search tries first: recipes, and the fronts of studies, published ones among them."""
+    """What a search tries first: recipes, and the fronts of the studies of these names."""
 
     recipes: list[dict[str, Any]]
     studies: list[str]
 
 
 class StudyConfig(Settings):
-    """What every command knows.
+    """The settings that every command has.
 
-    `models` are dense models beside the study's own, which the space's `dense` chooses among.
+    `models` are dense models beside the study's own; `dense` in the space chooses among them all.
     """
 
     name: Annotated[str, Field(min_length=1)] | None
@@ -81,7 +81,7 @@ class StudyConfig(Settings):
 
     @property
     def study(self) -> str:
-        """The study's name; UserError where none was chosen."""
+        """The study's name. Raises UserError where none was chosen."""
         if self.name is None:
             raise UserError("name a study: study=quickstart, say, or one of your own")
         return self.name
@@ -106,7 +106,7 @@ class StudyConfig(Settings):
         return OWN, *self.models
 
     def of(self, dense: str) -> Self:
-        """The settings with the dense model of that name as the study's own."""
+        """These settings, with the dense model of that name as the study's own."""
         if dense == OWN:
             return self
         chosen = self.models[dense]
@@ -130,7 +130,7 @@ class WorkConfig(StudyConfig):
 
     @property
     def deadline(self) -> float | None:
-        """When no new job is begun any more, in seconds since 1970, if the work began now."""
+        """The time after which no new trial is begun, in seconds since 1970, if work begins now."""
         return time.time() + self.max_hours * 3600 if self.max_hours else None
 
 
@@ -172,7 +172,10 @@ class InspectConfig(StudyConfig):
 
     @property
     def title(self) -> str:
-        """What is inspected: the bundle, else the study; UserError unless it is one of them."""
+        """What is inspected: the bundle, or the study's dense model.
+
+        Raises UserError unless exactly one of the two is given.
+        """
         if self.bundle is None and self.name is None:
             raise UserError("name a study (study=quickstart, say) or give bundle=FILE")
         if self.bundle is not None and self.name is not None:

@@ -1,4 +1,4 @@
-"""A recipe for people."""
+"""A recipe as text for people."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 
 def recipe_lines(recipe: Mapping[str, Any], most: int = 20, width: int = 64) -> list[str]:
-    """A recipe for people: "embedding: structure=svd(rank=40), bits=linear(bits=8)".
+    """A recipe as lines of text: "embedding: structure=svd(rank=40), bits=linear(bits=8)".
 
-    A line a site and one for each other part, wrapped at `width` characters and cut after two
-    lines, `most` lines in all. Settings that are None or empty are left out.
+    Each site has an entry, and so has each other group of settings. An entry is wrapped at `width`
+    characters and cut after two lines; there are at most `most` lines in all. Settings that are
+    None or empty are left out.
     """
     lines = []
     for line in _lines("", recipe):
@@ -26,18 +27,18 @@ def recipe_lines(recipe: Mapping[str, Any], most: int = 20, width: int = 64) -> 
     return lines if len(lines) <= most else [*lines[: most - 1], "…"]
 
 
-def _lines(path: str, parts: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of `parts`; one that holds nothing but parts of its own gives a line for each."""
-    for name, value in parts.items():
-        part = f"{path}.{name}".removeprefix(".").removeprefix("sites.")
-        if isinstance(value, Mapping) and value and all(map(_is_part, value.values())):
-            yield from _lines(part, value)
-        elif text := _settings(value) if _is_part(value) else setting_text(value):
-            yield f"{part}: {text}"
+def _lines(path: str, groups: Mapping[str, Any]) -> Iterator[str]:
+    """An entry for each group of settings. A group of nothing but groups has an entry for each."""
+    for name, value in groups.items():
+        title = f"{path}.{name}".removeprefix(".").removeprefix("sites.")
+        if isinstance(value, Mapping) and value and all(map(_is_group, value.values())):
+            yield from _lines(title, value)
+        elif text := _settings(value) if _is_group(value) else setting_text(value):
+            yield f"{title}: {text}"
 
 
-def _is_part(value: Any) -> bool:
-    """Whether a value has a line of its own: a mapping, but no setting with a "kind"."""
+def _is_group(value: Any) -> bool:
+    """Whether a value is a group of settings: a mapping without a "kind"."""
     return isinstance(value, Mapping) and "kind" not in value
 
 
@@ -47,7 +48,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def setting_text(value: Any) -> str:
-    """A setting's value in short, as "svd(rank=40)"; empty for None and for what is empty."""
+    """A setting's value in short: "svd(rank=40)". Empty text for None and for an empty list."""
     if isinstance(value, Mapping):
         inner = _settings({name: value for name, value in value.items() if name != "kind"})
         return f"{value.get('kind', '')}({inner})" if inner else str(value.get("kind", ""))

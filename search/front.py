@@ -1,4 +1,4 @@
-"""The size-perplexity front: what is not dominated, how much it covers, and which point to take."""
+"""The size-perplexity front: its points, its hypervolume, and which point to take."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from search.units import format_ranges, format_size
 class Point:
     """One measured model in the plane; size and perplexity are minimised.
 
-    `name` is the trial's number as text, or what a model outside the search is called: "dense",
-    "control". `recipe` is plain data, as it was stored.
+    `name` is the trial's number as text, or the name of a baseline: "dense", "control". `recipe` is
+    plain data, as it was stored.
     """
 
     name: str
@@ -26,26 +26,26 @@ class Point:
     valid_perplexity: float
     tokens_per_second: float | None
     recipe: dict[str, Any] | None
-    method: str = ""  # what the recipe does: "svd+bits"
+    method: str = ""  # the methods of the recipe: "svd+bits"
     feasible: bool = True  # within the limits that its study was last swept with
 
     @property
     def label(self) -> str:
-        """What people call it: "trial 17", "dense"."""
+        """The name for people: "trial 17", "dense"."""
         return self.name if self.trial is None else f"trial {self.trial}"
 
     @property
     def measured(self) -> bool:
-        """Whether size and perplexity are finite and above zero, so that the plane has it."""
+        """Whether size and perplexity are finite and above zero, so that the point can be drawn."""
         return _positive(self.size_bytes, self.valid_perplexity)
 
 
 @dataclass(frozen=True)
 class Front:
-    """The points of a study: the non-dominated ones, by size ascending, and all others, by trial;
-    those over a limit of the last sweep are neither.
+    """The points of a study: the non-dominated ones by size, the dominated ones by trial, and those
+    over a limit of the last sweep (`infeasible`).
 
-    Along `points` size strictly ascends and perplexity strictly descends.
+    Along `points`, size strictly ascends and perplexity strictly descends.
     """
 
     study: str
@@ -64,13 +64,14 @@ class Front:
     def knee(self) -> Point:
         """The point farthest below the chord between the two ends, in (log size, log perplexity).
 
-        The ends are those of the `useful` points: a collapsed model at the small end would draw
-        the chord, and with it the knee, to where nobody wants to be. Both logs are normalised to
-        [0, 1] between the ends, so the chord is x + y = 1 and the distance below it is
-        (1 - x - y) / sqrt 2 (Das 1999, "On characterizing the 'knee' of the Pareto curve", the
-        two-objective case). Of equal distances the lower perplexity wins: a front of two points,
-        or one that nowhere bends below its chord, gives no reason to give perplexity away. A
-        single point is its own knee. Raises UserError where the front is empty.
+        Only the `useful` points count. A collapsed model at the small end would otherwise move the
+        chord, and the knee with it, to sizes that nobody wants.
+
+        Both logs are normalised to [0, 1] between the ends, so the chord is x + y = 1 and the
+        distance below it is (1 - x - y) / sqrt 2 (Das 1999, "On characterizing the 'knee' of the
+        Pareto curve", the two-objective case). Of equal distances, the lower perplexity wins. So a
+        front of two points, or one that is nowhere below its chord, has its knee at the lowest
+        perplexity. A single point is its own knee. Raises UserError where the front is empty.
         """
         points = useful(self._some())
         smallest, best = points[0], points[-1]
@@ -85,9 +86,9 @@ class Front:
         return max(reversed(points), key=below)
 
     def best_within(self, max_size_bytes: int) -> Point:
-        """The lowest perplexity of at most `max_size_bytes`.
+        """The point of the lowest perplexity among those of at most `max_size_bytes`.
 
-        Raises UserError that names the nearest point where none is that small.
+        Raises UserError where none is that small; the message names the smallest point.
         """
         smallest = self.smallest()
         fitting = [point for point in self.points if point.size_bytes <= max_size_bytes]
@@ -100,9 +101,9 @@ class Front:
         )
 
     def smallest_within(self, max_perplexity: float) -> Point:
-        """The smallest file with a perplexity (valid) of at most `max_perplexity`.
+        """The point of the smallest file with a validation perplexity of at most `max_perplexity`.
 
-        Raises UserError that names the nearest point where none is that good.
+        Raises UserError where none is that good; the message names the best point.
         """
         best = self.best()
         for point in self.points:
@@ -115,7 +116,7 @@ class Front:
         )
 
     def trial(self, number: int) -> Point:
-        """The point of trial `number`, on the front or not; UserError where there is none."""
+        """The point of a trial, on the front or not. Raises UserError where there is none."""
         every = self.points + self.dominated + self.infeasible
         trials = {point.trial: point for point in every}
         if number in trials:
@@ -145,19 +146,22 @@ PICKS: dict[str, Callable[[Front], Point]] = {
 
 
 def useful(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """Of a front's points by size, those up to twice its lowest perplexity."""
+    """The points of a front with at most twice its lowest perplexity. `points` are by size."""
     return tuple(p for p in points if p.valid_perplexity <= 2 * points[-1].valid_perplexity)
 
 
 def front_of(study: str, points: Iterable[Point]) -> Front:
     """The front of `points` in O(n log n), the same whatever their order.
 
-    A point is dominated where another is at most as large and at most as perplexed, and either
-    smaller or better. Settled here: of points equal in both, the first by trial stays (those
-    without a trial come last, by name) and the others count as dominated; equal in one, the other
-    objective decides. A size or perplexity that is NaN, infinite or not above zero is no
-    measurement: such a point dominates nothing and goes to `dominated`. An infeasible point
-    dominates nothing either. No points, an empty front.
+    A point is dominated where another has at most its size and at most its perplexity, and is
+    smaller or better. Special cases:
+
+    - Of points equal in both, the first by trial stays, and the others count as dominated. Points
+      without a trial come last, by name.
+    - A point whose size or perplexity is NaN, infinite or not above zero dominates nothing and goes
+      to `dominated`.
+    - An infeasible point dominates nothing and goes to `infeasible`.
+    - Without points, the front is empty.
     """
     front: list[Point] = []
     dominated: list[Point] = []
@@ -177,11 +181,12 @@ def front_of(study: str, points: Iterable[Point]) -> Front:
 
 
 def hypervolume(points: Iterable[Point], reference: tuple[float, float]) -> float:
-    """The area in (log size, log perplexity) that `points` dominate, up to `reference`.
+    """The area in (ln size, ln perplexity) that `points` dominate, up to `reference`.
 
-    `reference` is (bytes, perplexity), fixed for a study so that its values can be compared over
-    time. Points on or outside the reference box add nothing, nor do those without a measurement;
-    no points, 0. The logs are natural.
+    `reference` is (bytes, perplexity). Keep it fixed for a study, so that values can be compared
+    over time. Points on or outside the box of the reference add nothing, nor do points without a
+    measurement. Without points, the area is 0.
+
     Raises UserError for a reference that is not finite and above zero.
     """
     max_size_bytes, max_perplexity = reference
@@ -207,21 +212,24 @@ def choose(
     pick: str | None = None,
     trial: int | None = None,
 ) -> Point:
-    """The one point that a person asks for; by default the knee.
+    """The point that a person asks for, by at most one of the arguments; by default the knee.
 
     `max_size_bytes` takes the lowest perplexity that fits, `max_perplexity` the smallest file that
-    is good enough, `pick` a name from `PICKS`, `trial` any trial, dominated ones too. Raises
-    UserError where more than one is given, where nothing qualifies and where the front is empty.
+    is good enough, `pick` a name of `PICKS`, and `trial` any trial, also a dominated one. Raises
+    UserError where more than one argument is given, where no point qualifies, and where the front
+    is empty.
     """
-    asked = {
+    arguments = {
         "max_size": max_size_bytes,
         "max_perplexity": max_perplexity,
         "pick": pick,
         "trial": trial,
     }
-    given = [name for name, value in asked.items() if value is not None]
+    given = [name for name, value in arguments.items() if value is not None]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} exclude each other: give one of {', '.join(asked)}")
+        raise UserError(
+            f"{' and '.join(given)} exclude each other: give one of {', '.join(arguments)}"
+        )
     if max_size_bytes is not None:
         return front.best_within(max_size_bytes)
     if max_perplexity is not None:
@@ -242,7 +250,7 @@ def _positive(*numbers: float) -> bool:
 
 
 def _share(value: float, low: float, high: float) -> float:
-    """Where `value` lies between `low` (0) and `high` (1) in logs; 0 where those are one."""
+    """How far `value` lies from `low` (0) to `high` (1) in logs; 0 where `low` equals `high`."""
     width = math.log(high) - math.log(low)
     return (math.log(value) - math.log(low)) / width if width else 0.0
 
@@ -250,6 +258,6 @@ def _share(value: float, low: float, high: float) -> float:
 def _apart(
     limit: float, value: float, short: Callable[[Any], str], exact: Callable[[Any], str]
 ) -> tuple[str, str]:
-    """Both numbers in the short form, or in the exact one where the short forms are the same."""
+    """Both numbers in short form, or in exact form where the short forms would be equal."""
     form = exact if short(limit) == short(value) else short
     return form(limit), form(value)

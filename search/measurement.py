@@ -1,4 +1,4 @@
-"""What was measured of a recipe's file."""
+"""The measurement of a recipe's file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the file of a recipe is, and what it was made and measured with."""
+    """What was measured of a recipe's file, and what it was made and measured with.
+
+    `key` is the hash of everything that the measurement depends on; `recipe` is plain data.
+    """
 
     key: str
     recipe: dict[str, Any]

@@ -52,7 +52,7 @@ def _imported_there(module: str, function: str) -> Any:
 
 
 class Event(Protocol):
-    """A flag, of threads or of processes."""
+    """A flag that threads or processes share."""
 
     def is_set(self) -> bool: ...
 
@@ -61,13 +61,18 @@ class Event(Protocol):
 
 @contextmanager
 def interruptible(stop: Event) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a terminal that hangs up set `stop`; KeyboardInterrupt is raised at the
-    end, or at once by the second of a kind (a terminal's Ctrl-C and a parent's SIGTERM come
-    together; a shell may say that its terminal hung up, and the terminal, too).
+    """Inside the block, Ctrl-C, SIGTERM and SIGHUP (the terminal hangs up) set `stop`.
 
-    An exception that a signal raises wherever the program is may be swallowed there (by a
-    destructor, by a callback from C), or cut a write short. So it is with submitit's, which hears
-    by SIGUSR2 that a job's time is over, and may submit it again: that waits for the end, too.
+    KeyboardInterrupt is raised at the end of the block, so the block should end soon after `stop`
+    is set. An exception raised by a signal handler itself would strike anywhere: a destructor or a
+    callback from C may swallow it, and a write may be cut short.
+
+    The second signal of the same kind raises KeyboardInterrupt at once. Signals of different kinds
+    do not, since a terminal's Ctrl-C and a parent's SIGTERM come together. A second SIGHUP does not
+    either, since the shell and the terminal may both send one.
+
+    submitit sends SIGUSR2 when a job's time is over, and its handler may submit the job again. That
+    handler is called at the end of the block.
     """
     asked: set[int] = set()
 
@@ -75,11 +80,11 @@ def interruptible(stop: Event) -> Iterator[None]:
         if number in asked and number != signal.SIGHUP:
             raise KeyboardInterrupt
         asked.add(number)
-        if len(asked) == 1:  # a second signal may come while the first is setting it, which locks
+        if len(asked) == 1:  # set once only: a signal that comes during set() would deadlock
             stop.set()
 
     handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         handled.append(signal.SIGHUP)
     resubmit = signal.getsignal(signal.SIGUSR2)
     if callable(resubmit):
@@ -91,24 +96,26 @@ def interruptible(stop: Event) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if signal.SIGUSR2 in asked and callable(resubmit):
-        with suppress(Exception):  # where it may not be submitted again
+        with suppress(Exception):  # the job may not be allowed another submission
             resubmit(signal.SIGUSR2, None)
     if stop.is_set():
         raise KeyboardInterrupt
 
 
 def orphaned() -> bool:
-    """Whether the process that this one is a part of is gone: a sweep, or what launched its job."""
+    """Whether the parent of this process is gone: its sweep, or the launcher of its job."""
     parent = multiprocessing.parent_process()
-    return parent is not None and parent.pid != os.getppid()  # joblib's cannot ask is_alive()
+    # joblib's parent_process() has no is_alive()
+    return parent is not None and parent.pid != os.getppid()
 
 
 def end_with_parent() -> None:
-    """What each of joblib's processes begins with: it ends when the one that launched it is gone.
+    """Make a process of joblib end when its parent is gone. Each of them calls this first.
 
-    Otherwise one without a job would wait minutes for another. What a terminal says reaches them
-    all and is for the parent: joblib kills those at work when an idle one ends of a Ctrl-C, and a
-    terminal whose first process ends hangs up on the others.
+    Without it, an idle process would wait minutes for another job. SIGINT and SIGHUP are ignored: a
+    terminal sends them to all processes, but the parent handles them. If an idle process ended by
+    Ctrl-C, joblib would kill those at work. If the terminal's first process ends, the terminal
+    hangs up on the others.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -116,6 +123,6 @@ def end_with_parent() -> None:
     def watch() -> None:
         while not orphaned():
             time.sleep(LOOK_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)  # a job ends after the update at hand
+        os.kill(os.getpid(), signal.SIGTERM)  # a job ends after its current update
 
     threading.Thread(target=watch, daemon=True).start()

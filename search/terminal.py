@@ -1,4 +1,4 @@
-"""What is said on standard error while something takes long, and how it is stopped."""
+"""Progress on standard error while something takes long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search.process import interruptible
 def training_bar(what: str) -> Iterator[Observer]:
     """A bar over the updates of a training, and a line with the perplexity after each epoch.
 
-    Ctrl-C ends the training after the update at hand.
+    Ctrl-C ends the training after the current update, with KeyboardInterrupt.
     """
     said, stop = 0, threading.Event()
     with (
@@ -48,6 +48,6 @@ def training_bar(what: str) -> Iterator[Observer]:
 
 
 def quiet_optuna() -> None:
-    """No lines about every trial, nor about the features of Optuna that we chose to use."""
+    """Silence Optuna's line for every trial, and its warnings about experimental features."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,6 +1,6 @@
 """Numbers as people write them.
 
-Sizes go in steps of 10^3, as file managers and data sheets count them.
+A kB is 10^3 bytes and a MB is 10^6, as in file managers and data sheets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ STEPS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def format_size(size_bytes: int) -> str:
-    """`size_bytes` to three significant digits: "412 kB", "1.07 MB"; whole below 1 kB."""
+    """A size to three significant digits: "412 kB", "1.07 MB". Whole bytes below 1 kB."""
     if size_bytes < 1000:
         return f"{size_bytes} B"
     for unit in ("kB", "MB"):
@@ -45,7 +45,7 @@ def parse_size(text: str | int) -> int:
 
 
 def format_ranges(numbers: list[int], most: int = 8) -> str:
-    """Ascending numbers in short: "0-12, 14, 17-29"; the middle left out beyond `most` ranges."""
+    """Ascending numbers in short: "0-12, 14, 17-29"; the middle of more than `most` is left out."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -29,7 +29,7 @@ DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())
 
 @dataclass(frozen=True)
 class DenseCheckpoint:
-    """A trained dense model's file, and the record of its training."""
+    """The file of a trained dense model, and the record of its training."""
 
     path: Path
     record: dict[str, Any]
@@ -48,7 +48,7 @@ class DenseCheckpoint:
         return sha256_of(self.path)
 
     def load(self) -> Bundle:
-        """The model. Raises UserError where the file was altered, and says how it is made again."""
+        """The model, read from the file. Raises UserError where the file was altered."""
         try:
             return load(self.path)
         except UserError as error:
@@ -59,13 +59,13 @@ DenseCheckpoints = Mapping[str, DenseCheckpoint]  # by the names of `StudyConfig
 
 
 def dense_key(config: StudyConfig, corpus: Corpus) -> str:
-    """Hash of all that decides the training."""
+    """The hash of everything that the trained model depends on."""
     return content_key(corpus.key, config.model.plain(), config.training.plain(), config.seed)
 
 
 def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
-    """The checkpoint of these settings, from the cache or from a published study; one that was
-    cut short is as good as none."""
+    """The checkpoint of these settings, from the cache or from a published study. None where there
+    is none, or only one whose file is incomplete."""
     key = dense_key(config, corpus)
     cached = config.folder / "dense" / f"{key}.json"
     for record_path in (cached, *sorted(PUBLISHED.glob("*/dense*.json"))):
@@ -81,18 +81,21 @@ def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
 
 
 def need_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint:
-    """The checkpoint of a study; UserError where it was not trained yet."""
-    dense = find_dense(config, corpus)
-    if dense is None:
+    """The checkpoint of a study. Raises UserError where the model was not trained yet."""
+    checkpoint = find_dense(config, corpus)
+    if checkpoint is None:
         raise UserError(
             f"the dense model of {config.study} is not at hand; "
             f"lmpareto train with the same settings trains it"
         )
-    return dense
+    return checkpoint
 
 
 def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore) -> DenseCheckpoint:
-    """Train the dense model of the settings; goes on where an earlier process was stopped."""
+    """Train the dense model of the settings, from where an earlier process was stopped, if one was.
+
+    Raises UserError where the training diverges.
+    """
     key = dense_key(config, corpus)
     folder = config.folder / "dense"
     settings, eos = config.training, corpus.vocabulary.eos
@@ -103,17 +106,17 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
     def validate(model: LanguageModel) -> float:
         return score(model, corpus.valid, eos).perplexity
 
-    checkpoint = folder / f"{key}.safetensors"
+    state = folder / f"{key}.safetensors"  # of a training that is not over
     try:
-        record = train(model, corpus.train, settings, config.seed, validate, observe, checkpoint)
+        record = train(model, corpus.train, settings, config.seed, validate, observe, state)
     except DivergedError as error:
-        checkpoint.unlink(missing_ok=True)
+        state.unlink(missing_ok=True)
         raise UserError(
             f"training the dense model diverged: {error}; try a training.rate below {settings.rate}"
         ) from None
-    path = keep_dense(config, corpus, model.cpu(), asdict(record))
-    checkpoint.unlink(missing_ok=True)
-    return path
+    checkpoint = keep_dense(config, corpus, model.cpu(), asdict(record))
+    state.unlink(missing_ok=True)
+    return checkpoint
 
 
 def keep_dense(

@@ -1,7 +1,8 @@
-"""Recipes moved until their files keep within a limit.
+"""Move the parameters of a recipe until its file is within a limit on its size.
 
-Cheap before dear: the packed size is known from the recipe and bounds the file's; only above the
-limit the file is written, before any training, and its size decides.
+A recipe's packed size is computed without making the file, and the file is never larger. So a
+recipe whose packed size is within the limit needs no file. Above the limit, the file is written
+before any training, and the size of that file decides.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from search.bench.workbench import Workbench
 from search.space.answerers import Explored
 from search.space.model_space import ModelSpace
 
-AIM = 0.97  # of the limit, untrained: training makes some files a little larger
-TRIES = 5  # files written in search of one that fits
+AIM = 0.97  # share of the limit for an untrained file: training makes some files a little larger
+TRIES = 5  # the most files that are written for one recipe
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A recipe, whether its file fits, and the parameters that were moved for that."""
+    """A recipe, whether its untrained file fits, and the values of the parameters that moved."""
 
     recipe: Recipe
     fits: bool
@@ -37,18 +38,26 @@ class Fitted:
 class Fitter:
     """Makes recipes of a space fit `max_size_bytes`.
 
-    A recipe that is too large has all its ranges moved the same way, each from its value towards
-    the end at which files are smaller, as little as will do. Which end that is is seen from the
-    files, once for each parameter; `ends` knows those that were looked at.
+    If a recipe is too large, the value of each of its ranges moves towards the end of the range
+    where files are smaller. All values move by the same share of their way, and that share is as
+    small as possible.
+
+    The end where files are smaller is found by writing the file at both ends, once for each
+    parameter. `ends` stores what was found.
     """
 
     def __init__(self, space: ModelSpace, bench: Workbench, max_size_bytes: int) -> None:
         self.space, self.bench, self.max_size_bytes = space, bench, max_size_bytes
-        self.ends: dict[str, float | None] = {}  # None where it makes no difference
+        self.ends: dict[str, float | None] = {}  # None where the parameter does not matter
 
     def fit(self, trial: optuna.trial.BaseTrial, observe: Observer) -> Fitted:
-        """The recipe of the trial's parameters, or the nearest that fits. Trains no trial; a stage
-        with fewer units is trained where the cache has none, and such a recipe is not moved."""
+        """The recipe of the trial's parameters if its file fits, else a nearby recipe that does, if
+        there is one.
+
+        The trial is not trained. A recipe with fewer hidden units is not moved, because every other
+        setting of the units would have to be trained; its own stage is trained if the cache lacks
+        it. `observe` is called during that training.
+        """
         recipe = self.space.suggest(trial)
         words = self.bench.dense.vocabulary
         if packed_size(recipe, self.space.model, words) <= self.max_size_bytes:
@@ -63,6 +72,10 @@ class Fitter:
     def _moved(
         self, trial: optuna.trial.BaseTrial, recipe: Recipe, size: int, observe: Observer
     ) -> Fitted:
+        """The recipe with all ranges moved by the smallest share that was found to fit.
+
+        The first try moves each range to its end. If that file is too large, nothing fits.
+        """
         ends = self._ends(trial, observe)
         low, high, sizes = 0.0, 1.0, {0.0: size}
         best: Fitted | None = None
@@ -82,7 +95,7 @@ class Fitter:
         return best
 
     def _ends(self, trial: optuna.trial.BaseTrial, observe: Observer) -> dict[str, float]:
-        """Parameter -> the end of its range at which files are smaller."""
+        """Parameter -> the end of its range where files are smaller, for those that matter."""
         found = {}
         for name, distribution in trial.distributions.items():
             if name not in self.ends:
@@ -113,7 +126,7 @@ class Fitter:
 
 
 def _towards(trial: optuna.trial.BaseTrial, name: str, end: float, share: float) -> float | int:
-    """The parameter's value, moved by the share of its way to the end; in logs where it is so."""
+    """The parameter's value, moved by `share` of its way to the end; in logs for a log range."""
     distribution, value = trial.distributions[name], trial.params[name]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     if distribution.log:
@@ -128,9 +141,12 @@ def _towards(trial: optuna.trial.BaseTrial, name: str, end: float, share: float)
 
 
 def _between(low: float, high: float, sizes: Mapping[float, int], limit: int) -> float:
-    """Where the file would just be small enough if ln size were a line between the two shares;
-    not nearer to either than a tenth of the way."""
+    """The next share to try, between `low` (too large) and `high` (fits).
+
+    It is where the file would just fit if ln size were linear in the share, but at least a tenth of
+    the way from both.
+    """
     target = math.log(AIM * limit)
     above, below = math.log(sizes[low]), math.log(sizes[high])
-    place = (above - target) / (above - below) if above > below else 0.5
-    return low + (high - low) * min(max(place, 0.1), 0.9)
+    fraction = (above - target) / (above - below) if above > below else 0.5
+    return low + (high - low) * min(max(fraction, 0.1), 0.9)

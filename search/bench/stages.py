@@ -1,7 +1,8 @@
-"""Trained weights that several recipes start from or go on from: a cache, shared by processes.
+"""A cache of stages, shared by processes. A stage is a file of trained weights that several recipes
+start from: a model with fewer hidden units, or a fine-tuning that a later rung goes on with.
 
-Files are written at once or not at all, a damaged one is as good as none, and any of them may be
-deleted at any time: it is made again, with the same result.
+A stage is written completely or not at all. A damaged stage counts as missing. Any stage may be
+deleted at any time: whoever needs it makes it again, with the same result.
 """
 
 from __future__ import annotations
@@ -19,25 +20,26 @@ from lmcore.errors import DiskError
 from lmcore.progress import Observer, TrainingRecord
 
 SUFFIXES = (".lmb", ".safetensors")
-PART_SECONDS = 3600  # no file takes longer to write
+WRITE_SECONDS = 3600  # longer than any file takes to write
 
 
 @dataclass(frozen=True)
 class Stages:
-    """A folder of stages; of more than `max_bytes` the least recently used go."""
+    """A folder of stages. Beyond `max_bytes`, the least recently used ones are deleted."""
 
     folder: Path
     max_bytes: int
 
     def path(self, name: str) -> Path:
-        """Where the stage of that name ("KEY.lmb") lies, or will lie."""
+        """The path of the stage of that name ("KEY.lmb"), whether it exists or not."""
         return self.folder / name
 
     @contextmanager
     def held(self, key: str, observe: Observer) -> Iterator[None]:
-        """Make the stages of the key, or use them, in this process alone.
+        """Hold the lock on the stages of the key, so that one process at a time makes or uses them.
 
-        While another process has them, `observe` may end the wait. Raises DiskError.
+        While another process holds it, `observe` is called each second and may raise to end the
+        wait. Raises DiskError where the folder cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ class Stages:
             lock.release()
 
     def use(self, name: str) -> Path | None:
-        """The stage of that name, from now on the one used last; None where there is none."""
+        """The path of a stage, which now counts as used last. None where there is no such stage."""
         path = self.path(name)
         try:
             os.utime(path)
@@ -67,12 +69,12 @@ class Stages:
         return path
 
     def trim(self) -> None:
-        """Delete what was not used for longest, until the rest is within the limit, and what
-        processes that died were writing."""
+        """Delete the least recently used stages until the rest is within the limit, and the partial
+        files of processes that died while writing."""
         found = []
         for path in self.folder.glob("*"):
             with suppress(OSError):  # another process deletes, too
-                if path.name.startswith(".") and path.stat().st_mtime < time.time() - PART_SECONDS:
+                if path.name.startswith(".") and path.stat().st_mtime < time.time() - WRITE_SECONDS:
                     path.unlink()
                 if path.suffix in SUFFIXES:
                     found.append((path.stat().st_mtime, path.stat().st_size, path))

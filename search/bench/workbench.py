@@ -36,10 +36,10 @@ PACKAGES = ("numpy", "optuna", "safetensors", "scipy", "sqlalchemy")
 
 
 class Workbench:
-    """Measures recipes of one dense checkpoint on one corpus; loads both once.
+    """Measures recipes of one dense checkpoint on one corpus.
 
-    Bundles are written to `folder`. Stages are models with fewer units, and fine-tunings that
-    were begun.
+    `dense` is the checkpoint's bundle. Bundles are written to `folder`. `stages` is the cache of
+    models with fewer units and of fine-tunings that were begun. `seed` is the study's.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Workbench:
         return cls(corpus, dense, config.seed, config.folder / "bundles", stages, config.device)
 
     def key(self, recipe: Recipe) -> str:
-        """Hash of all that decides the measurement of a resolved recipe."""
+        """The hash of everything that the measurement of a resolved recipe depends on."""
         return content_key(recipe.plain(), self.dense.sha256, self.corpus.key, self.seed)
 
     def path(self, key: str) -> Path:
-        """Where the bundle of a measurement lies."""
+        """The path of the bundle of a measurement."""
         return self.folder / f"{key}.lmb"
 
     def measure(
@@ -68,10 +68,10 @@ class Workbench:
     ) -> Measurement:
         """Make the file of a resolved recipe and measure it, from the file.
 
-        The result is a function of the recipe, the dense checkpoint, the corpus and the seed:
-        where a shorter fine-tuning is at hand that this one goes on from, it is only sooner there.
-        With `goes_on` the fine-tuning is kept for a longer one. Raises DivergedError where the
-        loss or the perplexity is no number.
+        The result is a function of the recipe, the dense checkpoint, the corpus and the seed. A
+        shorter fine-tuning in the cache saves time but changes nothing. With `goes_on`, this
+        fine-tuning is kept in the cache for a longer one. Raises DivergedError where the loss or
+        the perplexity is not finite.
         """
         key, laps = self.key(recipe), Laps()
         model = self._built(recipe, observe).to(self.device)
@@ -107,7 +107,7 @@ class Workbench:
         )
 
     def untrained_size(self, recipe: Recipe, observe: Observer = ignore) -> int:
-        """Bytes of the resolved recipe's file before any fine-tuning."""
+        """The size in bytes of a resolved recipe's file before any fine-tuning."""
         return len(pack(self._built(recipe, observe), self.dense.vocabulary))
 
     def _built(self, recipe: Recipe, observe: Observer) -> LanguageModel:
@@ -123,7 +123,7 @@ class Workbench:
         settings: FineTuningSettings,
         observe: Observer,
     ) -> TrainingRecord:
-        """Train the built model of the recipe, from the highest rung that is at hand."""
+        """Fine-tune the recipe's built model, from the highest rung in the cache."""
         shorter = [
             recipe.model_copy(update={"finetuning": settings.up_to(rung)})
             for rung in range(len(settings.rungs))
@@ -141,12 +141,12 @@ class Workbench:
             regularizer=schedule,
             begun=next((path for path in begun if path), None),
         )
-        if schedule and not record.updates:  # too short for one, but the zeros were promised
+        if schedule and not record.updates:  # no update was made, but the recipe asks for its zeros
             schedule.after_update(rate=0.0, progress=1.0)
         return record
 
     def _weights(self, recipe: Recipe) -> Path:
-        """Where the state of a fine-tuning lies, while it goes on and at its end."""
+        """The path of the state of a fine-tuning, during it and after its end."""
         return self.stages.path(f"{self.key(recipe)}.safetensors")
 
     def _stage(self, units: UnitsSettings, observe: Observer) -> LanguageModel:
@@ -156,25 +156,26 @@ class Workbench:
         with self.stages.held(key, observe):
             if self.stages.use(path.name) and (known := _read(path)) is not None:
                 return known
-            checkpoint = path.with_suffix(".safetensors")
+            state = path.with_suffix(".safetensors")  # of a training that is not over
             model = with_fewer_units(
                 self.dense.model,
                 self.corpus.train,
                 units,
                 _seed(key),
                 observe,
-                checkpoint,
+                state,
                 self.device,
             )
             save(path, model, self.dense.vocabulary)
-            checkpoint.unlink(missing_ok=True)
+            state.unlink(missing_ok=True)
             model = load(path).model
         self.stages.trim()
         return model
 
 
 def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
-    """The recipe of a measurement; UserError where the bench is not the one it was made on."""
+    """The recipe of a measurement. Raises UserError where the bench gives it another key: then its
+    dense checkpoint, corpus or seed is not the one that was measured."""
     recipe = parse(Recipe, measured.recipe, "recipe")
     if bench.key(recipe) != measured.key:
         raise UserError(
@@ -185,19 +186,20 @@ def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
 
 
 class Laps:
-    """Seconds by stage."""
+    """A stopwatch: the seconds that each step of a measurement took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._since = perf_counter()
 
-    def end(self, stage: str) -> None:
+    def end(self, step: str) -> None:
+        """Note that the step ended now and began when the one before ended."""
         now = perf_counter()
-        self.seconds[stage], self._since = round(now - self._since, 3), now
+        self.seconds[step], self._since = round(now - self._since, 3), now
 
 
 def _read(path: Path) -> LanguageModel | None:
-    """The model of a file, None where there is no file or a damaged one."""
+    """The model of a bundle, None where the file is missing or damaged."""
     try:
         return load(path).model
     except UserError:
@@ -210,7 +212,7 @@ def _seed(key: str) -> int:
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Which code, packages and machine measured; `code` changes when any file of lmcore does."""
+    """Which code, packages and machine measure. `code` is a hash of all files of lmcore."""
     digest = hashlib.sha256()
     folder = Path(lmcore.__file__).parent
     for path in sorted(folder.rglob("*.py")):

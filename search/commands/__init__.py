@@ -1,7 +1,7 @@
-"""The commands, a module each: `Config` is what a command takes, `run` what it does.
+"""The commands, one module each. `Config` has the settings that a command takes; `run` runs it.
 
-A command is imported when its settings are composed, and no sooner: `--help` waits for nothing,
-and what only reads a database never loads torch.
+A command's module is imported only after its settings are composed. So `--help` is quick, and
+commands that only read a database never load torch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from search.work.launching import STOPPED, end
 if TYPE_CHECKING:
     from search.config import StudyConfig
 
-READING = ("status", "front", "plot")  # these compute nothing with tensors
+READING = ("status", "front", "plot")  # commands that need no torch
 
 
 def run(command: str) -> None:
-    """Run a command as a Hydra app on sys.argv; ends the process with 1 for a person's error."""
+    """Run a command as a Hydra app on sys.argv. Exits with 1 for a person's error, with 130 when
+    interrupted."""
 
     def task(composed: DictConfig) -> None:
         _say(_answer(command, composed))
@@ -40,7 +41,7 @@ def run(command: str) -> None:
 
 
 def _answer(command: str, composed: DictConfig) -> str:
-    """What the command has to say to these settings; ends the process where that is an error."""
+    """The command's output for these settings. Ends the process where the command fails."""
     module = importlib.import_module(f"search.commands.{command}")
     from search.process import imported
     from search.store.outage import AWAY, reason

@@ -1,4 +1,4 @@
-"""What a command answers, and what several commands say alike."""
+"""The answer of a command, and what several commands have in common."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from search.study.study import Progress, progress
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command has to say, for programs and for people."""
+    """The output of a command: a JSON document for programs, a text for people."""
 
     document: dict[str, Any]
     text: str
 
 
 def tell_corpus(context: StudyContext[StudyConfig]) -> None:
-    """Say on standard error what the text is."""
+    """Describe the text on standard error."""
     print(context.corpus.describe(), file=sys.stderr)
 
 
 def progress_of(context: StudyContext[StudyConfig]) -> Progress:
-    """How far the study is, of the trials that sweeps asked for, whatever the settings say now."""
+    """The study's progress towards the trials that its sweeps asked for. `trials` in the settings
+    does not matter here."""
     return progress(context.study, context.slots.total())

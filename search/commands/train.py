@@ -22,11 +22,12 @@ def run(config: StudyConfig) -> Answer:
 
 
 def _trained(context: StudyContext[StudyConfig], name: str) -> Answer:
-    """The dense model of that name, trained where it is not at hand."""
+    """What to say of the dense model of that name, which is trained now where it was not before."""
     known = context.find_checkpoint(name)
-    dense = known or context.checkpoint(name)
+    checkpoint = known or context.checkpoint(name)
     return Answer(
-        {"bundle": str(dense.path), **dense.record},
-        f"{dense.path}: {format_size(dense.size_bytes)}, "
-        f"valid perplexity {dense.valid_perplexity:.2f}{' (trained before)' if known else ''}",
+        {"bundle": str(checkpoint.path), **checkpoint.record},
+        f"{checkpoint.path}: {format_size(checkpoint.size_bytes)}, "
+        f"valid perplexity {checkpoint.valid_perplexity:.2f}"
+        f"{' (trained before)' if known else ''}",
     )

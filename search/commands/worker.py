@@ -21,7 +21,7 @@ def run(config: WorkerConfig) -> Answer:
         checkpoints = {name: context.need_checkpoint(name) for name in config.dense_names}
         assert context.patience
         trials = context.patience(lambda: context.slots.total())
-        asked = context.but(trials=trials)
-        Worker(asked, config.worker, worker_name(), checkpoints, stop, config.deadline).run()
-    done = progress_of(asked)
+        wanted = context.but(trials=trials)
+        Worker(wanted, config.worker, worker_name(), checkpoints, stop, config.deadline).run()
+    done = progress_of(wanted)
     return Answer(progress_document(done), progress_text(done, workers=1))

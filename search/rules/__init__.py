@@ -1,3 +1,3 @@
-"""Who decides: which trials go on, what a prior predicts, which limits hold. Pure functions of
-plain records; nothing here opens a file, a database or a model.
+"""The rules of a search: which trials go on, what a prior predicts, which limits hold. These are
+pure functions of plain records; nothing here opens a file, a database or a model.
 """

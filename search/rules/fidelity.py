@@ -1,7 +1,8 @@
-"""How far a trial climbs: at which fine-tunings it is looked at, and which trials go on from there.
+"""How far a trial climbs: at which rungs its file is measured, and which trials go on from there.
 
-A rung is so many epochs of fine-tuning. At each the file is written and measured, a real point of
-the plane; a trial that does not go on keeps the values of the last file it has.
+A rung is a number of epochs of fine-tuning. At each rung a trial's file is written and measured,
+and the measurement is a point of the plane. A trial then goes on to the next rung, or it stops and
+keeps the values of its last file.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from lmcore.recipe import Recipe
 from lmcore.settings import Family
 
-PREDICTS = 0.8  # the partial tau from which the rung without training is believed
-LEAST = 10  # trials that tau is measured on
+PREDICTS = 0.8  # the least partial tau at which perplexities before training decide
+LEAST = 10  # the least number of trials that tau is computed from
 _size = attrgetter("size_bytes")
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the file of a trial was at one of its rungs."""
+    """The measurement of a trial's file at one of its rungs, 0 for the first."""
 
     trial: int
     rung: int
@@ -35,7 +36,11 @@ class Look:
 
 
 class Fidelity(Family):
-    """The rungs, in epochs, below the fine-tuning that a recipe asks for; 0 is without training."""
+    """A rule that says which trials go on.
+
+    `rungs` are in epochs and ascend; 0 is before any training. The last rung of every trial is the
+    fine-tuning that its recipe asks for, so rungs at or above that are left out.
+    """
 
     rungs: tuple[Annotated[float, Field(ge=0)], ...] = ()
 
@@ -43,11 +48,11 @@ class Fidelity(Family):
     @classmethod
     def _ascend(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
         if any(later <= earlier for earlier, later in pairwise(rungs)):
-            raise ValueError(f"they ascend; got {list(rungs)}")
+            raise ValueError(f"rungs must ascend; got {list(rungs)}")
         return rungs
 
     def ladder(self, recipe: Recipe) -> list[Recipe]:
-        """The recipe cut off at each rung below its own fine-tuning, then the recipe itself."""
+        """One recipe a rung: the recipe cut off at each rung below its fine-tuning, then whole."""
         if recipe.finetuning is None:
             return [recipe]
         below = tuple(r for r in self.rungs if 0 < r < recipe.finetuning.epochs)
@@ -58,12 +63,15 @@ class Fidelity(Family):
 
     @abstractmethod
     def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
-        """Whether a trial is trained on, given every look so far (its own may be among them) and
-        the size in bytes and the perplexity of the dense model."""
+        """Whether the trial of the look `mine` goes on to its next rung.
+
+        `looks` has every look of the study so far; `mine` may be among them. `dense` is the size in
+        bytes and the perplexity of the dense model.
+        """
 
 
 class Whole(Fidelity):
-    """Every trial is trained to its end."""
+    """Every trial goes on to its last rung."""
 
     kind: Literal["whole"] = "whole"
 
@@ -72,14 +80,16 @@ class Whole(Fidelity):
 
 
 class TowardsFront(Fidelity):
-    """Those go on that may move the front.
+    """A trial goes on where it may still move the front.
 
-    Inside the box - no larger than the dense model, at most `worst` times its perplexity - a trial
-    that no other dominates at its rung always goes on. Of the others, harsh recipes that training
-    may yet bring into the box among them, go the best 1 / `eta` of all at the rung, one at least,
-    counting how far their perplexity lies above the best that is reached at no more than their
-    size. Without training only the size decides, until the perplexities there are known to tell
-    the better of two files of a size.
+    - A file larger than the dense model, or of infinite perplexity, stops the trial.
+    - Before any training, every other trial goes on, until `predicts` says that the perplexities
+      measured there tell good recipes from bad ones.
+    - A trial goes on if its file is non-dominated at its rung and its perplexity is at most `worst`
+      times that of the dense model. Before any training, its perplexity may be higher.
+    - A trial also goes on if its excess is among the best 1 / `eta` of all trials at its rung, at
+      least one. The excess is the distance in ln perplexity from the best file that is no larger
+      (see `excesses`). So harsh recipes are trained too: training may repair them.
     """
 
     kind: Literal["front"] = "front"
@@ -104,8 +114,8 @@ class TowardsFront(Fidelity):
 
 
 class Asha(Fidelity):
-    """Of all at a rung the first 1 / `eta` go on (Schmucker et al. 2021, multi-objective ASHA):
-    by non-dominated sorting, and within a layer by an epsilon-net."""
+    """The first 1 / `eta` of all trials at a rung go on, at least one, in the order of `ranked`
+    (Schmucker et al. 2021, multi-objective asynchronous successive halving)."""
 
     kind: Literal["asha"] = "asha"
     eta: Annotated[float, Field(gt=1)] = 3.0
@@ -122,9 +132,12 @@ AnyFidelity = Annotated[SerializeAsAny[Fidelity], BeforeValidator(Fidelity.pick)
 
 
 def excesses(looks: Sequence[Look]) -> dict[int, float]:
-    """Trial -> ln of its perplexity above the best of all others that are no larger, given one
-    look of each; at most 0 where none of them dominates it, -inf where none is as small. Equal
-    points are on the front together."""
+    """Trial -> its excess, given one look of each trial.
+
+    The excess is ln of the trial's perplexity over the lowest perplexity of the other trials whose
+    files are no larger. It is at most 0 for a non-dominated trial, and -inf
+    where no other file is as small. Equal points are non-dominated together.
+    """
     found: dict[int, float] = {}
     best = second = math.inf  # the two lowest perplexities so far
     for _, equal in groupby(sorted(looks, key=_size), _size):
@@ -138,10 +151,13 @@ def excesses(looks: Sequence[Look]) -> dict[int, float]:
 
 
 def predicts(looks: Sequence[Look]) -> bool:
-    """Whether the first rung tells who will have the lower perplexity among files of a size.
+    """Whether the perplexity at the first rung tells which of two files of the same size will have
+    the lower perplexity at the last rung.
 
-    By the partial tau of both perplexities, given the size of the last file (Kendall 1942): those
-    of larger files are lower at both rungs, which is no news.
+    The measure is Kendall's partial tau (Kendall 1942) of the two perplexities, given the size of
+    the last file: (t_xy - t_xz t_yz) / sqrt((1 - t_xz^2) (1 - t_yz^2)). The size is taken out
+    because larger files have lower perplexities at both rungs. False with fewer than `LEAST` trials
+    at the last rung.
     """
     top = max((look.rung for look in looks), default=0)
     first = {look.trial: look.perplexity for look in looks if look.rung == 0}
@@ -161,14 +177,14 @@ def predicts(looks: Sequence[Look]) -> bool:
 
 
 def ranked(looks: Sequence[Look]) -> list[Look]:
-    """The looks, best first: layer by layer of non-dominated sorting, each as an epsilon-net.
+    """The looks, best first: by layers of non-dominated sorting, each ordered as an epsilon-net.
 
-    An epsilon-net (Salinas et al. 2021) takes one after another that which lies farthest, in the
-    ranks of size and perplexity, from all that were taken.
+    An epsilon-net (Salinas et al. 2021) begins with the lowest perplexity. The next look is always
+    the one farthest from all looks taken before, measured in ranks of size and of perplexity.
     """
     sizes = sorted(look.size_bytes for look in looks)
     perplexities = sorted(look.perplexity for look in looks)
-    place = {
+    rank = {
         look: (sizes.index(look.size_bytes), perplexities.index(look.perplexity)) for look in looks
     }
     left, order = list(looks), []
@@ -178,7 +194,7 @@ def ranked(looks: Sequence[Look]) -> list[Look]:
         net = [min(layer, key=lambda look: look.perplexity)]
         rest = [look for look in layer if look is not net[0]]
         while rest:
-            far = max(rest, key=lambda one: min(math.dist(place[one], place[n]) for n in net))
+            far = max(rest, key=lambda one: min(math.dist(rank[one], rank[n]) for n in net))
             net.append(far)
             rest.remove(far)
         order += net

@@ -1,4 +1,4 @@
-"""Limits on what a search is after."""
+"""Limits on the models that a search is to find."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """In bytes and in perplexity, of the trained file; None: no limit."""
+    """The largest size in bytes and the highest perplexity of a trained file; None is no limit."""
 
     max_size_bytes: int | None = None
     max_perplexity: float | None = None
 
     def constraints(self, size_bytes: float, perplexity: float) -> dict[str, float]:
-        """Name -> by how much a limit is broken, in nats; at most 0 where it is kept."""
+        """Name of a limit -> ln of the value over the limit: above 0 where the limit is broken."""
         found = {}
         if self.max_size_bytes is not None:
             found["max_size"] = math.log(size_bytes / self.max_size_bytes)

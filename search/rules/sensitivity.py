@@ -1,9 +1,13 @@
-"""A front before the search: each part of a recipe measured alone, and the best sums of parts.
+"""A front predicted before the search: each part of a recipe is measured alone, and the effects
+of the parts are added.
 
-The additive model: what a recipe adds to ln perplexity before any training is the sum of what its
-parts do alone to the dense model, and so are the bytes that it saves. It ranks recipes well as
-long as none of them is harsh. Parts act on sites of their own; what reshapes layers acts on all,
-so that each site's part saves the same share of what the reshaping left of it.
+A part is a set of parameters that act on the same sites (see `search.space.parts`). The model is
+additive. What a recipe adds to ln perplexity before any training is the sum of what each part adds
+alone to the dense model. The bytes that the recipe saves are the sum of what each part saves alone.
+The model ranks recipes well as long as none of them is harsh.
+
+The part of the layers reshapes all sites. Every other part then saves the same share of a reshaped
+site as of the dense one.
 """
 
 from __future__ import annotations
@@ -18,24 +22,24 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from lmcore.settings import Family
 
-MOST = 4000  # points kept of a front while parts are added
-LAYERS, BIASES = "layers", "biases"  # what parts act on beside sites
+MOST = 4000  # points of a front that are kept while parts are added
+LAYERS, BIASES = "layers", "biases"  # what a part can act on beside sites
 
 Parameters = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one setting of a part makes of the dense model, without training."""
+    """What one setting of a part does to the dense model, without training."""
 
     nats: float  # added to ln perplexity
-    site_bytes: Mapping[str, int]  # of every site in its file
+    site_bytes: Mapping[str, int]  # bytes of each site in the file
     parameters: Parameters = ()
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A recipe by its parameters, and what the additive model says of it."""
+    """A recipe, given by its parameters, with its size and the nats that the model predicts."""
 
     size_bytes: float
     nats: float
@@ -46,8 +50,9 @@ class Predicted:
 class Effects:
     """What each part of a space does alone to the dense model.
 
-    `dense` is what the model is where nothing is compressed that the space decides. `parts` has
-    the effects of each part by what it acts on; those of `LAYERS` reshape it for all others.
+    `dense`, `size_bytes` and `perplexity` are of the model in which nothing is compressed that the
+    space decides. `parts` maps a part's name to the effects of its settings; the effects of
+    `LAYERS` are the reshaped models that the other parts act on.
     """
 
     dense: Effect
@@ -57,30 +62,33 @@ class Effects:
 
     @cached_property
     def front(self) -> list[Predicted]:
-        """The predicted front, by size."""
+        """The predicted front, by size ascending."""
         others = [effects for name, effects in self.parts.items() if name != LAYERS]
         other_bytes = self.size_bytes - sum(self.dense.site_bytes.values())
         shapes = self.parts.get(LAYERS, [self.dense])
         return predicted_front(self.dense, other_bytes, shapes, others)
 
     def perplexity_of(self, predicted: Predicted) -> float:
+        """The predicted perplexity before any training."""
         return self.perplexity * math.exp(predicted.nats)
 
 
 class Prior(Family):
-    """Where a search begins, after the study's own `start`."""
+    """A rule that says which recipes a search tries first, after the study's own `start`."""
 
 
 class Nowhere(Prior):
-    """The sampler begins by itself."""
+    """No recipes: the sampler begins by itself."""
 
     kind: Literal["none"] = "none"
 
 
 class Sensitivity(Prior):
-    """It begins with up to `starts` recipes of the front that the parts predict, each part measured
-    alone at about `settings` settings, without training. Harsh ones are among them, since training
-    brings most of what they lose back."""
+    """Up to `starts` recipes of the predicted front.
+
+    Each part is measured alone at about `settings` settings, without training. Harsh recipes are
+    among the starts, since training brings back most of what they lose.
+    """
 
     kind: Literal["sensitivity"] = "sensitivity"
     settings: Annotated[int, Field(ge=2)] = 12
@@ -89,7 +97,7 @@ class Sensitivity(Prior):
     def chosen(
         self, front: Sequence[Predicted], max_size_bytes: int | None = None
     ) -> list[dict[str, Any]]:
-        """The parameter values to start from, the smallest file first."""
+        """Parameter values to start from, the smallest file first and none above the limit."""
         most = math.inf if max_size_bytes is None else max_size_bytes
         good = [one for one in front if one.size_bytes <= most]
         return [dict(one.parameters) for one in spread(good, self.starts)]
@@ -101,11 +109,12 @@ AnyPrior = Annotated[SerializeAsAny[Prior], BeforeValidator(Prior.pick)]
 def predicted_front(
     dense: Effect, other_bytes: int, shapes: Iterable[Effect], parts: Sequence[Sequence[Effect]]
 ) -> list[Predicted]:
-    """The non-dominated sums of one effect of each part, on each of the shapes, by size ascending:
-    a knapsack's answers for all limits at once.
+    """The non-dominated sums of one effect of each part, on any of the shapes, by size ascending.
 
-    `shapes` are the dense model and what reshaping makes of it; `other_bytes` is what the file
-    holds beside the sites. Beyond `MOST` sums a front is thinned, evenly in size.
+    `shapes` are the models that parts act on: the dense model, or the reshaped ones. `other_bytes`
+    is what the file holds beside the sites. Parts are added one after another, and dominated sums
+    are dropped after each, as in the knapsack problem. A front of more than `MOST` sums is thinned
+    evenly along its order.
     """
     every: list[Predicted] = []
     for shape in shapes:
@@ -128,7 +137,7 @@ def predicted_front(
 
 
 def spread(front: Sequence[Predicted], count: int) -> list[Predicted]:
-    """Up to `count` points of a front, both ends among them, as even in log size as they lie."""
+    """Up to `count` points of a front, spread evenly in log size, with both ends among them."""
     if len(front) <= count:
         return list(front)
     logs = [math.log(one.size_bytes) for one in front]
@@ -138,7 +147,8 @@ def spread(front: Sequence[Predicted], count: int) -> list[Predicted]:
 
 
 def _saved(effect: Effect, dense: Effect, shape: Effect) -> float:
-    """The bytes that the part saves of the shape."""
+    """The bytes that a part's effect saves of a shape: of each site the share that it saves of the
+    dense one."""
     return sum(
         size * (1 - effect.site_bytes[site] / dense.site_bytes[site])
         for site, size in shape.site_bytes.items()

@@ -1,3 +1,3 @@
-"""What is shown and taken home: records computed from a study's results, and the text, JSON,
-figures and folders that they are rendered as. `publish` and `export` measure the test text.
+"""What is shown and taken home. Records are computed from a study's results and then rendered as
+text, JSON, figures or folders. Only `export` and `publish` measure on the test text.
 """

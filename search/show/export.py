@@ -1,4 +1,4 @@
-"""Take models home: one with its recipe and measurements, or all that a study has to show."""
+"""Take one model home, with its recipe and its measurements."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ COLUMNS = (
 def export(
     context: StudyContext[StudyConfig], name: str, measured: Measurement, folder: Path
 ) -> dict[str, Any]:
-    """Write model.lmb, recipe.json and measurement.json into `folder`; the measurement.
+    """Write model.lmb, recipe.json and measurement.json into `folder`. Returns the document of the
+    measurement.
 
-    The test perplexity is computed here, once, from the exported file. A bundle that is not in
-    the cache (any more) is made again from its recipe.
+    The test perplexity is computed here, once, from the exported file. If the bundle is not in the
+    cache, it is made again from its recipe. Raises UserError where `folder` is a file, and where
+    the model was trained on another text.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"to: {folder} is a file; it takes a folder")
@@ -57,7 +59,7 @@ def export(
 
 
 def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
-    """Raises UserError where the bundle's words are not the corpus's."""
+    """Raises UserError where the bundle and the corpus have different vocabularies."""
     if bundle.vocabulary.words != corpus.vocabulary.words:
         raise UserError(
             f"{name} has a vocabulary of {len(bundle.vocabulary):,} words, corpus {corpus.name} "
@@ -70,12 +72,13 @@ def bundle_of(
 ) -> tuple[Path, Measurement]:
     """The file of a measurement, from the cache or the published study, else made again.
 
-    With it the measurement of that very file: another machine may make a slightly other one.
+    Also returns the measurement of that very file. It may differ slightly from `measured` where the
+    file is made again on another machine.
     """
     path = context.config.folder / "bundles" / f"{measured.key}.lmb"
     published = PUBLISHED / context.name
-    dense = sorted(published.glob("dense*.lmb"))
-    for known in (path, published / "bundles" / f"{name}.lmb", *dense):
+    dense_files = sorted(published.glob("dense*.lmb"))
+    for known in (path, published / "bundles" / f"{name}.lmb", *dense_files):
         if known.exists() and sha256_of(known) == measured.sha256:
             return known, measured
     bench = context.bench_of(measured)

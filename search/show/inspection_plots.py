@@ -31,7 +31,7 @@ KINDS = (  # what is marked, and with what symbol and size: equal values lie ins
 def figure(inspection: Inspection, name: str) -> go.Figure:
     """Four panels: bytes by part of the file, bits a stored value, energy by rank, spectrum.
 
-    A site has one colour in all. `name` says what was inspected. The figure is made for the
+    A site has the same colour in all panels. `name` says what was inspected. The figure is made for
     `page` and `image` of `search.show.page`.
     """
     styles = _styles(inspection)
@@ -73,7 +73,7 @@ def _bytes(inspection: Inspection, styles: dict[str, dict[str, str]]) -> go.Bar:
 
 
 def _bits(inspection: Inspection, styles: dict[str, dict[str, str]]) -> Iterator[go.Scatter]:
-    """Of every site three marks on one line."""
+    """Three marks for each site, on one line."""
     sites = inspection.sites
     values = {name: (one.bits, one.entropy_bits, one.coded_bits) for name, one in sites.items()}
     colours = [style["color"] for style in styles.values()]

@@ -75,7 +75,8 @@ def _spread(last: int) -> list[int]:
 
 
 def inspection_table(inspection: Inspection) -> str:
-    """What the bytes hold, a line a part of the file; then the norms, a line a matrix."""
+    """Two tables: the bytes, with a line for each part of the file; the norms, with a line for each
+    matrix."""
     total = inspection.size_bytes
     heads = ["shape", "structure", "codes", "size", "share", "bits/weight", "zeros"]
     spent = [("", *heads, "bits", "entropy", "in file")]
@@ -110,7 +111,10 @@ def inspection_table(inspection: Inspection) -> str:
 
 
 def _structure(site: SiteInspection) -> str:
-    """As in "svd(rank=40): 10000 x 40, 40 x 200"; no shapes where the matrix is the one leaf."""
+    """The form of a site, as in "svd(rank=40): 10000 x 40, 40 x 200".
+
+    The shapes of the leaves are left out where the matrix itself is the only leaf.
+    """
     text = setting_text(site.structure.plain())
     shapes = [leaf.shape for leaf in site.leaves.values()]
     return text if shapes == [site.shape] else f"{text}: {', '.join(map(_shape, shapes))}"

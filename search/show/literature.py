@@ -1,4 +1,4 @@
-"""Published size-perplexity points to compare with, as their sources state them."""
+"""The literature: size-perplexity points of other people's work, as its sources state them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ CORPUS = "ptb"
 
 
 @dataclass(frozen=True)
-class PublishedPoint:
+class LiteraturePoint:
     """One row of `literature.csv`.
 
-    `label` is what a picture writes beside the point, empty where another at the same size bears
-    the same; `base` is the model the method was applied to, "layers x units" or "units-units".
-    `size_bytes` is as published, often 4 bytes a weight; it was not measured on a file.
-    `source_type` is "paper" or "slides". The perplexities are as published; those not given are
+    `label` is what a picture writes beside the point; it is empty where another point of the same
+    size has the same label. `source_type` is "paper" or "slides". `base` is the model that the
+    method was applied to, as "layers x units" or "units-units". `size_bytes` is as published, often
+    4 bytes a weight, and was not measured on a file. A perplexity that the source does not give is
     None.
     """
 
@@ -33,16 +33,16 @@ class PublishedPoint:
     note: str
 
 
-def published_points(corpus: str) -> tuple[PublishedPoint, ...]:
-    """The published points of `corpus`, in the order of the file; only Penn Treebank has any."""
+def literature_points(corpus: str) -> tuple[LiteraturePoint, ...]:
+    """The literature on `corpus`, in the order of the file. Only Penn Treebank has any."""
     if corpus != CORPUS:
         return ()
     text = files("search.show").joinpath("literature.csv").read_text(encoding="utf-8")
     return tuple(_point(row) for row in csv.DictReader(text.splitlines()))
 
 
-def _point(row: dict[str, str]) -> PublishedPoint:
-    return PublishedPoint(
+def _point(row: dict[str, str]) -> LiteraturePoint:
+    return LiteraturePoint(
         name=row["name"],
         label=row["label"],
         source=row["source"],

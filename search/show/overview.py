@@ -1,4 +1,4 @@
-"""What a study can sample, and how many bytes its corners have: a record, as JSON and as text."""
+"""What a study can sample, and how large its corners are: a record, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from search.units import format_size
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A parameter: what it can be, and in which cases a trial is asked for it, the conditions of
-    each all to be met; a case without any is always."""
+class ParameterRecord:
+    """A parameter of a space: its values, and the cases in which a trial is asked for it.
+
+    A case is a list of conditions that must all hold; an empty case always holds.
+    """
 
     name: str
     values: Mapping[str, Any]
@@ -32,7 +34,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class SizedCorner:
-    """A recipe where every range is at an end; `packed_bytes` is an upper bound of its file."""
+    """A recipe where every range is at an end. Its file has at most `packed_bytes`."""
 
     packed_bytes: int
     dense: str | None  # the model that it is for, where there are several
@@ -45,7 +47,7 @@ class Overview:
     """All parameters of a space, and its smallest and its largest corner by packed size."""
 
     study: str | None
-    parameters: list[Asked]
+    parameters: list[ParameterRecord]
     smallest: SizedCorner
     largest: SizedCorner
 
@@ -74,10 +76,10 @@ class Overview:
 
 
 def overview(context: StudyContext[StudyConfig]) -> Overview:
-    """What the space of the settings is; no model needs to be trained for it."""
+    """The overview of a study's space. No model is trained or needed for it."""
     space = context.space
-    asked = [
-        Asked(name, parameter.plain(), _cases(space, name))
+    parameters = [
+        ParameterRecord(name, parameter.plain(), _cases(space, name))
         for name, parameter in space.parameters.items()
     ]
 
@@ -90,7 +92,7 @@ def overview(context: StudyContext[StudyConfig]) -> Overview:
         dense = proposal.dense if space.dense else None
         return SizedCorner(size(proposal), dense, parameters, proposal.recipe.plain())
 
-    return Overview(context.config.name, asked, smallest=corner(1), largest=corner(-1))
+    return Overview(context.config.name, parameters, smallest=corner(1), largest=corner(-1))
 
 
 def _corner_document(corner: SizedCorner) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def _corner_document(corner: SizedCorner) -> dict[str, Any]:
 
 
 def _cases(space: Space, name: str) -> list[list[str]]:
-    """When a trial is asked for the parameter; a case that another covers is left out.
+    """The cases in which a trial is asked for the parameter, without those that another covers.
 
     As in [["all.structure = svd", "there is lstm.0.projection"]].
     """
@@ -116,12 +118,13 @@ def _cases(space: Space, name: str) -> list[list[str]]:
 
 
 def _cases_of(space: ModelSpace, name: str) -> list[list[str]]:
-    """The same for one dense model."""
+    """The cases of one dense model, the shortest first."""
     found = []
-    for place in space.places.get(name, ()):
-        if place.site is None or place.site in space.possible_sites:
-            made = [] if place.site in (None, *space.certain_sites) else [f"there is {place.site}"]
-            found.append(list(dict.fromkeys([*map(str, place.conditions), *made])))
+    for occurrence in space.occurrences.get(name, ()):
+        site = occurrence.site
+        if site is None or site in space.possible_sites:
+            made = [] if site in (None, *space.certain_sites) else [f"there is {site}"]
+            found.append(list(dict.fromkeys([*map(str, occurrence.conditions), *made])))
     found.sort(key=len)
     return [
         case
@@ -130,8 +133,8 @@ def _cases_of(space: ModelSpace, name: str) -> list[list[str]]:
     ]
 
 
-def _cases_text(asked: Asked) -> str:
-    return "always" if asked.always else "; or ".join(map(", ".join, asked.cases))
+def _cases_text(parameter: ParameterRecord) -> str:
+    return "always" if parameter.always else "; or ".join(map(", ".join, parameter.cases))
 
 
 def _values_text(values: Mapping[str, Any]) -> str:

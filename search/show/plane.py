@@ -1,4 +1,4 @@
-"""The size-perplexity plane: what is drawn in it, which part is seen, and where labels fit."""
+"""The size-perplexity plane: what is drawn in it, how much of it is seen, and where labels fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from search.front import Front, Point, useful
-from search.show.literature import PublishedPoint, published_points
+from search.show.literature import LiteraturePoint, literature_points
 from search.show.style import MUTED
 
 WIDTH, HEIGHT = 1000, 640
@@ -28,7 +28,7 @@ SIDES = (
 class PlotRecord:
     """Everything the picture shows. `pick` is the point of `front` that it points out.
 
-    `unmeasured` have no place in the plane (see `front_of`); the picture says how many there are.
+    Points in `unmeasured` cannot be drawn (see `front_of`); the picture says how many there are.
     """
 
     study: str
@@ -38,14 +38,14 @@ class PlotRecord:
     infeasible: tuple[Point, ...]
     unmeasured: tuple[Point, ...]
     baselines: tuple[Point, ...]
-    published: tuple[PublishedPoint, ...]
+    literature: tuple[LiteraturePoint, ...]
     pick: Point | None
     predicted: tuple[tuple[float, float], ...] = ()  # bytes and perplexity, before any training
 
 
 @dataclass(frozen=True)
 class View:
-    """The part of the plane first seen: (low, high) in bytes and in perplexity."""
+    """What is seen of the plane at first: (low, high) in bytes and in perplexity."""
 
     size_bytes: tuple[float, float]
     perplexity: tuple[float, float]
@@ -57,8 +57,9 @@ def record_of(
     baselines: Iterable[Point] = (),
     predicted: Iterable[tuple[float, float]] = (),
 ) -> PlotRecord:
-    """What to draw of `front`: its knee picked, with `baselines` measured beside the search, what
-    is published for `corpus` and what was `predicted`. An empty front has no pick.
+    """The record to draw: the front with its knee picked, the `baselines` measured beside the
+    search, the literature on `corpus`, and the front that was `predicted`, in bytes and perplexity.
+    An empty front has no pick.
     """
     others = (*front.dominated, *front.infeasible, *baselines)
     return PlotRecord(
@@ -69,26 +70,28 @@ def record_of(
         infeasible=tuple(point for point in front.infeasible if point.measured),
         unmeasured=tuple(point for point in others if not point.measured),
         baselines=tuple(point for point in baselines if point.measured),
-        published=published_points(corpus),
+        literature=literature_points(corpus),
         pick=front.knee() if front.points else None,
         predicted=tuple((size, perplexity) for size, perplexity in predicted),
     )
 
 
 def view_of(record: PlotRecord) -> View:
-    """The frame round the front and the baselines, and round what else lies near.
+    """What is seen at first: the front, the baselines, and the other points near them.
 
-    Of the front the `useful` points count, so that a few collapsed models do not press all others
-    together. Dominated and published points stretch the frame where they lie
-    within a factor 2 of it in size, and in perplexity within 1.3 below or 1.15 above. Zooming out
-    reaches the others. With neither front nor baselines it goes round all points; with no point at
-    all it is 100 kB to 10 MB and perplexity 80 to 150.
+    Only the `useful` points of the front count, so that a few collapsed models do not press all
+    others together. The other points (dominated, infeasible, literature) are near where their size
+    is within a factor of 2 and their perplexity within 1.3 below or 1.15 above. Zooming out shows
+    the rest. With neither front nor baselines, all points are seen. With no point at all, the view
+    is 100 kB to 10 MB and perplexity 80 to 150.
     """
     baselines = record.baselines
     if len(baselines) > MOST_NAMED:
         baselines = useful(tuple(sorted(baselines, key=lambda p: p.valid_perplexity, reverse=True)))
-    own = [place(point) for point in (*useful(record.front), *baselines)]
-    others = [place(point) for point in record.dominated + record.infeasible + record.published]
+    own = [coordinates(point) for point in (*useful(record.front), *baselines)]
+    others = [
+        coordinates(point) for point in record.dominated + record.infeasible + record.literature
+    ]
     if own:
         (left, right), (low, high) = (_ends(values) for values in zip(*own, strict=True))
         shown = own + [
@@ -102,9 +105,10 @@ def view_of(record: PlotRecord) -> View:
     return View(_padded(sizes), _padded(perplexities))
 
 
-def place(point: Point | PublishedPoint) -> tuple[float, float]:
-    """Where a point is drawn: (bytes, perplexity), of the test text for a published one."""
-    if isinstance(point, PublishedPoint):
+def coordinates(point: Point | LiteraturePoint) -> tuple[float, float]:
+    """Where a point is drawn: (bytes, perplexity). The perplexity is that of the test text for a
+    literature point, since sources state that one, and of the validation text for all others."""
+    if isinstance(point, LiteraturePoint):
         return point.size_bytes, point.test_perplexity
     return point.size_bytes, point.valid_perplexity
 
@@ -122,25 +126,25 @@ def _padded(values: Iterable[float]) -> tuple[float, float]:
 
 
 class Labels:
-    """Names points in the plane where the names hide the least; who asks first chooses first.
+    """Places labels beside points where they hide the least. Earlier calls choose first.
 
-    It works in pixels of the first view of the 1000 x 640 picture, x rightwards and y downwards.
+    Coordinates are pixels of the first view of the 1000 x 640 picture, x rightwards, y downwards.
     """
 
     def __init__(self, record: PlotRecord, view: View) -> None:
         self._view = view
-        marked = [self._pixels(p) for p in record.front + record.baselines + record.published]
+        marked = [self._pixels(p) for p in record.front + record.baselines + record.literature]
         self._taken = [_box(at, at, 6) for at in marked]
         steps = stairs([self._pixels(point) for point in record.front], TOP, WIDTH - RIGHT)
         self._taken += [_box(*ends, 2) for ends in pairwise(steps)]
 
     def beside(
-        self, points: Sequence[Point | PublishedPoint], texts: Iterable[str], colour: str
+        self, points: Sequence[Point | LiteraturePoint], texts: Iterable[str], colour: str
     ) -> dict[str, Any]:
         """Plotly's settings for `texts`, each beside its point.
 
-        Texts of the study are bold and always written; a muted one that would lose more than a
-        quarter of its area is left to the hover.
+        Labels of the study are bold and always written. A muted label is left out where more than a
+        quarter of its area would be covered; the hover text still has the name.
         """
         bold = colour != MUTED
         chosen = [
@@ -157,7 +161,7 @@ class Labels:
         }
 
     def _choose(self, at: tuple[float, float], text: str, bold: bool) -> tuple[str, str]:
-        """The text, empty where it is left out, and its side."""
+        """The text, empty where it is left out, and the side of the point that it is on."""
         x, y = at
         width, height, gap = (0.6 if bold else 0.54) * LABEL_SIZE * len(text), 1.2 * LABEL_SIZE, 9
         across = {"right": x + gap, "left": x - gap - width, "center": x - width / 2}
@@ -174,16 +178,17 @@ class Labels:
         return text, side
 
     def _lost(self, box: Box, seen: bool) -> float:
-        """Square pixels of `box` that cover something, and four times those that leave the plane.
+        """The cost of a label's box: the square pixels that cover something, and four times those
+        that leave the plane.
 
-        A label whose point lies outside the plane is to stay there instead.
+        For a point outside the plane it is the other way round: pixels inside the plane cost.
         """
         inside = _overlap(box, (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM))
         astray = _overlap(box, box) - inside if seen else inside
         return 4 * astray + sum(_overlap(box, taken) for taken in self._taken)
 
-    def _pixels(self, point: Point | PublishedPoint) -> tuple[float, float]:
-        size_bytes, perplexity = place(point)
+    def _pixels(self, point: Point | LiteraturePoint) -> tuple[float, float]:
+        size_bytes, perplexity = coordinates(point)
         x = _share(size_bytes, *self._view.size_bytes)
         y = _share(perplexity, *self._view.perplexity)
         return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)

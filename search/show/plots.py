@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from lmcore.methods import UNCOMPRESSED
 from search.describe import recipe_lines
 from search.front import Point
-from search.show.literature import PublishedPoint
+from search.show.literature import LiteraturePoint
 from search.show.plane import (
     BOTTOM,
     HEIGHT,
@@ -24,7 +24,7 @@ from search.show.plane import (
     Labels,
     PlotRecord,
     View,
-    place,
+    coordinates,
     view_of,
 )
 from search.show.style import (
@@ -54,23 +54,23 @@ SIZE_TICKS = {
 def figure(record: PlotRecord) -> go.Figure:
     """The picture of `record`: log-log, file size to the right, perplexity upwards.
 
-    Its own size is left open: `page` fills the window and `image` sets it. Texts from the record
-    are escaped, so none acts as markup.
+    The figure has no size of its own: `page` fills the window, and `image` sets the size. Texts
+    from the record are escaped, so none acts as markup.
     """
     view = view_of(record)
     labels = Labels(record, view)
     pick, baselines = _pick(record, labels), list(_baselines(record, labels))
-    published = _published(record, labels)
+    literature = _literature(record, labels)
     drawn = [_predicted(record), _dominated(record), _infeasible(record)]
-    traces = [*drawn, *published, *_front(record, view), *baselines, pick]
+    traces = [*drawn, *literature, *_front(record, view), *baselines, pick]
     return go.Figure([trace for trace in traces if trace.x], _layout(record, view))
 
 
-def _scatter(points: Sequence[Point | PublishedPoint], **settings: Any) -> go.Scatter:
-    places = [place(point) for point in points]
+def _scatter(points: Sequence[Point | LiteraturePoint], **settings: Any) -> go.Scatter:
+    at = [coordinates(point) for point in points]
     return go.Scatter(
-        x=[size for size, _ in places],
-        y=[perplexity for _, perplexity in places],
+        x=[size for size, _ in at],
+        y=[perplexity for _, perplexity in at],
         hovertext=[_hover(point) for point in points],
         hoverinfo="text",
         **settings,
@@ -100,7 +100,7 @@ def _infeasible(record: PlotRecord) -> go.Scatter:
 
 
 def _predicted(record: PlotRecord) -> go.Scatter:
-    """The staircase that the search has to beat."""
+    """The staircase of the predicted front, which the search has to beat."""
     return go.Scatter(
         x=[size for size, _ in record.predicted],
         y=[perplexity for _, perplexity in record.predicted],
@@ -114,13 +114,13 @@ def _predicted(record: PlotRecord) -> go.Scatter:
 
 
 def _front(record: PlotRecord, view: View) -> Iterator[go.Scatter]:
-    """The staircase of what is reached with its points, carried on upwards and to the right."""
+    """The front: its points, the staircase through them, and dotted lines that extend it."""
     if not record.front:
         return
-    first, last = place(record.front[0]), place(record.front[-1])
+    first, last = coordinates(record.front[0]), coordinates(record.front[-1])
     others = record.dominated + record.infeasible
-    every = record.front + others + record.baselines + record.published
-    sizes, perplexities = zip(*map(place, every), strict=True)
+    every = record.front + others + record.baselines + record.literature
+    sizes, perplexities = zip(*map(coordinates, every), strict=True)
     yield go.Scatter(
         x=[first[0], first[0], None, last[0], max(*sizes, view.size_bytes[1])],
         y=[max(*perplexities, view.perplexity[1]), first[1], None, last[1], last[1]],
@@ -154,7 +154,8 @@ def _pick(record: PlotRecord, labels: Labels) -> go.Scatter:
 
 
 def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
-    """One trace of named points; of many, one a method, where only those without one are named."""
+    """The baselines: one trace of named points. Beyond `MOST_NAMED`, one trace a method, where only
+    the uncompressed models are named."""
     if len(record.baselines) <= MOST_NAMED:
         yield _scatter(
             record.baselines,
@@ -185,11 +186,11 @@ def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
         )
 
 
-def _published(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
-    """One trace a source."""
-    sources = dict.fromkeys(point.source for point in record.published)
+def _literature(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
+    """The literature: one trace a source."""
+    sources = dict.fromkeys(point.source for point in record.literature)
     for source, colour in zip(sources, cycle(SOURCE_COLOURS), strict=False):
-        points = [point for point in record.published if point.source == source]
+        points = [point for point in record.literature if point.source == source]
         yield _scatter(
             points,
             mode="markers+text",
@@ -197,8 +198,8 @@ def _published(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
             marker={"color": colour, "size": 7, "symbol": "circle-open", "line": {"width": 1.8}},
             **labels.beside(points, [point.label for point in points], MUTED),
             legendrank=5,
-            legendgroup="published",
-            legendgrouptitle={"text": "published, test perplexity"},
+            legendgroup="literature",
+            legendgrouptitle={"text": "literature, test perplexity"},
         )
 
 
@@ -206,8 +207,8 @@ def _models(count: int) -> str:
     return f"{count} model{'' if count == 1 else 's'}"
 
 
-def _hover(point: Point | PublishedPoint) -> str:
-    lines = _published_lines(point) if isinstance(point, PublishedPoint) else _point_lines(point)
+def _hover(point: Point | LiteraturePoint) -> str:
+    lines = _literature_lines(point) if isinstance(point, LiteraturePoint) else _point_lines(point)
     first, *rest = (html.escape(line) for line in lines)
     return "<br>".join([f"<b>{first}</b>", *rest])
 
@@ -222,7 +223,7 @@ def _point_lines(point: Point) -> list[str]:
     ]
 
 
-def _published_lines(point: PublishedPoint) -> list[str]:
+def _literature_lines(point: LiteraturePoint) -> list[str]:
     valid = point.valid_perplexity
     weights = point.weights_millions
     return [
@@ -291,10 +292,10 @@ def _summary(record: PlotRecord) -> str:
     measured = (
         f"{_models(count)} measured, {front} on the front" if count else "no trial measured yet"
     )
-    parts = [measured, "lower left is better"]
+    phrases = [measured, "lower left is better"]
     if record.pick:
         size = format_size(record.pick.size_bytes)
-        parts.append(f"the knee has {size} at perplexity {record.pick.valid_perplexity:.1f}")
+        phrases.append(f"the knee has {size} at perplexity {record.pick.valid_perplexity:.1f}")
     if record.unmeasured:
-        parts.append(f"{len(record.unmeasured)} without a measurement not drawn")
-    return "; ".join(parts)
+        phrases.append(f"{len(record.unmeasured)} without a measurement not drawn")
+    return "; ".join(phrases)

@@ -1,4 +1,4 @@
-"""All that a study has to show, in one folder."""
+"""Write all that a study has to show into one folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from search.study.results import RECORDS, Results, write_records
 
 
 def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) -> list[Path]:
-    """Write what a stranger needs to look at a study, take its models and replay its numbers.
+    """Write what a stranger needs to look at a study, take its models and replay its numbers:
 
-    dense.lmb and dense.json, dense_NAME.* for other dense models (unless a study beside this one
-    has the same), trials.jsonl (every recipe and measurement), bundles/N.lmb of the front and of
-    the baselines that nothing measured dominates, and results.csv: a row for each of the front and
-    for each baseline, with the test perplexity of its file and the command that gives it. Returns
-    the files.
+    - dense.lmb and dense.json, and dense_NAME.* for each other dense model, unless a study beside
+      this one has the same dense model;
+    - trials.jsonl: every recipe and measurement;
+    - bundles/N.lmb: the front, and the baselines that no measured model dominates;
+    - results.csv: a row for each point of the front and each baseline, with the test perplexity of
+      its file and the command that gives it.
+
+    Returns the files in the folder.
     """
     config, corpus = context.config, context.corpus
     kept_dense = _publish_dense(context, folder)
@@ -63,14 +66,15 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
 
 
 def _overrides(corpus: CorpusSettings) -> list[str]:
-    """The settings of a corpus as they are typed: its kind, and all that is not as it would be."""
+    """The settings of a corpus as a person types them: its kind, and all that differ from their
+    defaults."""
     settings = corpus.model_dump(exclude_defaults=True)
     own = [shlex.quote(f"corpus.{name}={value}") for name, value in settings.items()]
     return [f"corpus={corpus.kind}", *own]
 
 
 def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
-    """The point's line in results.csv; its test perplexity is computed here, from the file."""
+    """The point's row in results.csv. The test perplexity is computed here, from the file."""
     test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
     return {
         "name": point.name,
@@ -85,8 +89,8 @@ def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
 
 
 def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """The lines of an earlier results.csv in the folder, by name and the file's SHA-256: the same
-    file has the same test perplexity."""
+    """The rows of an earlier results.csv in the folder, by name and the file's SHA-256. The same
+    file has the same test perplexity, so that need not be computed again."""
     if not ((folder / RECORDS).exists() and (folder / "results.csv").exists()):
         return {}
     records = map(json.loads, (folder / RECORDS).read_text().splitlines())
@@ -100,24 +104,24 @@ def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def _publish_dense(context: StudyContext[StudyConfig], folder: Path) -> dict[str, Path]:
-    """Where each dense model is published, written where it was not: by the name under which it
-    was measured."""
+    """Write each dense model that is not published yet. Returns the file of each, by the name under
+    which the dense model was measured."""
     kept = {}
     for name in context.config.dense_names:
-        dense = context.need_checkpoint(name)
+        checkpoint = context.need_checkpoint(name)
         measured = DENSE_BASELINE if name == OWN else name
         stem = DENSE_BASELINE if name == OWN else f"{DENSE_BASELINE}_{name}"
-        kept[measured] = _published_dense(dense, folder / f"{stem}.lmb")
+        kept[measured] = _published_dense(checkpoint, folder / f"{stem}.lmb")
         if kept[measured].parent == folder:
-            write_atomic(kept[measured], dense.path.read_bytes())
-            write_json(kept[measured].with_suffix(".json"), dense.record)
+            write_atomic(kept[measured], checkpoint.path.read_bytes())
+            write_json(kept[measured].with_suffix(".json"), checkpoint.record)
     return kept
 
 
-def _published_dense(dense: DenseCheckpoint, path: Path) -> Path:
-    """Where the dense model is published: with another study beside this one, or at the path."""
+def _published_dense(checkpoint: DenseCheckpoint, path: Path) -> Path:
+    """The published file of a dense model: that of another study beside this one, else `path`."""
     for record in sorted(path.parent.parent.glob("*/dense*.json")):
-        same = json.loads(record.read_text()).get("key") == dense.record["key"]
+        same = json.loads(record.read_text()).get("key") == checkpoint.record["key"]
         if same and record.parent != path.parent and record.with_suffix(".lmb").exists():
             return record.with_suffix(".lmb")
     return path

@@ -1,4 +1,4 @@
-"""Run a trial again from its stored recipe, and say whether the result is the same."""
+"""Run a trial again from its stored recipe, and compare the two results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search.study.context import StudyContext
 from search.study.results import Results
 from search.terminal import training_bar
 
-TOLERANCE = 0.005  # between machines and versions
+TOLERANCE = 0.005  # relative difference that counts as the same, between machines and versions
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Replay:
 
 
 def replay(context: StudyContext[ReplayConfig], results: Results) -> Replay:
-    """Measure a trial's recipe anew, in a folder of its own. Raises UserError for no such trial."""
+    """Measure a trial's recipe again, in an empty folder. Raises UserError where there is no such
+    trial."""
     name = str(context.config.trial)
     stored = results.measured(name)
     bench = context.bench_of(stored)

@@ -32,7 +32,7 @@ def front_document(front: Front) -> dict[str, Any]:
 
 
 def front_table(front: Front, baselines: Iterable[Point]) -> str:
-    """The front by size, then what was measured beside the search."""
+    """The front by size, then the baselines."""
     knee = front.knee() if front.points else None
     rows = [("trial", "size", "perplexity", "")]
     rows += [_row(point, "<- knee" if point is knee else "") for point in front.points]
@@ -46,7 +46,8 @@ def front_table(front: Front, baselines: Iterable[Point]) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
-    """Lines with each column as wide as its widest cell; `sides` has a < or > for each column."""
+    """Lines with columns as wide as their widest cell. `sides` has < or > for each column: left or
+    right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -89,8 +90,10 @@ def effects_document(study: str, effects: Effects) -> dict[str, Any]:
 
 
 def effects_table(effects: Effects, lists: Mapping[str, Sequence[Any]]) -> str:
-    """What each setting saves and costs alone, then some points of the predicted front; `lists` are
-    the space's ordered ones, whose places the parameters are."""
+    """The effect of each setting alone, then some points of the predicted front.
+
+    `lists` are the entries of the space's ordered lists; their parameters are indices.
+    """
     rows = [("alone", "", "size", "perplexity")]
     whole = sum(effects.dense.site_bytes.values())
     for part, settings in effects.parts.items():
@@ -135,7 +138,7 @@ def progress_document(progress: Progress) -> dict[str, Any]:
 
 
 def progress_text(progress: Progress, workers: int) -> str:
-    """How many trials are done, running, failed and why, and how long the rest will take."""
+    """How many trials are complete, running and failed, why, and how long the rest will take."""
     lines = [f"{progress.study}: {progress.complete} of {progress.trials} trials complete"]
     if progress.infeasible:
         lines.append(f"{progress.infeasible} of them over max_size or max_perplexity")

@@ -1,8 +1,8 @@
 """Everyone who answers what a space asks: an Optuna trial, a person, a search for corners or parts.
 
 An answerer is asked for the number of a range (`number`) or for an option of a choice (`option`).
-Optuna keeps of an ordered list the place of its entry, 0 for the first, and so do the answerers
-whose values are Optuna's.
+Optuna stores the index of an ordered list's entry, 0 for the first. `Suggested` and `Explored` take
+such indices; `Given` takes the entries themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from search.space.nodes import Number, Options
 
 
 class Suggester(Protocol):
-    """The part of an Optuna trial that a space asks."""
+    """The methods of an Optuna trial that a space calls."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
@@ -24,73 +24,90 @@ class Suggester(Protocol):
 
 
 class Suggested:
-    """Answers as an Optuna trial suggests."""
+    """Answers with an Optuna trial's suggestions."""
 
     def __init__(self, trial: Suggester) -> None:
         self.trial = trial
 
-    def number(self, asked: Number) -> float:
-        if asked.step is None:
-            return self.trial.suggest_float(asked.name, asked.low, asked.high, log=asked.log)
-        low, high = int(asked.low), int(asked.high)
-        return self.trial.suggest_int(asked.name, low, high, step=asked.step, log=asked.log)
+    def number(self, parameter: Number) -> float:
+        if parameter.step is None:
+            return self.trial.suggest_float(
+                parameter.name, parameter.low, parameter.high, log=parameter.log
+            )
+        low, high = int(parameter.low), int(parameter.high)
+        return self.trial.suggest_int(
+            parameter.name, low, high, step=parameter.step, log=parameter.log
+        )
 
-    def option(self, asked: Options) -> Any:
-        if asked.ordered:
-            last = len(asked.labels) - 1
-            return asked.labels[self.trial.suggest_int(asked.name, 0, last, step=1, log=False)]
-        return self.trial.suggest_categorical(asked.name, list(asked.labels))
+    def option(self, parameter: Options) -> Any:
+        if parameter.ordered:
+            last = len(parameter.labels) - 1
+            return parameter.labels[
+                self.trial.suggest_int(parameter.name, 0, last, step=1, log=False)
+            ]
+        return self.trial.suggest_categorical(parameter.name, list(parameter.labels))
 
 
 class Given:
-    """Answers with a person's values, checked against their ranges; with the low end, or the first
-    option, where none is given. Entries of ordered lists are given as they are."""
+    """Answers with a person's values. A range without a value gets its low end, a choice its first
+    option. Entries of ordered lists are given as they are, not by their index.
+
+    Raises UserError for a value that its parameter cannot have.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
 
-    def number(self, asked: Number) -> float:
-        value = self.values.get(asked.name, asked.low)
-        asked.check(value, f"start.{asked.name}")
-        return float(value) if asked.step is None else int(value)
+    def number(self, parameter: Number) -> float:
+        value = self.values.get(parameter.name, parameter.low)
+        parameter.check(value, f"start.{parameter.name}")
+        return float(value) if parameter.step is None else int(value)
 
-    def option(self, asked: Options) -> Any:
-        value = self.values.get(asked.name, asked.labels[0])
-        asked.check(value, f"start.{asked.name}")
+    def option(self, parameter: Options) -> Any:
+        value = self.values.get(parameter.name, parameter.labels[0])
+        parameter.check(value, f"start.{parameter.name}")
         return value
 
 
 class Explored:
-    """Answers with values as Optuna keeps them, and notes what was asked for.
+    """Answers with values as Optuna stores them, and notes what was asked for.
 
-    Where there is no value, a choice gets its first option, and a range or an ordered list what
-    lies at its place among `places`: 0, the default, is the low end, 1 the high one. `settled` are
-    the answers, `others` what a parameter could be besides (all options, or both ends), `choices`
-    the names of choices.
+    A choice without a value gets its first option. A range or an ordered list without a value gets
+    what lies at its entry in `fractions`: 0, the default, is the low end, 1 the high end.
+
+    After a run, `settled` has the answer to each parameter, `others` the values to compare that
+    answer with (all options, or both ends), and `choices` the names of the choices.
     """
 
     def __init__(
-        self, values: Mapping[str, Any], places: Mapping[str, float] | None = None
+        self, values: Mapping[str, Any], fractions: Mapping[str, float] | None = None
     ) -> None:
-        self.values, self.places = values, places or {}
+        self.values, self.fractions = values, fractions or {}
         self.settled: dict[str, Any] = {}
         self.others: dict[str, list[Any]] = {}
         self.choices: list[str] = []
 
-    def number(self, asked: Number) -> float:
-        if asked.step is None:
-            near = _at(asked.low, asked.high, self.places.get(asked.name, 0.0), asked.log)
-            return float(self._settle(asked.name, near, list(asked.ends)))
-        near = _at(asked.low, asked.high, self.places.get(asked.name, 0.0), asked.log)
-        return self._whole(asked.name, near, asked.ends, asked.step)
+    def number(self, parameter: Number) -> float:
+        if parameter.step is None:
+            near = _at(
+                parameter.low,
+                parameter.high,
+                self.fractions.get(parameter.name, 0.0),
+                parameter.log,
+            )
+            return float(self._settle(parameter.name, near, list(parameter.ends)))
+        near = _at(
+            parameter.low, parameter.high, self.fractions.get(parameter.name, 0.0), parameter.log
+        )
+        return self._whole(parameter.name, near, parameter.ends, parameter.step)
 
-    def option(self, asked: Options) -> Any:
-        if asked.ordered:
-            last = len(asked.labels) - 1
-            near = _at(0, last, self.places.get(asked.name, 0.0), log=False)
-            return asked.labels[self._whole(asked.name, near, (0, last), 1)]
-        self.choices.append(asked.name)
-        return self._settle(asked.name, asked.labels[0], list(asked.labels))
+    def option(self, parameter: Options) -> Any:
+        if parameter.ordered:
+            last = len(parameter.labels) - 1
+            near = _at(0, last, self.fractions.get(parameter.name, 0.0), log=False)
+            return parameter.labels[self._whole(parameter.name, near, (0, last), 1)]
+        self.choices.append(parameter.name)
+        return self._settle(parameter.name, parameter.labels[0], list(parameter.labels))
 
     def _whole(self, name: str, near: float, ends: tuple[Any, ...], step: int) -> int:
         whole = round((near - ends[0]) / step) * step + ends[0]
@@ -102,8 +119,11 @@ class Explored:
 
 
 class Corner:
-    """Answers with one end of every range, and of each choice with the next option, but for the
-    values that are fixed; `options` and `shown` are what the corners before it know of choices."""
+    """Answers with the same end of every range, and with the next option of each choice.
+
+    A parameter in `fixed` has that value instead. `options` and `shown` are shared by the corners
+    of one search: how many options each choice has, and how many of them corners have shown.
+    """
 
     def __init__(
         self,
@@ -114,20 +134,20 @@ class Corner:
     ) -> None:
         self.high, self.options, self.shown, self.fixed = high, options, shown, fixed or {}
 
-    def number(self, asked: Number) -> float:
-        end: float = self.fixed.get(asked.name, asked.ends[self.high])
+    def number(self, parameter: Number) -> float:
+        end: float = self.fixed.get(parameter.name, parameter.ends[self.high])
         return end
 
-    def option(self, asked: Options) -> Any:
-        self.options[asked.name] = len(asked.labels)
-        place = self.shown[asked.name]
-        self.shown[asked.name] += 1
-        return self.fixed.get(asked.name, asked.labels[place % len(asked.labels)])
+    def option(self, parameter: Options) -> Any:
+        self.options[parameter.name] = len(parameter.labels)
+        number = self.shown[parameter.name]
+        self.shown[parameter.name] += 1
+        return self.fixed.get(parameter.name, parameter.labels[number % len(parameter.labels)])
 
 
-def _at(low: float, high: float, place: float, log: bool) -> float:
-    if place in (0.0, 1.0):
-        return high if place else low
+def _at(low: float, high: float, fraction: float, log: bool) -> float:
+    if fraction in (0.0, 1.0):
+        return high if fraction else low
     if log:
-        return math.exp(math.log(low) + (math.log(high) - math.log(low)) * place)
-    return low + (high - low) * place
+        return math.exp(math.log(low) + (math.log(high) - math.log(low)) * fraction)
+    return low + (high - low) * fraction

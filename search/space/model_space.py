@@ -20,19 +20,21 @@ from search.space.nodes import (
     Conditional,
     Mapped,
     Node,
+    Occurrence,
     Parameter,
-    Place,
     Shapes,
 )
 from search.space.reader import SHARED, Reader, Sizes, given
 
-EACH = ("layer", "kind")  # what the settings of sites can be shared by: the parts of their names
+EACH = ("layer", "kind")  # what sites can share settings by: words of their names
 
 
 class ModelSpace:
-    """What a study samples of the dense model of the given name, one of `names`.
+    """What a study samples for one of its dense models.
 
-    `places` are where each parameter is asked for, by its name.
+    `dense` is that model's name among `names`, `words` the size of the vocabulary. `occurrences`
+    maps each parameter's name to where it acts; `branches` are the occurrences of conditions.
+    Raises UserError for a template that cannot be read.
     """
 
     def __init__(
@@ -54,23 +56,24 @@ class ModelSpace:
         }
         rest = {k: value for k, value in template.items() if k not in ("layers", "sites")}
         self.rest = Mapped({name: reader.read(value, name) for name, value in rest.items()})
-        self.places: dict[str, list[Place]] = {}
+        self.occurrences: dict[str, list[Occurrence]] = {}
         self.branches = []
-        for place in self._walk():
-            if isinstance(place.node, Parameter):
-                self.places.setdefault(place.node.name, []).append(place)
-            elif isinstance(place.node, Conditional):
-                self.branches.append(place)
+        for occurrence in self._walk():
+            if isinstance(occurrence.node, Parameter):
+                self.occurrences.setdefault(occurrence.node.name, []).append(occurrence)
+            elif isinstance(occurrence.node, Conditional):
+                self.branches.append(occurrence)
 
     def explore(self, elsewhere: Collection[str]) -> None:
-        """Find the corners; parameters that are asked for with other dense models have the names
-        `elsewhere`.
+        """Find the corners. `elsewhere` names the parameters of all dense models of the study.
 
-        Of each corner, `corners` has what was answered and the recipe; `asked` are all parameters
-        that are. Some sites are `possible`; those that the model has in every corner `certain`.
+        Sets `corners` (the answers and the recipe of each), `reached` (the parameters that some
+        corner asks for), `possible_sites` (those that the model has in some corner) and
+        `certain_sites` (those that it has in every corner). Raises UserError where a corner makes
+        no recipe, and where a condition can never hold.
         """
-        self.corners = corners(self.run, self.places, self.branches, elsewhere)
-        self.asked = {name for answers, _ in self.corners for name in answers.known}
+        self.corners = corners(self.run, self.occurrences, self.branches, elsewhere)
+        self.reached = {name for answers, _ in self.corners for name in answers.known}
         found = [set(answers.sites) for answers, _ in self.corners]
         self.possible_sites, self.certain_sites = set.union(*found), set.intersection(*found)
 
@@ -79,8 +82,8 @@ class ModelSpace:
         return self.run(Suggested(trial))[1]
 
     def recall(self, recipe: Recipe) -> dict[str, Any] | None:
-        """Parameter values with which the space comes nearest to a resolved recipe; None where it
-        has not the kinds of settings that the recipe has."""
+        """The parameter values whose recipe is nearest to a resolved recipe. None where the space
+        lacks a kind of setting that the recipe has."""
         plain, found = recipe.plain(), dict[str, Any]()
         nodes = [(node, plain["sites"].get(site)) for site, node in self.sites.items()]
         nodes += [(self.layers, plain.get("layers")), (self.rest, plain)]
@@ -88,12 +91,12 @@ class ModelSpace:
         return found if all(fits) else None
 
     def smallest(self, size: Callable[[Recipe], int]) -> tuple[Answers, Recipe]:
-        """A corner that no single parameter's other end makes smaller by that measure."""
-        return smallest(self.run, self.places, self.corners, size)
+        """A corner with a small `size`: another end of any one parameter makes it no smaller."""
+        return smallest(self.run, self.occurrences, self.corners, size)
 
     def run(self, answerer: Answerer) -> tuple[Answers, Recipe]:
-        """What a trial is asked for and answers, and the resolved recipe that this makes."""
-        answers = Answers(answerer, self.places, self._sites)
+        """What the answerer was asked for and answered, and the resolved recipe of its answers."""
+        answers = Answers(answerer, self.occurrences, self._sites)
         layers = self._layers(answers)
         sites = {
             site: value
@@ -108,26 +111,27 @@ class ModelSpace:
         return {} if layers is LEFT_OUT else layers
 
     def _sites(self, answers: Answers) -> Shapes:
-        """The sites that the model has after the layers."""
+        """The sites of the model once its layers are reshaped as answered."""
         layers = parse(LayerSettings, self._layers(answers), "space.layers")
         return layers.canonical(self.model, self.words).site_shapes(self.model, self.words)
 
-    def _walk(self) -> Iterator[Place]:
+    def _walk(self) -> Iterator[Occurrence]:
         nodes: list[tuple[Node, str | None]] = [(self.layers, None)]
         nodes += [(node, site) for site, node in self.sites.items()]
         for top, site in [*nodes, (self.rest, None)]:
-            yield from (Place(node, conditions, site) for node, conditions in top.walk())
+            yield from (Occurrence(node, conditions, site) for node, conditions in top.walk())
 
 
 def every_site(model: ModelSettings, words: int) -> Shapes:
-    """The model's sites, and those that layers can make."""
-    widths = tuple(units + 1 for units in model.units)  # another, so that there is each site
+    """The model's sites, and those that its layers can get: site -> (out, in)."""
+    # a width that differs from the units makes a projection, and with it that projection's site
+    widths = tuple(units + 1 for units in model.units)
     every = model.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
     return {**model.site_shapes(words), **every.site_shapes(words)}
 
 
 def _reader(dense: str, names: Collection[str], model: ModelSettings) -> Reader:
-    """Reads what stands beside the sites."""
+    """The reader of the layers and of what is global."""
     layers: tuple[Sizes, ...] = tuple({"units": _always(units)} for units in model.units)
     sizes: Sizes = {"embedding": _always(model.embedding)}
     if len(set(model.units)) == 1:
@@ -140,7 +144,7 @@ def _always(size: int) -> Callable[[Answers], int]:
 
 
 def _read_site(site: str, pattern: str, value: Mapping[str, Any], reader: Reader) -> Node:
-    """The settings of a site that the pattern gives it."""
+    """The node of the settings that a pattern gives to a site."""
     value = given(value)
     name, each = str(value.get("tie", site)), value.get("foreach")
     if each is not None:
@@ -148,8 +152,8 @@ def _read_site(site: str, pattern: str, value: Mapping[str, Any], reader: Reader
             raise UserError(
                 f"space.sites.{pattern}.foreach: got {each!r}; it is one of {', '.join(EACH)}"
             )
-        parts = site.split(".")  # CELL.LAYER.KIND, or a site that is no layer's
-        group = parts[EACH.index(each) + 1] if len(parts) == 3 else site
+        words = site.split(".")  # CELL.LAYER.KIND, or a single word for a site of no layer
+        group = words[EACH.index(each) + 1] if len(words) == 3 else site
         name = f"{value.get('tie', pattern)}.{group}"
     sizes: Sizes = {
         "rank": lambda answers: min(answers.sites[site]),
@@ -161,7 +165,8 @@ def _read_site(site: str, pattern: str, value: Mapping[str, Any], reader: Reader
 
 
 def _pattern_of(patterns: Mapping[str, Any], site: str) -> str | None:
-    """The site's part of the template, by the precedence of recipes."""
+    """The pattern whose settings the site takes, by the precedence of recipes: its exact name, else
+    the first pattern that matches it."""
     if site in patterns:
         return site
     return next((pattern for pattern in patterns if fnmatchcase(site, pattern)), None)

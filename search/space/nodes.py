@@ -1,7 +1,7 @@
-"""What a space is made of: values, and what a trial is asked for in their place.
+"""What a space is made of: nodes. A node is a fixed value, a parameter, or a group of nodes.
 
-A node's `fill` is its value in one trial; `walk` has all that is below it, each with the
-conditions under which a trial comes to it.
+`fill` gives a node's value in one trial. `walk` gives the node and all nodes below it, each with
+the conditions under which a trial comes to it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from lmcore.errors import UserError
 
-LEFT_OUT = object()  # what a setting is whose condition does not hold
-NOT_ASKED = object()  # what a trial answers where it is not asked
+LEFT_OUT = object()  # the value of a setting that a recipe is to have no entry for
+NOT_ASKED = object()  # the value of a parameter that a trial is not asked for
 
 T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, int]]  # site -> (out, in)
@@ -23,9 +23,10 @@ Shapes = Mapping[str, tuple[int, int]]  # site -> (out, in)
 
 @dataclass(frozen=True)
 class Condition:
-    """Each of the parameters has one of these values; `unless`: not all of them do.
+    """Holds where each parameter in `values` has one of its values there. With `unless`, it holds
+    where at least one of them has not.
 
-    A parameter that a trial is not asked for has no value.
+    A parameter that a trial is not asked for has none of the values.
     """
 
     values: Mapping[str, tuple[Any, ...]]
@@ -45,9 +46,9 @@ Conditions = tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A node, the conditions under which a trial comes to it, and the site whose settings it is
-    among."""
+class Occurrence:
+    """One place in a space where a node acts: the conditions under which a trial comes to it, and
+    the site whose settings the node is among, None outside of sites."""
 
     node: Node
     conditions: Conditions
@@ -60,26 +61,27 @@ class Place:
 
 
 class Answerer(Protocol):
-    """Who says what a parameter is to be: a number between, or an option's label."""
+    """Who chooses a parameter's value: a number between its ends, or the label of an option."""
 
-    def number(self, asked: Number) -> float: ...
-    def option(self, asked: Options) -> Any: ...
+    def number(self, parameter: Number) -> float: ...
+    def option(self, parameter: Options) -> Any: ...
 
 
 class Answers:
-    """What one trial was asked for, each parameter once and when it is first needed.
+    """What one trial was asked for, and its answers.
 
-    `places` are where each parameter is asked for, `sites` the shapes of the sites that the model
-    has after the layers that are answered.
+    Each parameter is asked for once, when its value is first needed. `occurrences` maps each
+    parameter's name to where it acts. `sites` computes the shapes of the model's sites, site ->
+    (out, in), once the layers are answered.
     """
 
     def __init__(
         self,
         answerer: Answerer,
-        places: Mapping[str, list[Place]],
+        occurrences: Mapping[str, list[Occurrence]],
         sites: Callable[[Answers], Shapes],
     ) -> None:
-        self.answerer, self.places, self._sites = answerer, places, sites
+        self.answerer, self.occurrences, self._sites = answerer, occurrences, sites
         self.known: dict[str, Any] = {}
         self._open: list[str] = []
 
@@ -93,28 +95,28 @@ class Answers:
         return met != condition.unless
 
     def value(self, name: str) -> Any:
-        """The parameter's value, asked for now if it was not before; NOT_ASKED where the trial
-        never comes to it."""
+        """The parameter's value, asked for now if it is not known yet. NOT_ASKED where the trial
+        comes to none of its occurrences."""
         if name not in self.known:
             self.settle(name, lambda: self._find(name))
         return self.known.get(name, NOT_ASKED)
 
     def _find(self, name: str) -> None:
-        for place in self.places.get(name, ()):
-            if self.comes_to(place):
-                self.ask(place.parameter)
+        for occurrence in self.occurrences.get(name, ()):
+            if self.comes_to(occurrence):
+                self.ask(occurrence.parameter)
                 return
 
-    def comes_to(self, place: Place) -> bool:
-        there = place.site is None or place.site in self.sites
-        return there and all(map(self.holds, place.conditions))
+    def comes_to(self, occurrence: Occurrence) -> bool:
+        there = occurrence.site is None or occurrence.site in self.sites
+        return there and all(map(self.holds, occurrence.conditions))
 
     @cached_property
     def sites(self) -> Shapes:
         return self._sites(self)
 
     def settle(self, name: str, find: Callable[[], T]) -> T:
-        """What is found under the name. Raises UserError where that waits for itself."""
+        """The result of `find`. Raises UserError where finding it needs the same name again."""
         if name in self._open:
             circle = [*self._open[self._open.index(name) :], name]
             raise UserError(
@@ -130,15 +132,16 @@ class Answers:
 class Node(ABC):
     @abstractmethod
     def fill(self, answers: Answers) -> Any:
-        """The node's value in the trial that answers; LEFT_OUT where it has none."""
+        """The node's value in one trial; LEFT_OUT where it has none."""
 
     @abstractmethod
     def recall(self, value: Any, found: dict[str, Any]) -> bool:
-        """Add to `found` the parameters with which the node comes nearest to a value of a recipe;
-        those known before stay. False where it has no option of that kind."""
+        """Add to `found` the parameter values with which the node is nearest to `value`, which
+        comes from a recipe. Values that are in `found` already stay. Returns False where the node
+        has no option of that kind."""
 
     def below(self) -> Iterator[tuple[Node, Conditions]]:
-        """The nodes within, each with its conditions."""
+        """The nodes directly below this one, each with the conditions that this node adds."""
         yield from ()
 
     def walk(self, under: Conditions = ()) -> Iterator[tuple[Node, Conditions]]:
@@ -195,7 +198,8 @@ class Listed(Node):
 
 @dataclass(frozen=True)
 class Conditional(Node):
-    """A node where a condition holds, otherwise another. `path` is where it stands."""
+    """`node` where the condition holds, `otherwise` elsewhere. `path` is where this stands in the
+    template."""
 
     path: str
     condition: Condition
@@ -220,7 +224,7 @@ class Conditional(Node):
 
 @dataclass(frozen=True)
 class Share(Node):
-    """A whole number from 1 on: a share of a size."""
+    """A share of a size, rounded to a whole number of at least 1."""
 
     share: Number
     size: Callable[[Answers], int]
@@ -229,14 +233,14 @@ class Share(Node):
         return max(1, round(answers.ask(self.share) * self.size(answers)))
 
     def recall(self, value: Any, found: dict[str, Any]) -> bool:
-        return True  # of which size is known in a trial only
+        return True  # the size is known only within a trial, so no share can be computed here
 
     def below(self) -> Iterator[tuple[Node, Conditions]]:
         yield self.share, ()
 
 
 class Parameter(Node):
-    """What a trial is asked for: its name, and what it can be told."""
+    """What a trial is asked for: a name, and the values that it can have."""
 
     name: str
 
@@ -245,11 +249,11 @@ class Parameter(Node):
 
     @abstractmethod
     def put_to(self, answerer: Answerer) -> Any:
-        """What the answerer says."""
+        """The answerer's choice."""
 
     @abstractmethod
     def check(self, value: Any, where: str) -> None:
-        """Raises UserError, which begins with `where`, if the parameter never has that value."""
+        """Raises UserError for a value that it cannot have; the message begins with `where`."""
 
     @property
     @abstractmethod
@@ -258,12 +262,13 @@ class Parameter(Node):
 
     @abstractmethod
     def plain(self) -> dict[str, Any]:
-        """What it can be told, as it stands in a template."""
+        """The values that it can have, as a template writes them."""
 
 
 @dataclass(frozen=True)
 class Number(Parameter):
-    """A number between; whole where it goes in steps. `of` names the size that it is a share of."""
+    """A number from `low` to `high`. With a `step` it is whole. `of` names the size that it is a
+    share of."""
 
     name: str
     low: float
@@ -309,8 +314,8 @@ class Number(Parameter):
 
 @dataclass(frozen=True)
 class Options(Parameter):
-    """One of the nodes, called by its label; of an ordered list by its place for the sampler, so
-    that the list may grow at its end."""
+    """One of several nodes. People and recipes name an option by its label. An ordered list's
+    sampler sees the index instead, so that the list may grow at its end."""
 
     name: str
     labels: tuple[Any, ...]

@@ -1,9 +1,10 @@
-"""The parts of a space: parameters that act on sites of their own, so that each can be measured
-alone.
+"""The parts of a space. A part is a set of parameters that act on the same sites and on no others,
+so that each part can be measured alone.
 
-What a parameter acts on is found by changing it: those of a site belong together, and so do those
-that a tie or a pattern binds to several sites. Parameters of the layers reshape the model for all
-parts; what belongs to the training alone is no part.
+What a parameter acts on is found by changing its value and comparing the recipes. Parameters that
+share a site belong to the same part: the rank and the bits of one matrix, or those that a tie gives
+to several matrices. Parameters of the layers reshape all sites, so they form one part of their own,
+which acts on `LAYERS`. Parameters of the training act on no site and are in no part.
 """
 
 from __future__ import annotations
@@ -20,91 +21,102 @@ from search.space.model_space import ModelSpace
 
 @dataclass(frozen=True)
 class Part:
-    """Parameters by name, and the places that they act on: sites, `BIASES`, or `LAYERS`."""
+    """The names of parameters, and what they act on: sites, `BIASES`, or `LAYERS`."""
 
     parameters: tuple[str, ...]
-    places: tuple[str, ...]
+    acts_on: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """ "lstm.0.input, lstm.1.input"."""
-        return ", ".join(self.places)
+        return ", ".join(self.acts_on)
 
 
 def parts_of(space: ModelSpace) -> list[Part]:
-    """The parts of a space: what reshapes the layers first, where anything does.
+    """The parts of a space, sorted by what they act on; the part of the layers comes first.
 
-    A parameter that alone binds together what would be several parts is in none of them.
+    A parameter that binds several parts together is in no part. For example, two sites that have
+    a step each and share one tied `rounding` are two parts, of one step each. While the parts are
+    measured, such a parameter has its first option or its low end.
     """
     known = {*_sites(space), BIASES}
-    places = {
+    acts_on = {
         name: frozenset({LAYERS} if LAYERS in touched else touched & known)
-        for name, touched in _places(space).items()
+        for name, touched in _acted_on(space).items()
     }
     found = [
-        Part(tuple(names), tuple(sorted(frozenset().union(*(places[name] for name in names)))))
-        for names in _groups({name: touched for name, touched in places.items() if touched})
+        Part(tuple(names), tuple(sorted(frozenset().union(*(acts_on[name] for name in names)))))
+        for names in _groups({name: sites for name, sites in acts_on.items() if sites})
     ]
-    return sorted(found, key=lambda part: (LAYERS not in part.places, part.places))
+    return sorted(found, key=lambda part: (LAYERS not in part.acts_on, part.acts_on))
 
 
-def _groups(places: Mapping[str, frozenset[str]]) -> list[list[str]]:
-    """Names that share places, directly or by others, without those that alone bind groups."""
+def _groups(acts_on: Mapping[str, frozenset[str]]) -> list[list[str]]:
+    """Groups of parameters that share sites. A group that falls apart without one of its
+    parameters is split, and that parameter is left out."""
     found = []
-    for group in _joined(places):
-        rest = [{n: places[n] for n in group if n != one} for one in _widest_first(group, places)]
-        bound = next((others for others in rest if len(_joined(others)) > 1), None)
-        found += _groups(bound) if bound else [group]
+    for group in _joined(acts_on):
+        rest = [{n: acts_on[n] for n in group if n != one} for one in _widest_first(group, acts_on)]
+        split = next((others for others in rest if len(_joined(others)) > 1), None)
+        found += _groups(split) if split else [group]
     return found
 
 
-def _widest_first(group: list[str], places: Mapping[str, frozenset[str]]) -> list[str]:
-    return sorted(group, key=lambda name: -len(places[name]))
+def _widest_first(group: list[str], acts_on: Mapping[str, frozenset[str]]) -> list[str]:
+    return sorted(group, key=lambda name: -len(acts_on[name]))
 
 
-def _joined(places: Mapping[str, frozenset[str]]) -> list[list[str]]:
+def _joined(acts_on: Mapping[str, frozenset[str]]) -> list[list[str]]:
+    """Parameters in groups: two that share a site, directly or by way of others, are together."""
     groups: list[list[str]] = []
-    for name, touched in places.items():
-        joined = [one for one in groups if any(places[other] & touched for other in one)]
+    for name, sites in acts_on.items():
+        joined = [one for one in groups if any(acts_on[other] & sites for other in one)]
         groups = [one for one in groups if one not in joined]
         groups.append([*(other for one in joined for other in one), name])
-    order = list(places)
+    order = list(acts_on)
     return [sorted(group, key=order.index) for group in groups]
 
 
 def settings_of(space: ModelSpace, part: Part, most: int) -> list[dict[str, Any]]:
-    """Up to `most` settings of the part's parameters: all options of its choices in turn (more
-    than `most`, where they are more), its ranges by a Halton sequence."""
+    """About `most` settings of the part's parameters, as parameter -> value.
+
+    Every combination of the options of its choices is among the settings, so there are more than
+    `most` where there are more combinations. Values of ranges follow a Halton sequence. Equal
+    settings appear once, so there may be fewer.
+    """
     options = list(_options(space, part, {}))
     ranges = [name for name in part.parameters if not any(name in values for values in options)]
     rounds = -(-max(most, len(options)) // len(options))
     spread = _halton(len(ranges), rounds)
     found = []
     for number in range(max(most, len(options))):
-        places = dict(zip(ranges, spread[number // len(options)], strict=True))
-        asked = Explored(options[number % len(options)], places)
-        space.run(asked)
-        values = {name: asked.settled[name] for name in asked.settled if name in part.parameters}
+        fractions = dict(zip(ranges, spread[number // len(options)], strict=True))
+        explored = Explored(options[number % len(options)], fractions)
+        space.run(explored)
+        values = {name: v for name, v in explored.settled.items() if name in part.parameters}
         if values not in found:
             found.append(values)
     return found
 
 
 def alone(space: ModelSpace, part: Part | None, values: Mapping[str, Any], base: Recipe) -> Recipe:
-    """`base` with what the values make of the part; of nothing, what is the same in every recipe
-    of the space and no part's."""
-    _, asked = space.run(Explored(values))
+    """The recipe `base`, changed only where the part acts, to what the values make there.
+
+    Without a part, the recipe is changed where no part acts: to what all recipes of the space have
+    in common.
+    """
+    _, wanted = space.run(Explored(values))
     if part is None:
-        taken = {site for part in parts_of(space) for site in part.places}
-        places = {*_sites(space), BIASES} - taken
+        taken = {site for part in parts_of(space) for site in part.acts_on}
+        changed = {*_sites(space), BIASES} - taken
     else:
-        places = set(part.places)
-    sites = {site: _of(asked, site) if site in places else _of(base, site) for site in base.sites}
+        changed = set(part.acts_on)
+    sites = {site: _of(wanted if site in changed else base, site) for site in base.sites}
     layers = LayerSettings()
-    if LAYERS in places:
-        layers = asked.layers.model_copy(update={"units": None})
-        sites = {site: base.sites.get(site, _plain(base)) for site in asked.sites}
-    biases = asked.biases if BIASES in places else base.biases
+    if LAYERS in changed:
+        layers = wanted.layers.model_copy(update={"units": None})  # those would have to be trained
+        sites = {site: base.sites.get(site, _plain(base)) for site in wanted.sites}
+    biases = wanted.biases if BIASES in changed else base.biases
     return Recipe(layers=layers, sites=sites, biases=biases)
 
 
@@ -121,19 +133,19 @@ def _sites(space: ModelSpace) -> list[str]:
 
 
 def _options(space: ModelSpace, part: Part, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All that the part's choices can come to, together."""
-    asked = Explored(values)
-    space.run(asked)
-    left = [name for name in asked.choices if name in part.parameters and name not in values]
+    """Every combination of the options of the part's choices, as choice -> option."""
+    explored = Explored(values)
+    space.run(explored)
+    left = [name for name in explored.choices if name in part.parameters and name not in values]
     if not left:
         yield values
         return
-    for option in asked.others[left[0]]:
+    for option in explored.others[left[0]]:
         yield from _options(space, part, {**values, left[0]: option})
 
 
-def _places(space: ModelSpace) -> dict[str, set[str]]:
-    """Parameter -> the places of a recipe that change with it, of all that the space asks for."""
+def _acted_on(space: ModelSpace) -> dict[str, set[str]]:
+    """Parameter -> what of a recipe changes with it: sites, `BIASES`, `LAYERS`."""
     found: dict[str, set[str]] = {}
     waiting: list[dict[str, Any]] = [{}]
     while waiting:
@@ -153,13 +165,15 @@ def _places(space: ModelSpace) -> dict[str, set[str]]:
 
 
 def _differing(one: Recipe, other: Recipe) -> set[str]:
+    """In what two recipes differ: sites, `BIASES`, `LAYERS`."""
     changed = {site for site in {*one.sites, *other.sites} if _of(one, site) != _of(other, site)}
     changed |= {BIASES} if one.biases != other.biases else set()
     return changed | ({LAYERS} if one.layers != other.layers else set())
 
 
 def _halton(dimensions: int, count: int) -> list[list[float]]:
-    """The first points of the Halton sequence after the origin, each a number a dimension."""
+    """The first `count` points of the Halton sequence after the origin, each `dimensions` numbers
+    from 0 to 1."""
     if not dimensions:
         return [[] for _ in range(count)]
     from scipy.stats import qmc  # takes a second to import

@@ -1,4 +1,4 @@
-"""Makes the nodes of a space of its template: plain data in the language of `search.space`."""
+"""Reads a space's template, plain data in the language of `search.space.space`, as nodes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ Sizes = Mapping[str, Callable[[Answers], int]]  # what ranges can be shares of
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads a part of a template, for the dense model of that name among `names`.
+    """Reads settings of a template for one dense model, `dense`, of the study's `names`.
 
-    `site` is what the parameters of a site's settings begin with, None outside of sites; `layers`
-    are the sizes that belong to each layer, where a setting can be a list of one value a layer.
-    Raises UserError for a range, a choice or a condition that is none.
+    `sizes` are what a range can be a share of here. `site` is the prefix of the parameters of a
+    site's settings, None outside of sites. `layers` are the sizes of each layer where a setting can
+    be a list of one value a layer, else empty. Its methods raise UserError for a range, a choice
+    or a condition that is malformed.
     """
 
     sizes: Sizes
@@ -43,7 +44,7 @@ class Reader:
     layers: tuple[Sizes, ...] = ()
 
     def read(self, value: Any, path: str) -> Node:
-        """The nodes of `value`; its parameters are called as `path` where no tie names them."""
+        """The node of `value`. Its parameters are named after `path`, or after their tie."""
         if isinstance(value, list):
             paths = [f"{path}.{index}" for index in range(len(value))]
             nodes = (self.read(inner, path) for inner, path in zip(value, paths, strict=True))
@@ -65,12 +66,19 @@ class Reader:
         return Mapped({key: self.read(inner, f"{path}.{key}") for key, inner in value.items()})
 
     def _conditional(self, value: Mapping[str, Any], path: str) -> Node:
+        """The node of settings with `when`, and perhaps with `otherwise`.
+
+        `when` maps the names of parameters to a value or a list of values. The settings apply where
+        each named parameter has one of its values. Elsewhere `otherwise` applies; without an
+        `otherwise`, the setting is left out. A `dense` in `when` is settled at once, since this
+        reader reads for one dense model.
+        """
         wanted = value.get("when")
         if not isinstance(wanted, Mapping) or not wanted:
             raise UserError(f"space.{path}.when: got {wanted!r}; it takes values by parameter")
         rest = {key: inner for key, inner in value.items() if key not in ("when", "otherwise")}
         if not rest:
-            raise UserError(f"space.{path}: beside `when` there is nothing that it is for")
+            raise UserError(f"space.{path}: write beside `when` the settings that it is for")
         values = {
             self._parameter(str(name), path): tuple(of) if isinstance(of, list) else (of,)
             for name, of in wanted.items()
@@ -89,21 +97,21 @@ class Reader:
         return Conditional(path, Condition(values), node, otherwise) if values else node
 
     def _parameter(self, name: str, path: str) -> str:
-        """A parameter's name in full; one that begins with a dot is of the same site."""
+        """A parameter's full name. A name that begins with a dot belongs to the same site."""
         if not name.startswith("."):
             return name
         if self.site is None:
             raise UserError(
-                f"space.{path}.when: got {name}; outside of sites a parameter's name is whole"
+                f"space.{path}.when: got {name}; outside of sites, write the parameter's full name"
             )
         return self.site + name
 
     def _each(self, value: Mapping[str, Any], path: str) -> Listed:
-        """One value a layer, its parameters called by the layer's number."""
+        """A list of one value a layer. The layer's number ends the names of its parameters."""
         if not self.layers:
             raise UserError(
-                f"space.{path}.foreach: here is no list of one value a layer; "
-                f"a site's settings take foreach as a whole"
+                f"space.{path}.foreach: this setting takes no list of one value a layer; "
+                f"in a site, write foreach beside all of the site's settings"
             )
         if value["foreach"] != "layer":
             raise UserError(f"space.{path}.foreach: got {value['foreach']!r}; it takes layer")
@@ -134,12 +142,13 @@ class Reader:
 
 
 def _kept(node: Node, path: str) -> Node:
-    """The node. Raises UserError for one that is left out under a condition, where it cannot be."""
+    """The node. Raises UserError where a condition could leave it out: entries of lists and options
+    of choices cannot be left out, so their `when` needs an `otherwise`."""
     last = node
     while isinstance(last, Conditional):
         last = last.otherwise
     if last == Fixed(LEFT_OUT):
-        raise UserError(f"space.{path}: with `when`, it takes an `otherwise` here")
+        raise UserError(f"space.{path}: here, `when` needs an `otherwise`")
     return node
 
 
@@ -171,12 +180,12 @@ def _number(value: Mapping[str, Any], name: str) -> Number:
 
 
 def given(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings without a `tie` or `foreach` of null: that undoes an inherited one."""
+    """The settings without a `tie` or `foreach` of null, which undoes an inherited one."""
     return {key: one for key, one in value.items() if one is not None or key not in SHARED}
 
 
 def _label(option: Any) -> Any:
-    """How an option is called: itself, or the kind (or the settings) of a mapping."""
+    """The label of an option: the value itself, or a mapping's `kind`, or its text without one."""
     if not isinstance(option, Mapping):
         return option
     return str(option["kind"]) if "kind" in option else str(dict(option))

@@ -1,41 +1,53 @@
 """A space is a recipe with ranges in place of values.
 
-    {low: 0.6, high: 4.0, log: true}        a number between; whole where both ends are whole
-    {choice: [float16, {kind: uniform, step: {low: 1, high: 3}}]}    one of these
+    {low: 0.6, high: 4.0, log: true}        a number; whole where both ends are whole
+    {choice: [float16, {kind: uniform, step: {low: 1, high: 3}}]}    one of these options
     {ordered: [0.25, 0.5, 1.0, 2.0]}        one of these, where neighbours are alike
 
-An ordered list may grow at its end when the study has begun: the sampler sees the entry's place,
-0 for the first. All else, `start` among it, names an option by its value, or its kind where it is
-settings.
+Each of these is a parameter, named by the settings and options that lead to it, without `sites`:
+`decoder.bits`, and `decoder.bits.uniform.step` for the range inside its option `uniform`. `start`
+and `when` name an option by its value, or by its `kind`.
 
-A range inside an option is asked for only when the option is chosen: a rank stands inside
-`svd` and nowhere else. Under `sites`, a pattern gives each site that it matches values of
-its own; `tie: NAME` in a site's settings or in a range shares one value under that name.
+Options. A range inside an option is asked for only when that option is chosen: a rank stands inside
+`svd`, so a dense site is asked for no rank. An ordered list may grow at its end after the study has
+begun, because the sampler sees an entry's index, 0 for the first.
+
+Sites. Under `sites`, a pattern gives each site that it matches parameters of the site's own. To
+share one value, write `tie: NAME` in a range or in a site's settings. NAME then takes the place of
+the settings in the parameter's name.
+
+Conditions. Settings with `when` apply only where other parameters have certain values:
 
     {low: 0.1, high: 0.4, when: {finetuning.optimizer: sgd}}
     {low: 2, high: 6, when: {.structure: [svd, dense], biases: float16}, otherwise: 8}
 
-What has a `when` is asked for where each of these parameters has the value, or one of the values;
-elsewhere the setting is as `otherwise` says, which may be a range too, or left out. A parameter is
-called as in Optuna: by the settings that lead to it, `sites` left out, or by its tie; one that
-begins with a dot is of the same site. A parameter that is not asked for has no value. It does not
-matter which stands first; `layers` cannot wait for sites, which follow from them.
+Every parameter that `when` names must have the value, or one of the values, given there. Elsewhere
+the setting is what `otherwise` says, which may be a range too. Without `otherwise` the setting is
+left out. A name that begins with a dot belongs to the same site. A parameter that is not asked for
+has no value, so no condition on its value holds. The order of settings does not matter. Only
+`layers` cannot depend on a site, because the sites follow from the layers.
+
+Any model. `foreach` and `of` make a space fit models with other layers and sizes:
 
     layers: {projection: {foreach: layer, low: 0.3, high: 1.0, of: units}}
     sites: {"*": {foreach: kind, structure: {kind: svd, rank: {low: 0.1, high: 0.5, of: rank}}}}
 
-So a space fits any model. `foreach: layer` makes a list of one value a layer, each asked for under
-the layer's number (`layers.projection.0`). In a site's settings it shares them among the sites of
-a layer, `foreach: kind` among those of a kind (input, recurrent); the layer or the kind is added
-to the pattern, or to the tie. `of` makes a range a share, and the setting a whole number from 1
-on: of a site's `rank` (the largest that it can have), `rows` or `columns`, of a layer's `units`
-or of the `embedding`'s width.
+`foreach: layer` makes a list of one value a layer; the parameters end with the layer's number
+(`layers.projection.0`). In a site's settings, `foreach: layer` shares the values among the sites of
+a layer, and `foreach: kind` among the sites of a kind (input, recurrent). The parameters are named
+by the pattern, or the tie, followed by the layer or the kind.
+
+`of` makes the range a share of a size, and the setting that share as a whole number of at least 1.
+The size is a site's `rank` (the largest that the site can have), its `rows` or its `columns`, a
+layer's `units`, or the `embedding`'s width.
+
+Dense models. A study may choose among dense models:
 
     dense: {choice: [own, wide]}
 
-chooses among dense models: the study's own, and those that `models` has by name. It is asked for
-first; all else is asked for as that model has layers and sites, each parameter with the same range
-for all of them. `when: {dense: wide}` is for what only one can have.
+`own` is the study's own dense model; the others are named in `models`. This choice is asked for
+first. All other parameters then follow from the chosen model's layers and sites. A parameter has
+the same range for every model that asks for it. `when: {dense: wide}` marks settings for one model.
 """
 
 from __future__ import annotations
@@ -59,18 +71,19 @@ OWN = "own"  # the study's own dense model, beside those of `models`
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a trial is to measure: a resolved recipe of the dense model of that name."""
+    """What a trial is to measure: a resolved recipe of the dense model that `dense` names."""
 
     dense: str
     recipe: Recipe
 
 
 class Space:
-    """What a study samples from, for one vocabulary size and one or more dense models.
+    """What a study samples from, for one or more dense models and a vocabulary of `words` words.
 
-    `models` are the space for each dense model, `parameters` what trials are asked for, by name;
-    `corners` are proposals that together have both ends of every range, every option, and every
-    condition held and not held. Raises UserError where a range is wrong or a corner is no recipe.
+    `models` has the space of each dense model, `parameters` what trials are asked for; both go by
+    name. `corners` are proposals that together have both ends of every range, every option, and
+    every condition both held and not held. Raises UserError for a malformed template and for a
+    corner that makes no recipe.
     """
 
     def __init__(
@@ -92,41 +105,42 @@ class Space:
             with _saying(name, names):
                 self.models[name] = ModelSpace(rest, name, names, known[name], words)
         every = list(self.models.values())
-        named = {name: self._parameter(name) for one in every for name in one.places}
+        named = {name: self._parameter(name) for one in every for name in one.occurrences}
         for name, one in self.models.items():
             with _saying(name, names):
                 one.explore(named)
-        asked = set.union(*(one.asked for one in every))
+        reached = set.union(*(one.reached for one in every))
         chosen = {"dense": self.dense} if self.dense else {}
-        self.parameters = chosen | {name: one for name, one in named.items() if name in asked}
+        self.parameters = chosen | {name: one for name, one in named.items() if name in reached}
         self.corners = [Proposal(one.dense, recipe) for one in every for _, recipe in one.corners]
 
     @property
     def lists(self) -> dict[str, tuple[Any, ...]]:
         """The entries of each ordered list, by parameter."""
         return {
-            name: asked.labels
-            for name, asked in self.parameters.items()
-            if isinstance(asked, Options) and asked.ordered
+            name: one.labels
+            for name, one in self.parameters.items()
+            if isinstance(one, Options) and one.ordered
         }
 
     def own(self) -> ModelSpace:
-        """The space for the study's own dense model; UserError where that is not chosen."""
+        """The space of the study's own dense model. Raises UserError if it cannot be chosen."""
         if OWN not in self.models:
             raise UserError(
-                f"space.dense: the parts of a space are measured alone on the study's own dense "
-                f"model only; it takes a choice with {OWN} in it for that"
+                f"space.dense: seeds, a prior and lmpareto sensitivity need the study's own dense "
+                f"model; add {OWN} to the choice, or set seeds=none prior=none"
             )
         return self.models[OWN]
 
     def suggest(self, trial: Suggester) -> Proposal:
-        """What the trial's suggestions make."""
+        """The proposal that the trial's suggestions make."""
         return self._run(Suggested(trial))[1]
 
     def start(self, start: Mapping[str, Any]) -> dict[str, Any]:
-        """Parameter values to start from as Optuna takes them: of an ordered list the place.
+        """Parameter values to start from, as Optuna takes them: those of ordered lists by index.
 
-        Raises UserError where they lie outside the space.
+        Parameters without a value get their low end or their first option. Raises UserError for
+        values outside the space.
         """
         known, _ = self._run(Given(start))
         if unknown := set(start) - set(known):
@@ -134,12 +148,14 @@ class Space:
                 f"start: there is no parameter {', '.join(sorted(unknown))} where the others have "
                 f"these values; there are {', '.join(sorted(known))}"
             )
-        places = {n: of.index(start[n]) for n, of in self.lists.items() if n in start}
-        return {**start, **places}
+        indices = {n: of.index(start[n]) for n, of in self.lists.items() if n in start}
+        return {**start, **indices}
 
     def smallest(self, size: Callable[[Proposal], int]) -> tuple[dict[str, Any], Proposal]:
-        """The values of a corner, and what they make, that no single parameter's other end makes
-        smaller than it is by the given measure."""
+        """The parameter values and the proposal of a corner with a small `size`.
+
+        Setting any one of its parameters to another end makes the size no smaller.
+        """
         found = []
         for name, one in self.models.items():
             answers, recipe = one.smallest(_of(name, size))
@@ -147,7 +163,7 @@ class Space:
         return min(found, key=lambda corner: size(corner[1]))
 
     def _run(self, answerer: Answerer) -> tuple[dict[str, Any], Proposal]:
-        """What a trial is asked for and answers, and what this makes."""
+        """What the answerer was asked for and answered, and the proposal of its answers."""
         name = self.dense.put_to(answerer) if self.dense else next(iter(self.models))
         answers, recipe = self.models[name].run(answerer)
         return self._chosen(name) | answers.known, Proposal(name, recipe)
@@ -156,11 +172,13 @@ class Space:
         return {"dense": name} if self.dense else {}
 
     def _parameter(self, name: str) -> Parameter:
-        """The parameter of that name. Raises UserError where it stands for two."""
+        """The parameter of that name. Raises UserError where two ranges have that name."""
         if name == "dense":
             raise UserError("space.dense: this name belongs to the choice among dense models")
-        places = (place for one in self.models.values() for place in one.places.get(name, ()))
-        first, *others = (place.parameter for place in places)
+        occurrences = (
+            one for model in self.models.values() for one in model.occurrences.get(name, ())
+        )
+        first, *others = (one.parameter for one in occurrences)
         for other in others:
             if other != first:
                 raise UserError(
@@ -176,7 +194,7 @@ def _of(dense: str, size: Callable[[Proposal], int]) -> Callable[[Recipe], int]:
 
 @contextmanager
 def _saying(name: str, names: list[str]) -> Iterator[None]:
-    """Says of which dense model an error is, where there are several."""
+    """Put the dense model's name before an error's message, where there are several models."""
     try:
         yield
     except UserError as error:
@@ -184,9 +202,9 @@ def _saying(name: str, names: list[str]) -> Iterator[None]:
 
 
 def _dense(given: Any, known: Mapping[str, ModelSettings]) -> tuple[Options | None, list[str]]:
-    """The choice among dense models, None for one alone, and all that can be chosen.
+    """The choice among dense models (None where there is only one), and their names.
 
-    Raises UserError for what is no dense model, and for one that is never chosen.
+    Raises UserError for an unknown dense model, and for one of `models` that is never chosen.
     """
     read = Reader({}, OWN, (OWN,)).read(given, "dense")
     names = list(read.labels if isinstance(read, Options) else [getattr(read, "value", given)])
@@ -196,12 +214,13 @@ def _dense(given: Any, known: Mapping[str, ModelSettings]) -> tuple[Options | No
             f"space.dense: got {given!r}; it takes one of {', '.join(known)}, or a choice of them"
         )
     if unused := [name for name in known if name not in (OWN, *names)]:
-        raise UserError(f"models.{unused[0]}: space.dense does not name it")
+        raise UserError(f"models.{unused[0]}: space.dense does not name this model")
     return read if isinstance(read, Options) else None, names
 
 
 def _check_patterns(patterns: Any, sites: Iterable[str]) -> None:
-    """Raises UserError for what are no settings by site, or names a site that there cannot be."""
+    """Raises UserError where `sites` does not map patterns to settings, and where a pattern matches
+    none of the sites."""
     if not isinstance(patterns, Mapping):
         raise UserError(f"space.sites: got {patterns!r}; it takes settings by site")
     for pattern, value in patterns.items():

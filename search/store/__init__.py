@@ -1,3 +1,3 @@
-"""SQL: where trials, measurements and slots live. Only this room writes to our tables; Optuna's
-own are written by Optuna. A change of a table is a new file in `migrations/versions`.
+"""SQL: where trials, measurements and slots are stored. Only this room writes to our tables. Optuna
+writes its own, but for `Store.widen`. To change a table, add a file to `migrations/versions`.
 """

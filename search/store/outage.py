@@ -1,4 +1,4 @@
-"""A database that goes away for a while is waited for."""
+"""Waiting for a database that is away: it is down, restarting, or cannot be reached."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 
 class AwayError(UserError):
-    """A database that cannot be opened now: for a worker one that is away, for the person who
-    typed its URL perhaps the wrong one."""
+    """A database that cannot be opened now. To a worker it is away, so the worker waits. To the
+    person who typed its URL it is an error, since the URL may be wrong."""
 
 
 AWAY = (OperationalError, InterfaceError, StorageInternalError, AwayError)
@@ -32,18 +32,22 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Patience:
-    """Tries again, for up to so many seconds, what fails because the database is away.
+    """Repeats a call that fails because the database is away, for up to `seconds` seconds.
 
-    Meanwhile `stopping` may end the wait, with KeyboardInterrupt; but everything is tried twice, so
-    that what is being stopped can still say so.
+    Where `stopping` returns True, the wait ends with KeyboardInterrupt. A call is still tried twice
+    before that, so that a worker that is being stopped can release its slot.
     """
 
     seconds: float
-    place: str  # for messages, without a password
+    storage: str  # for messages, without a password
     stopping: Callable[[], bool] = never
 
     def __call__(self, do: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """The result of `do`, which may run several times. Raises UserError at the end."""
+        """The result of `do(*given, **named)`, which may run several times.
+
+        Raises UserError where the database is away for too long, KeyboardInterrupt where the wait
+        was stopped.
+        """
         since, attempt = time.monotonic(), 0
         while True:
             try:
@@ -53,20 +57,20 @@ class Patience:
                     raise KeyboardInterrupt from None
                 if time.monotonic() - since > self.seconds:
                     raise UserError(
-                        f"the storage {self.place} was away for more than {self.seconds:.0f} s "
+                        f"the storage {self.storage} was away for more than {self.seconds:.0f} s "
                         f"({reason(error)}); the same command goes on once it is back"
                     ) from None
                 if attempt == 3:
-                    print(f"waiting for {self.place}: {reason(error)}", file=sys.stderr)
+                    print(f"waiting for {self.storage}: {reason(error)}", file=sys.stderr)
             time.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             attempt += 1
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what the driver said; SQLAlchemy's own would repeat the statement."""
+    """The first line of the driver's message. SQLAlchemy's would repeat the statement."""
     while isinstance(error, StorageInternalError) and error.__cause__:
         error = error.__cause__
     if isinstance(error, UserError):
         return str(error)
     said = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-    return f"{said}: is the disk full?" if said == "disk I/O error" else said  # SQLite's word
+    return f"{said}: is the disk full?" if said == "disk I/O error" else said

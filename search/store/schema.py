@@ -14,7 +14,7 @@ class Base(DeclarativeBase):
 
 
 class MeasurementRow(Base):
-    """What was measured of a recipe, under the hash of all that decides it."""
+    """The measurement of a recipe, under the hash of everything that it depends on."""
 
     __tablename__ = "lmpareto_measurement"
 
@@ -31,7 +31,7 @@ class MeasurementRow(Base):
 
 
 class BaselineRow(Base):
-    """A recipe that a study measured beside its search."""
+    """A baseline: a recipe that a study measured beside its search."""
 
     __tablename__ = "lmpareto_baseline"
 
@@ -41,7 +41,7 @@ class BaselineRow(Base):
 
 
 class RungRow(Base):
-    """A trial was measured at a rung; the first is 0, whatever it trains."""
+    """The measurement of a trial at a rung. The first rung is 0, however long it trains."""
 
     __tablename__ = "lmpareto_rung"
 
@@ -52,24 +52,24 @@ class RungRow(Base):
 
 
 class EffectRow(Base):
-    """What one setting of a part of the study's space does alone, without training."""
+    """The effect of one setting of a part of the study's space, alone and without training."""
 
     __tablename__ = "lmpareto_effect"
 
     study: Mapped[str] = mapped_column(String(512), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)  # 0 is the model that parts act on
-    part: Mapped[str] = mapped_column(Text)  # the places that it acts on
+    number: Mapped[int] = mapped_column(primary_key=True)  # 0 is the model that the parts act on
+    part: Mapped[str] = mapped_column(Text)  # what it acts on; empty for number 0
     parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     key: Mapped[str] = mapped_column(String(16))
     site_bytes: Mapped[dict[str, int]] = mapped_column(JSON)
 
 
 class SlotRow(Base):
-    """One of a study's jobs: a trial of those it is to have in total, or a baseline by name.
+    """One of a study's jobs: a trial, or a baseline by name.
 
-    A worker holds it until `expires_at`, seconds since 1970 by the database's clock, and renews
-    that; a slot that nobody holds, or whose time is over, is anyone's. `trial` is the number of
-    the Optuna trial that fills it, from the moment that one exists.
+    A worker holds its slot until `expires_at`, in seconds since 1970 by the database's clock, and
+    keeps renewing that. Any worker may claim a slot that nobody holds or that has expired. `trial`
+    is the number of the Optuna trial that fills the slot, None before there is one.
     """
 
     __tablename__ = "lmpareto_slot"
@@ -83,5 +83,5 @@ class SlotRow(Base):
     worker: Mapped[str | None] = mapped_column(String(128))
     expires_at: Mapped[float | None] = mapped_column(Float(53))
     attempts: Mapped[int]
-    fraction: Mapped[float] = mapped_column(Float(53))  # of the job, done
+    fraction: Mapped[float] = mapped_column(Float(53))  # of the job that is done
     outcome: Mapped[str | None] = mapped_column(Text)  # for people

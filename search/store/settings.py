@@ -1,4 +1,4 @@
-"""Where trials live, and what of it nobody is to see."""
+"""Where trials are stored, and how a URL is shown without its passwords."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmcore.settings import Settings
 
 
 def secrets(url: URL) -> list[str]:
-    """The passwords that a URL holds: in their place, or among its query."""
+    """The passwords that a URL holds: before its host, or in its query."""
     named = [str(url.query[name]) for name in _secret_names(url)]
     return [str(url.password), *named] if url.password else named
 
@@ -25,17 +25,17 @@ def _secret_names(url: URL) -> list[str]:
 
 
 class StorageSettings(Settings):
-    """Where trials live: any SQLAlchemy URL.
+    """Where trials are stored: any SQLAlchemy URL.
 
-    `lease`, in seconds, is how long a worker that says nothing keeps its trial, and how long one
-    waits for a database that is away.
+    `lease` is in seconds. A worker that has not renewed its lease for that long loses its trial to
+    another. A database that is away is waited for just as long.
     """
 
     url: str
     lease: Annotated[float, Field(gt=0)] = 600.0
 
     @property
-    def place(self) -> URL:
+    def resolved(self) -> URL:
         """The URL, with a file's ~ resolved."""
         url = make_url(self.url)
         if url.database and url.get_backend_name() == "sqlite":
@@ -45,11 +45,11 @@ class StorageSettings(Settings):
     @property
     def shown(self) -> str:
         """The URL without its password, for logs and messages."""
-        url = self.place
+        url = self.resolved
         return url.difference_update_query(_secret_names(url)).render_as_string(hide_password=True)
 
     def check(self) -> None:
-        """Raises UserError for what is no URL, without repeating it: it may hold a password."""
+        """Raises UserError for a malformed URL, without showing it: it may hold a password."""
         try:
             host = make_url(self.url).host or ""
         except (ArgumentError, ValueError):

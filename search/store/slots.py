@@ -1,9 +1,13 @@
-"""Slots and leases: who works on what, so that nothing is lost, done twice or done too often.
+"""Slots and leases: who works on what, so that no trial is lost, done twice or done too often.
 
-Each trial of the N that a study is to have, and each baseline, is a slot. A worker claims one,
-fills it with a trial of Optuna's, and renews its lease while it works. When a worker dies its
-lease runs out, and the next to look takes over the slot with the very trial that fills it.
-Every step is one UPDATE that succeeds for one worker alone, on any database.
+Each trial that a study is to have, and each baseline, is a slot. A worker claims a slot, asks
+Optuna for a trial, fills the slot with that trial, and renews its lease while it works. When a
+worker dies, its lease runs out. The next worker that looks for a slot takes this one over, together
+with the trial that fills it. Each step is one UPDATE that succeeds for one worker only, on any
+database.
+
+A worker may die after asking Optuna for a trial and before filling its slot. That trial is an
+orphan: Optuna says that it is running, but no slot has it. See `Slots.orphans`.
 """
 
 from __future__ import annotations
@@ -28,30 +32,30 @@ _NOBODY: dict[str, Any] = {"worker": None, "expires_at": None}
 
 
 def worker_name() -> str:
-    """A name that no other worker has, and that says where it runs."""
+    """A name for a worker, unlike any other: HOST:PROCESS:RANDOM."""
     return f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot as its worker claimed it."""
+    """A slot that a worker has claimed, as it was at that moment."""
 
     kind: Kind
     name: str
-    trial: int | None  # of Optuna's, where an earlier worker began one
+    trial: int | None  # Optuna's number of the trial that an earlier worker began
     attempts: int  # this one included
 
 
 @dataclass(frozen=True)
 class Holding:
-    """A slot that somebody works on."""
+    """A slot that a worker works on."""
 
     kind: Kind
     name: str
     trial: int | None
     worker: str
     fraction: float
-    seconds_left: float  # of its lease; below 0 once that has run out
+    seconds_left: float  # of the lease; below 0 once it has run out
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Ended:
 
 
 class Slots:
-    """The slots of one study, which is to have so many trials in total; `lease` is in seconds."""
+    """The slots of one study, which is to have `trials` trials in total. `lease` is in seconds."""
 
     def __init__(
         self,
@@ -79,10 +83,10 @@ class Slots:
         self.clock = clock
 
     def provide(self, baselines: Iterable[str], before: Iterable[int]) -> None:
-        """Make the slots that do not exist yet, and open those of the baselines again.
+        """Make the slots that do not exist yet, and open the slots of these baselines again.
 
-        `before` are the trials that ended: those of studies from before there were slots have
-        theirs now.
+        `before` are the trials that have ended. A trial among them without a slot gets one that is
+        done: it was made before lmpareto had slots.
         """
         while True:
             try:
@@ -111,8 +115,8 @@ class Slots:
                 session.add(self._row("trial", _numbered(number)))
 
     def claim(self, worker: str) -> Slot | None:
-        """A slot to work on: one that a worker left behind, a baseline, a free one, in this order.
-        None where there is none now; `open` says whether there may be one later."""
+        """Claim a slot for the worker: first one that another worker left behind, then a baseline,
+        then a new trial. None where no slot is free now; `open` says how many may become free."""
         while True:
             with Session(self.engine) as session, session.begin():
                 now = self._now(session)
@@ -144,40 +148,40 @@ class Slots:
                     return Slot(_kind(kind), name, trial, attempts + 1)
 
     def fill(self, slot: Slot, worker: str, trial: int) -> bool:
-        """Note the trial that the slot is for; False where the slot is the worker's no more, or
-        the trial has another."""
+        """Note the trial that fills the slot. False where the slot is no longer the worker's, and
+        where the trial fills another slot."""
         try:
             return self._change(slot, worker, {"trial": trial})
         except IntegrityError:
             return False
 
     def vacate(self, slot: Slot, worker: str) -> bool:
-        """Keep the slot, but for another trial than the one that filled it."""
+        """Empty the slot for another trial. False where the slot is no longer the worker's."""
         return self._change(slot, worker, {"trial": None})
 
     def renew(self, slot: Slot, worker: str, fraction: float) -> bool:
-        """Hold the slot for another lease; False where it is the worker's no more."""
+        """Hold the slot for another lease. False where it is no longer the worker's."""
         with Session(self.engine) as session:
             expires_at = self._now(session) + self.lease
         return self._change(slot, worker, {"expires_at": expires_at, "fraction": fraction})
 
     def finish(self, slot: Slot, worker: str, outcome: str) -> bool:
-        """The job is done; False where it is the worker's no more."""
+        """Mark the slot as done. False where it is no longer the worker's."""
         ended = {"done": True, "fraction": 1.0, "outcome": outcome}
         return self._change(slot, worker, {**_NOBODY, **ended})
 
     def leave(self, slot: Slot, worker: str) -> bool:
-        """Let another go on with it, at once, as if this attempt had not been."""
+        """Release the slot for any other worker. This attempt does not count."""
         return self._change(slot, worker, {**_NOBODY, "attempts": slot.attempts - 1})
 
     def free(self, worker: str) -> None:
-        """Let others go on with what a worker held that has died."""
+        """Release every slot of a worker that has died."""
         with Session(self.engine) as session, session.begin():
             held = update(SlotRow).where(SlotRow.study == self.study, SlotRow.worker == worker)
             session.execute(held.values(**_NOBODY))
 
     def ended(self) -> list[Ended]:
-        """What is done, in no order."""
+        """The slots that are done, in no order."""
         with Session(self.engine) as session:
             columns = (SlotRow.kind, SlotRow.name, SlotRow.trial, SlotRow.outcome)
             rows = session.execute(
@@ -186,7 +190,7 @@ class Slots:
             return [Ended(_kind(kind), name, trial, said or "") for kind, name, trial, said in rows]
 
     def total(self) -> int:
-        """How many trials the study is to have, by what was asked of it so far."""
+        """How many trials the study is to have in total, by the sweeps so far."""
         with Session(self.engine) as session:
             trials = select(func.count()).where(
                 SlotRow.study == self.study, SlotRow.kind == "trial"
@@ -194,14 +198,19 @@ class Slots:
             return session.scalars(trials).one()
 
     def open(self) -> int:
-        """How many slots are not done."""
+        """How many slots are not done, of the trials within the total and of the baselines."""
         with Session(self.engine) as session:
             count = self._wanted(select(func.count()).select_from(SlotRow))
             return int(session.scalars(count).one())
 
     def orphans(self, running: Iterable[int], worker: str) -> list[int]:
-        """Those of the running trials, as they were before this is asked, that have no slot and
-        will get none: their worker died between asking for them and filling its slot."""
+        """The trials among `running` that have no slot and will get none, because the worker that
+        asked Optuna for them died before it filled its slot.
+
+        `running` must be read before this call: a worker that fills its slot in between is then
+        seen here. The answer is empty while any other worker holds a slot that it has not filled,
+        since an orphan may yet turn out to be that worker's trial. `worker` is the caller.
+        """
         running = list(running)
         if not running:
             return []
@@ -225,7 +234,7 @@ class Slots:
             return sorted(set(running) - set(session.scalars(filled)))
 
     def held(self) -> list[Holding]:
-        """Who works on what now."""
+        """The slots that are claimed and not done."""
         with Session(self.engine) as session:
             now = self._now(session)
             rows = session.scalars(
@@ -256,7 +265,7 @@ class Slots:
         return (SlotRow.study == self.study, SlotRow.kind == kind, SlotRow.name == name)
 
     def _wanted(self, query: Select[Any]) -> Select[Any]:
-        """Those that are not done, the trials beyond the total left out."""
+        """The query for slots that are not done, without trials beyond the total."""
         within = or_(SlotRow.kind != "trial", SlotRow.name < _numbered(self.trials))
         return query.where(SlotRow.study == self.study, SlotRow.done.is_(False), within)
 
@@ -264,8 +273,8 @@ class Slots:
         return SlotRow(study=self.study, kind=kind, name=name, done=False, attempts=0, fraction=0.0)
 
     def _now(self, session: Session) -> float:
-        """The clock that all workers share, in seconds since 1970: the database's, where none was
-        given."""
+        """The time in seconds since 1970, by the clock that all workers share: the database's, or
+        the one that was given."""
         if self.clock is not None:
             return self.clock()
         if self.engine.dialect.name == "sqlite":
@@ -275,13 +284,13 @@ class Slots:
 
 
 def _changed(session: Session, statement: Update) -> bool:
-    """Whether the statement changed its row."""
+    """Run the statement. Whether it changed exactly one row."""
     done = session.execute(statement.execution_options(synchronize_session=False))
     return cast(CursorResult[Any], done).rowcount == 1
 
 
 def _numbered(number: int) -> str:
-    """The name of a trial's slot: in the order of the numbers."""
+    """The name of a trial's slot. Names sort as their numbers do."""
     return f"{number:08d}"
 
 

@@ -1,7 +1,8 @@
 """SQL: Optuna's tables, and the few of our own beside them.
 
-A measurement is stored under its key, the hash of all that decides it: recipe, dense checkpoint
-and seed. Studies refer to it, so that no recipe is trained twice, in whichever study.
+A measurement is stored under its key, the hash of everything that it depends on: recipe, dense
+checkpoint, corpus and seed. Studies refer to measurements by key, so no recipe is trained twice,
+not even by different studies.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ OPENINGS = 4  # attempts at a database in which another process makes the same t
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """A setting of a part, the key of its measurement, and what each site has in that file."""
+    """A setting of a part, the key of its measurement, and the bytes of each site in its file."""
 
     part: str
     parameters: dict[str, Any]
@@ -53,14 +54,16 @@ class MeasuredPart:
 
 
 class Store:
-    """The database of a storage URL. Raises UserError where it cannot be opened.
+    """The database of a storage URL.
 
-    Our tables are made, or brought up to date, at once; Optuna's when `optuna` is first asked for.
+    The constructor makes our tables or brings them up to date; `optuna` does the same for Optuna's
+    when it is first asked for. Both raise AwayError where the database cannot be opened now, and
+    UserError where it never can.
     """
 
     def __init__(self, settings: StorageSettings) -> None:
         settings.check()
-        self.settings, self._url = settings, settings.place
+        self.settings, self._url = settings, settings.resolved
         self._options: dict[str, Any] = {"pool_pre_ping": True}
         if self._is_sqlite:
             self._options["connect_args"] = {"timeout": BUSY_SECONDS}
@@ -74,7 +77,7 @@ class Store:
 
     @cached_property
     def optuna(self) -> optuna.storages.RDBStorage:
-        """Optuna's storage in this database. Raises UserError as the constructor does."""
+        """Optuna's storage in this database."""
         url = self._url.render_as_string(hide_password=False)
         with self._opening():
             opened = _made(lambda: optuna.storages.RDBStorage(url, engine_kwargs=self._options))
@@ -109,24 +112,24 @@ class Store:
             return connection.scalar(known) is not None
 
     def measurement(self, key: str) -> Measurement | None:
-        """What was measured under the key, if anything was."""
+        """The measurement under the key, None where there is none."""
         with Session(self.engine) as session:
             row = session.get(MeasurementRow, key)
             return _measurement(row) if row else None
 
     def measurements(self, keys: list[str]) -> dict[str, Measurement]:
-        """Key -> measurement, for those keys that have one."""
+        """Key -> measurement, for the keys that have one."""
         with Session(self.engine) as session:
             rows = session.query(MeasurementRow).filter(MeasurementRow.key.in_(keys)).all()
             return {row.key: _measurement(row) for row in rows}
 
     def keep(self, measurement: Measurement) -> None:
-        """Store a measurement; the first one under a key stays."""
+        """Store a measurement. The first one under a key stays."""
         row = MeasurementRow(**measurement.plain(), measured_at=datetime.now(UTC))
         self._add(row)
 
     def baselines(self, study: str) -> dict[str, str]:
-        """Name -> key of the recipes measured beside the study's search."""
+        """Name -> key, of the baselines that were measured."""
         with Session(self.engine) as session:
             rows = session.query(BaselineRow).filter_by(study=study).all()
             return {row.name: row.key for row in rows}
@@ -135,7 +138,7 @@ class Store:
         self._merge(BaselineRow(study=study, name=name, key=key))
 
     def looks(self, study: str) -> list[Look]:
-        """Every trial of the study at every rung that it was measured at."""
+        """The look of every trial of the study at every rung where it was measured."""
         with Session(self.engine) as session:
             rows = session.execute(
                 select(
@@ -158,10 +161,10 @@ class Store:
             with Session(self.engine) as session, session.begin():
                 session.merge(row)
         except IntegrityError:
-            pass  # another worker took the job over, and says the same
+            pass  # another worker took over the slot and stores the same
 
     def effects(self, study: str) -> Effects | None:
-        """What was measured of the parts of the study's space, None where nothing was."""
+        """The effects of the parts of the study's space, None where none was measured."""
         with Session(self.engine) as session:
             rows = session.execute(
                 select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
@@ -180,12 +183,12 @@ class Store:
         return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
 
     def effect_keys(self, study: str) -> set[str]:
-        """The keys of their measurements."""
+        """The keys of the measurements of the study's effects."""
         with Session(self.engine) as session:
             return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
 
     def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
-        """Store them in place of those that the study had; the first has no part."""
+        """Replace the study's effects. The first one is the model that the parts act on."""
         try:
             with Session(self.engine) as session, session.begin():
                 session.execute(delete(EffectRow).where(EffectRow.study == study))
@@ -195,12 +198,12 @@ class Store:
             pass  # another sweep stored the same at the same moment
 
     def widen(self, study: str, lengths: dict[str, int]) -> None:
-        """Let the study's trials have been asked for the places of lists of these lengths.
+        """Widen the ranges of earlier trials after ordered lists have grown to these `lengths`.
 
-        Optuna keeps with each value the range that it was drawn from, and TPE in groups draws a
-        parameter from the first range that it finds: after a list grew, it would never come to the
-        new entries. Optuna has no call that changes a range, so this writes its table; a range is
-        all that is said of a value there, and a longer list leaves every earlier place as it was.
+        Optuna stores with each value the range that it was drawn from. Its TPE sampler in groups
+        draws a parameter from the first range that it finds, so without this it would never come to
+        the new entries. Optuna has no call that changes a range, so this writes Optuna's table. The
+        values stay, since a longer list leaves the index of every earlier entry as it was.
         """
         known = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == study)
         trials = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == known.scalar_subquery())
@@ -231,7 +234,7 @@ def _made(make: Callable[[], T]) -> T:
         try:
             return make()
         except (IntegrityError, OperationalError, ProgrammingError) as error:
-            # what another process says no to that makes them at the same moment
+            # another process makes the same tables at the same moment
             raced = any(word in str(error.orig).lower() for word in ("exist", "unique", "lock"))
             if not raced or attempt + 1 == OPENINGS:
                 raise
@@ -247,7 +250,8 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_ahead(engine: Engine) -> None:
-    """Readers beside a writer, and one sync a checkpoint: half the time of a trial's rows."""
+    """Use SQLite's write-ahead log: readers do not wait for a writer, and fewer writes wait for the
+    disk. Storing a trial then takes half the time."""
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, _record: Any) -> None:

@@ -1,3 +1,3 @@
-"""What a study is, how it begins and what it has measured. `context` opens all that belongs to a
-study, and is what commands hand along.
+"""What a study is, how it begins and what it has measured. Begin with `context`: a `StudyContext`
+opens everything that belongs to a study, and commands hand it along.
 """

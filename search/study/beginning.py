@@ -1,7 +1,7 @@
-"""How a study begins: what it may not change later, and the trials that it makes first.
+"""How a study begins: the settings that it may not change later, and its first trials.
 
-What a study has to try before its sampler decides comes from three places: its own `start` rows,
-its seeds (recipes and fronts of other studies) and its prior.
+Three sources give trials before the sampler decides: the study's own `start` rows, its seeds
+(recipes, and the fronts of other studies) and its prior.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from search.study.effects import known_effects, measure_effects
 from search.study.results import CORPUS
 from search.study.study import sampler
 
-# the study's attributes
+# names of the study's attributes in Optuna
 BEGUN = "lmpareto"  # the settings that it was begun with
-PRIOR = "lmpareto_prior"  # what was enqueued of a prior
-SEEDS = "lmpareto_seeds"  # and of seeds
+PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
+SEEDS = "lmpareto_seeds"  # the seeds whose trials were enqueued
 
 
 def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:
-    """What a study may not change once it has begun."""
+    """The settings that a study may not change once it has begun, as plain data."""
     config = context.config
     models = {name: one.plain() for name, one in config.models.items()}
     return {
@@ -45,10 +45,11 @@ def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:
 
 
 def create(context: StudyContext[StudyConfig]) -> optuna.Study:
-    """The study of the settings, made where it does not exist, with its `start` rows enqueued.
+    """The study of the settings. A study that does not exist is made, and its `start` rows are
+    enqueued.
 
-    Since a study was begun, ordered lists in its space may have grown at their ends, and dense
-    models may have come. Raises UserError where anything else changed.
+    A study that exists may have grown: its space by entries at the ends of ordered lists, and its
+    `models` by new dense models. Raises UserError where any other setting of `identity` changed.
     """
     study = optuna.create_study(
         storage=context.store.optuna,
@@ -61,13 +62,13 @@ def create(context: StudyContext[StudyConfig]) -> optuna.Study:
         study.set_metric_names(["size_bytes", "valid_perplexity"])
         waiting = [row.system_attrs.get("fixed_params") for row in study.get_trials()]
         for parameters in map(context.space.start, context.config.start):
-            if parameters in waiting:  # another sweep begins the study, too
+            if parameters in waiting:  # another sweep begins the same study
                 waiting.remove(parameters)
             else:
                 study.enqueue_trial(parameters)
         study.set_user_attr(CORPUS, context.config.corpus.kind)
         study.set_user_attr(BEGUN, wanted)
-    elif begun != wanted:  # ordered lists have grown, and with them the dense models perhaps
+    elif begun != wanted:  # the study has grown
         lengths = {name: len(of) for name, of in context.space.lists.items()}
         context.store.widen(context.name, lengths)
         study.set_user_attr(BEGUN, wanted)
@@ -75,9 +76,9 @@ def create(context: StudyContext[StudyConfig]) -> optuna.Study:
 
 
 def check_begun(context: StudyContext[StudyConfig], study: optuna.Study) -> dict[str, Any] | None:
-    """The settings that the study was begun with, None where it was only made.
+    """The settings that the study was begun with. None where the study exists but has not begun.
 
-    Raises UserError where the settings now are others, but for what may grow.
+    Raises UserError where the settings have changed in a way that `create` does not allow.
     """
     begun: dict[str, Any] | None = study.user_attrs.get(BEGUN)
     if begun is None:
@@ -95,17 +96,17 @@ def check_begun(context: StudyContext[StudyConfig], study: optuna.Study) -> dict
 
 
 def join(context: StudyContext[StudyConfig]) -> optuna.Study:
-    """The study that a sweep began, or let grow, with these very settings; else UserError."""
+    """The study, for a worker. Raises UserError unless a sweep has begun it with these settings."""
     if check_begun(context, context.study) != identity(context):
         raise UserError(
             f"study {context.name} does not know these settings yet; "
-            f"lmpareto sweep with the same settings and workers=0 tells it"
+            f"lmpareto sweep with the same settings and workers=0 adds them"
         )
     return context.study
 
 
 def enqueue_seeds(context: StudyContext[StudyConfig], seeds: Sequence[Mapping[str, Any]]) -> None:
-    """Try the parameter values of the seeds next, unless these seeds were enqueued before."""
+    """Enqueue the parameter values of the seeds, unless the same `seeds` were enqueued before."""
     plain = context.config.seeds.plain()
     if context.study.user_attrs.get(SEEDS) != plain:
         for parameters in seeds:
@@ -114,7 +115,7 @@ def enqueue_seeds(context: StudyContext[StudyConfig], seeds: Sequence[Mapping[st
 
 
 def enqueue_prior(context: StudyContext[StudyConfig], max_size_bytes: int | None) -> None:
-    """Try next what the prior chooses of the study's own dense model, once in a study's life."""
+    """Enqueue what the prior chooses for the study's own dense model, once in the study's life."""
     prior, study = context.config.prior, context.study
     if not isinstance(prior, Sensitivity) or PRIOR in study.user_attrs:
         return
@@ -129,7 +130,7 @@ def enqueue_prior(context: StudyContext[StudyConfig], max_size_bytes: int | None
 
 
 def check_settings(context: StudyContext[StudyConfig]) -> None:
-    """Raises UserError for any setting that a trial or a baseline would stumble over."""
+    """Raises UserError for any setting with which a trial or a baseline would fail."""
     config, tokens = context.config, len(context.corpus.train)
     if isinstance(config.prior, Sensitivity):
         context.space.own()
@@ -151,14 +152,14 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
     try:
         made = sampler(config, 0, 0)
     except Exception as error:
-        # whatever a sampler's constructor, or hydra's look-up of it, has to say
+        # a sampler's constructor, and Hydra's look-up of it, may raise anything
         raise UserError(f"sampler: {error}") from None
     if not isinstance(made, optuna.samplers.BaseSampler):
         raise UserError(f"sampler: got {config.sampler}; its _target_ is a sampler of Optuna's")
 
 
 def _check_trainings(recipe: Recipe, tokens: int, where: str) -> None:
-    """Raises UserError where a text of so many tokens is too short for what a recipe trains."""
+    """Raises UserError where a text of so many tokens is too short for a recipe's trainings."""
     if recipe.layers.units:
         check_text(recipe.layers.units.training, tokens, f"{where}.layers.units.training")
     if recipe.finetuning:
@@ -166,8 +167,11 @@ def _check_trainings(recipe: Recipe, tokens: int, where: str) -> None:
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """What changed, but for ordered lists of the space that begin as they did, and dense models
-    that have come: the space has to name them."""
+    """A line for each setting that changed.
+
+    Ordered lists that grew and new dense models are no changes. For a new dense model to be chosen,
+    a list in the space must grow as well.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted(old if path == "models" else {*old, *new}):
             yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
@@ -179,6 +183,6 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 
 def _begins_as(old: list[Any], new: list[Any], path: str) -> bool:
-    """Whether a list may be compared entry by entry: it is as long as it was, or may have grown."""
+    """Whether to compare two lists entry by entry: the new one is as long, or has validly grown."""
     grows = path.startswith("space.") and path.endswith(".ordered")
     return len(old) == len(new) or (grows and len(old) < len(new))

@@ -27,8 +27,8 @@ class StudyContext(Generic[C]):
     """A study's settings, its text, its space, its database and its dense models.
 
     Each is opened once, when it is first asked for, so a command that only reads the database
-    loads neither the text nor a model. `patience` is how long a database is waited for that is
-    away; without it the first failure is raised.
+    loads neither the text nor a model. With `patience`, a database that is away is waited for;
+    without it, the first failure is raised.
     """
 
     def __init__(self, config: C, patience: Patience | None = None) -> None:
@@ -44,7 +44,7 @@ class StudyContext(Generic[C]):
 
     @property
     def name(self) -> str:
-        """The study's name; UserError where none was chosen."""
+        """The study's name. Raises UserError where none was chosen."""
         return self.config.study
 
     @cached_property
@@ -54,7 +54,7 @@ class StudyContext(Generic[C]):
 
     @property
     def words(self) -> int:
-        """How many words the vocabulary has."""
+        """The size of the vocabulary."""
         return len(self.corpus.vocabulary)
 
     @cached_property
@@ -71,7 +71,7 @@ class StudyContext(Generic[C]):
 
     @cached_property
     def study(self) -> optuna.Study:
-        """The study as Optuna has it; UserError where it has not begun."""
+        """Optuna's study. Raises UserError where it has not begun."""
         return self.patience(self._find) if self.patience else self._find()
 
     def _find(self) -> optuna.Study:
@@ -85,25 +85,25 @@ class StudyContext(Generic[C]):
 
     @cached_property
     def slots(self) -> Slots:
-        """Its slots, as many trials in total as the settings say."""
+        """The study's slots, with as many trials in total as the settings say."""
         config = self.config
         return Slots(self.store.engine, self.name, config.trials, config.storage.lease)
 
     def find_checkpoint(self, dense: str = OWN) -> DenseCheckpoint | None:
-        """The dense model of that name, None where it was not trained yet."""
+        """The checkpoint of the dense model of that name, None where it was not trained yet."""
         from search.bench.dense import find_dense
 
         return find_dense(self.config.of(dense), self.corpus)
 
     def need_checkpoint(self, dense: str = OWN) -> DenseCheckpoint:
-        """The dense model of that name; UserError where it was not trained yet."""
+        """The checkpoint of the dense model of that name. Raises UserError where there is none."""
         from search.bench.dense import need_dense
 
         return need_dense(self.config.of(dense), self.corpus)
 
     def checkpoint(self, dense: str = OWN) -> DenseCheckpoint:
-        """The dense model of that name, trained where it was not yet. Raises UserError where the
-        training diverges."""
+        """The checkpoint of the dense model of that name, trained now where it was not before.
+        Raises UserError where the training diverges."""
         from search.bench.dense import train_dense
         from search.terminal import training_bar
 
@@ -116,17 +116,17 @@ class StudyContext(Generic[C]):
             return train_dense(self.config.of(dense), self.corpus, observe)
 
     def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
-        """The workbench of a checkpoint, of the study's own where none is given."""
+        """The workbench of a checkpoint; without one, of the study's own dense model."""
         from search.bench.workbench import Workbench
 
-        dense = checkpoint or self.need_checkpoint()
-        return Workbench.of(self.config, self.corpus, dense.load())
+        checkpoint = checkpoint or self.need_checkpoint()
+        return Workbench.of(self.config, self.corpus, checkpoint.load())
 
     def bench_of(self, measured: Measurement) -> Workbench:
-        """The workbench of the checkpoint that a measurement started from, or else of the study's
-        own; UserError where that was not trained yet."""
+        """The workbench of the checkpoint that a measurement started from, if this study has it,
+        else of the study's own. Raises UserError where that was not trained yet."""
         for name in self.config.models:
-            dense = self.find_checkpoint(name)
-            if dense and dense.sha256 == measured.provenance.get("dense"):
-                return self.bench(dense)
+            checkpoint = self.find_checkpoint(name)
+            if checkpoint and checkpoint.sha256 == measured.provenance.get("dense"):
+                return self.bench(checkpoint)
         return self.bench()

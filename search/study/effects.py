@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lmcore import sites
 from lmcore.bundle import Bundle, load
 from lmcore.errors import UserError
 from lmcore.progress import DivergedError
@@ -23,16 +24,15 @@ from search.study.context import StudyContext
 
 
 def measure_effects(context: StudyContext[StudyConfig], bench: Workbench, most: int) -> Effects:
-    """What each part of the space does at about `most` settings; what was measured before is not
-    measured again.
+    """Measure each part of the space at about `most` settings, and store the effects.
 
-    `bench` is that of the study's own dense model. Settings whose file has an infinite perplexity
-    are left out.
+    `bench` is that of the study's own dense model. Recipes that were measured before are not
+    measured again. Settings whose file has an infinite perplexity are left out.
     """
     study, store = context.name, context.store
-    asked = list(_asked(context.space.own(), most))
+    wanted = list(_wanted(context.space.own(), most))
     found = []
-    with tqdm(asked, desc=f"parts of {study}", mininterval=1) as bar:
+    with tqdm(wanted, desc=f"parts of {study}", mininterval=1) as bar:
         for part, values, recipe in bar:
             try:
                 measured, bundle = _measured(recipe, bench, store)
@@ -49,19 +49,20 @@ def measure_effects(context: StudyContext[StudyConfig], bench: Workbench, most: 
 def known_effects(
     context: StudyContext[StudyConfig], bench: Workbench, most: int
 ) -> Effects | None:
-    """What was measured before for the study, at `most` settings or others, where it is all of
-    this space and this dense model; else None."""
+    """The effects that the study has stored, where all of them are of this space and this dense
+    model; else None. They may be at more settings than `most`."""
     effects = context.store.effects(context.name)
     keys = context.store.effect_keys(context.name)
     if effects is None:
         return None
     most = max([most, *map(len, effects.parts.values())])
-    asked = {bench.key(recipe) for _, _, recipe in _asked(context.space.own(), most)}
-    return effects if keys <= asked else None
+    wanted = {bench.key(recipe) for _, _, recipe in _wanted(context.space.own(), most)}
+    return effects if keys <= wanted else None
 
 
-def _asked(space: ModelSpace, most: int) -> Iterator[tuple[Part | None, dict[str, Any], Recipe]]:
-    """What all recipes of the space share, then each part's settings on that."""
+def _wanted(space: ModelSpace, most: int) -> Iterator[tuple[Part | None, dict[str, Any], Recipe]]:
+    """The recipes to measure, each with its part and the part's values. The first, of no part, is
+    what all recipes of the space share."""
     model, words = space.model, space.words
     base = resolve(alone(space, None, {}, resolve(DENSE, model, words)), model, words)
     yield None, {}, base
@@ -71,6 +72,7 @@ def _asked(space: ModelSpace, most: int) -> Iterator[tuple[Part | None, dict[str
 
 
 def _measured(recipe: Recipe, bench: Workbench, store: Store) -> tuple[Measurement, Bundle]:
+    """The recipe's measurement and its file, from the cache or made now."""
     known = store.measurement(bench.key(recipe))
     if known:
         try:
@@ -83,8 +85,9 @@ def _measured(recipe: Recipe, bench: Workbench, store: Store) -> tuple[Measureme
 
 
 def _site_bytes(bundle: Bundle) -> dict[str, int]:
+    """Site, or `BIASES` -> its bytes in the file."""
     found: dict[str, int] = {}
     for name, sizes in bundle.parts.leaves.items():
-        site = name.rpartition("/")[0] or BIASES
+        site = sites.site_of(name) or BIASES
         found[site] = found.get(site, 0) + sum(sizes)
     return found

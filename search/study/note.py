@@ -1,4 +1,4 @@
-"""What is noted of a trial beside what Optuna keeps of it."""
+"""What lmpareto stores with a trial, beside what Optuna stores."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-ATTRIBUTE = "lmpareto"  # one JSON attribute a trial: each write is a transaction
+ATTRIBUTE = "lmpareto"  # one JSON attribute for the whole note, since each write is a transaction
 
 
 @dataclass(frozen=True)
 class TrialNote:
-    """The note of a trial; stored as JSON, without the fields that are at their default.
+    """The note of a trial. It is stored as JSON, without the fields that are at their default.
 
-    `recipe` is plain data: what was asked for, then what was measured at the rung that was reached.
+    `recipe` is plain data: at first the recipe that was asked for, at the end the recipe that was
+    measured at the rung that the trial reached.
     """
 
-    asked: str | None = None  # key of the recipe that was asked for, at its last rung
+    asked: str | None = None  # key of the whole recipe, at its last rung
     recipe: Mapping[str, Any] | None = None
-    key: str | None = None  # of the measurement that the trial's values are
-    moved: Mapping[str, Any] = field(default_factory=dict)  # parameters, to fit max_size
-    failure: str | None = None  # why the trial has no values, or did not come to its last rung
+    key: str | None = None  # of the measurement that gives the trial's values
+    moved: Mapping[str, Any] = field(default_factory=dict)  # parameters that moved to fit max_size
+    failure: str | None = None  # why it has no values or missed its last rung
     duplicate: bool = False  # another trial has the same recipe
-    surplus: bool = False  # asked for in vain, by a worker that died or lost the answer
+    surplus: bool = False  # an orphan: its worker died or lost the answer
 
     @classmethod
     def of(cls, row: FrozenTrial) -> TrialNote:
-        """The note of a stored trial, an empty one where it has none."""
+        """The note of a stored trial; an empty note where it has none."""
         stored = row.user_attrs.get(ATTRIBUTE, {})
         return cls(**{one.name: stored[one.name] for one in fields(cls) if one.name in stored})
 
     def write(self, trial: optuna.trial.Trial) -> None:
-        """Store the note with the trial, in place of the one before."""
+        """Store the note with the trial, instead of the one before."""
         blank = asdict(TrialNote())
         told = {name: value for name, value in asdict(self).items() if value != blank[name]}
         trial.set_user_attr(ATTRIBUTE, told)
 
     @property
     def takes_slot(self) -> bool:
-        """Whether the trial is one of those that the study is to have: a duplicate is not, nor is
-        one that was asked for in vain."""
+        """Whether the trial counts among those that the study is to have. Duplicates and orphans do
+        not."""
         return not (self.duplicate or self.surplus)

@@ -1,4 +1,4 @@
-"""What a study measured: from the database, or from the folder of a published study."""
+"""The results of a study, from the database or from the folder of a published study."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from search.rules.sensitivity import Effects
 from search.study.context import StudyContext
 from search.study.study import complete_keys, infeasible
 
-CORPUS = "lmpareto_corpus"  # the study's attribute with the kind of corpus that it is about
+CORPUS = "lmpareto_corpus"  # the study's attribute in Optuna with the kind of its corpus
 RECORDS = "trials.jsonl"
 PREDICTED = "predicted.json"
 
 
 @dataclass(frozen=True)
 class Results:
-    """Every complete trial of a study, by number, and what was measured beside the search."""
+    """The complete trials of a study, by number, and its baselines, by name."""
 
     study: str
-    corpus: str  # its kind
+    corpus: str  # the kind of the corpus
     trials: Mapping[int, Measurement]
     baselines: Mapping[str, Measurement]
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
@@ -50,19 +50,21 @@ class Results:
         return [_point(name, None, one) for name, one in sorted(self.baselines.items())]
 
     def measured(self, name: str) -> Measurement:
-        """The measurement of a trial's number or a baseline's name; UserError for another."""
+        """The measurement of a trial's number or a baseline's name. Raises UserError for others."""
         if name in self.baselines:
             return self.baselines[name]
         if name.isdigit() and int(name) in self.trials:
             return self.trials[int(name)]
         if name.isdigit():
-            self.front.trial(int(name))  # says which trials there are
+            self.front.trial(int(name))  # raises an error that lists the trials
         beside = ", ".join(self.baselines) or "nothing"
-        raise UserError(f"trial: got {name}; it takes a number or what was measured: {beside}")
+        raise UserError(
+            f"trial: got {name}; it takes a number, or the name of a baseline: {beside}"
+        )
 
 
 def results_of(context: StudyContext[StudyConfig]) -> Results:
-    """The study's results; UserError where it neither began here nor was published."""
+    """The study's results. Raises UserError where it is neither in the database nor published."""
     name, store = context.name, context.store
     if not store.has_study(name) and (published := _published(name)).exists():
         return _read(context.config, published)
@@ -72,9 +74,8 @@ def results_of(context: StudyContext[StudyConfig]) -> Results:
     found = store.measurements([*trials.values(), *names.values()])
     return Results(
         study=name,
-        corpus=study.user_attrs.get(
-            CORPUS, context.config.corpus.kind
-        ),  # older ones did not note it
+        # studies of earlier versions did not store the kind
+        corpus=study.user_attrs.get(CORPUS, context.config.corpus.kind),
         trials={number: found[key] for number, key in trials.items()},
         baselines={one: found[key] for one, key in names.items() if key in found},
         predicted=_predicted(store.effects(name)),
@@ -89,7 +90,7 @@ def _predicted(effects: Effects | None) -> list[tuple[float, float]]:
 
 
 def write_records(results: Results, path: Path) -> None:
-    """One JSON document a line: {"name": "17" or "control", and the measurement}, with
+    """Write one JSON document a line: {"name": "17" or "control", and the measurement}, with
     {"feasible": false} where it is over a limit."""
     named = {**{str(n): one for n, one in results.trials.items()}, **results.baselines}
     over = {str(number): {"feasible": False} for number in results.infeasible}
@@ -99,7 +100,7 @@ def write_records(results: Results, path: Path) -> None:
     ]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     if results.predicted:
-        write_json(path.with_name(PREDICTED), [list(place) for place in results.predicted])
+        write_json(path.with_name(PREDICTED), [list(point) for point in results.predicted])
 
 
 def _published(study: str) -> Path:

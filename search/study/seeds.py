@@ -1,4 +1,4 @@
-"""Recipes that a search tries first: a person's own, or the fronts of other studies."""
+"""Seeds: recipes that a search tries first, a person's own or the fronts of other studies."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from search.study.results import results_of
 
 
 def seeds_of(context: StudyContext[StudyConfig]) -> Iterator[dict[str, Any]]:
-    """The parameter values that come nearest to the study's seeds, on its own dense model; those
-    that its space has no settings for are left out, with a word.
+    """The parameter values nearest to each of the study's seeds, for its own dense model.
 
-    Raises UserError for a study that is not known and for a recipe that the model cannot have.
+    A seed that the space has no settings for is left out, and standard error says so. Raises
+    UserError for an unknown study, and for a recipe of `seeds.recipes` that the model cannot have.
     """
     space = context.space
     own = {"dense": OWN} if space.dense else {}
@@ -32,7 +32,8 @@ def seeds_of(context: StudyContext[StudyConfig]) -> Iterator[dict[str, Any]]:
 
 
 def _recipes(context: StudyContext[StudyConfig]) -> Iterator[tuple[str, Recipe]]:
-    """The seeds by name, resolved; without those of other studies that the model cannot have."""
+    """The seeds with their names, resolved. A recipe of another study that the model cannot have is
+    left out, and standard error says so."""
 
     def resolved(name: str, data: dict[str, Any]) -> Recipe:
         try:

@@ -1,8 +1,8 @@
-"""A study while it goes on: how far it is, which of its trials count, and who asks for the next.
+"""A study while it runs: its progress, its sampler, and which of its trials count.
 
-It is an ordinary Optuna study with two objectives, size in bytes and validation perplexity, that
-any of Optuna's tools opens. A trial that was running when its process died is taken over by the
-next sweep, with the parameters it had.
+A study is an ordinary Optuna study with two objectives, size in bytes and validation perplexity.
+Any of Optuna's tools opens it. If a process dies while its trial is running, another worker goes on
+with that trial and its parameters.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from search.rules.limits import Limits
 from search.store.slots import Slots
 from search.study.note import TrialNote
 
-LIMITS = "lmpareto_limits"  # the study's attribute that has the limits of its last sweep
+LIMITS = "lmpareto_limits"  # the study's attribute in Optuna with the limits of its last sweep
 
 
 def sampler(config: StudyConfig, worker: int | str, started: int) -> optuna.samplers.BaseSampler:
-    """The configured sampler, its seed a function of the study's, the worker and the start."""
+    """The configured sampler. Its seed is a function of the study's seed, the worker, and how many
+    trials the study had `started` before."""
     import hydra.utils
 
     seed = int(content_key(config.seed, worker, started), 16) % 2**31
@@ -35,15 +36,15 @@ def sampler(config: StudyConfig, worker: int | str, started: int) -> optuna.samp
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is."""
+    """How many trials of a study are complete, failed, running and left."""
 
     study: str
-    trials: int  # wanted in total
+    trials: int  # that the study is to have
     complete: int
     infeasible: int  # of the complete ones
     failed: dict[str, int]  # reason -> how many
     running: int
-    seconds: float  # the median a complete trial took
+    seconds: float  # the median of the complete trials
 
     @property
     def finished(self) -> int:
@@ -55,7 +56,7 @@ class Progress:
 
 
 def progress(study: optuna.Study, trials: int) -> Progress:
-    """Count the trials that take a slot; the study is to have so many."""
+    """The progress of a study that is to have `trials` trials, without duplicates and orphans."""
     noted = [(row, TrialNote.of(row)) for row in study.get_trials(deepcopy=False)]
     rows = [(row, note) for row, note in noted if note.takes_slot]
     complete = [row for row, _ in rows if row.state == TrialState.COMPLETE]
@@ -74,7 +75,7 @@ def progress(study: optuna.Study, trials: int) -> Progress:
 
 
 def keep_limits(study: optuna.Study, limits: Limits) -> None:
-    """Judge the study's trials by these limits from now on, whatever they were begun under."""
+    """Store the limits by which all trials of the study are judged from now on."""
     if study.user_attrs.get(LIMITS) != asdict(limits):
         study.set_user_attr(LIMITS, asdict(limits))
 
@@ -100,15 +101,15 @@ def ended_trials(study: optuna.Study) -> list[int]:
 
 
 def orphans(study: optuna.Study, slots: Slots, worker: str) -> list[int]:
-    """The running trials that have no slot and will get none; see `Slots.orphans`."""
+    """The numbers of the study's orphans; see `Slots.orphans`."""
     rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return slots.orphans([row.number for row in rows], worker)
 
 
 def bury(study: optuna.Study, slots: Slots, worker: str = "") -> None:
-    """Fail the running trials that have no slot and will get none."""
+    """Tell Optuna that the study's orphans have failed."""
     for number in orphans(study, slots, worker):
-        with suppress(UpdateFinishedTrialError):  # another does so, too
+        with suppress(UpdateFinishedTrialError):  # another worker did so first
             row = study.get_trials(deepcopy=False)[number]
             TrialNote(surplus=True).write(optuna.trial.Trial(study, row._trial_id))
             study.tell(number, state=TrialState.FAIL, skip_if_finished=True)

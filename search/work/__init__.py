@@ -1,3 +1,3 @@
-"""Who runs: a sweep starts workers and looks after them, a worker claims slots and measures
-trials. Begin with `sweep`.
+"""Running a study: a sweep starts workers and replaces those that die; a worker claims slots and
+measures their trials. Begin with `sweep`.
 """

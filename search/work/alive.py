@@ -1,7 +1,7 @@
-"""Which workers live: each holds a lock of its own until its process ends, however that ends.
+"""Which workers are alive. Each worker holds a file lock until its process ends, however that ends.
 
-A worker that died on this machine, or anywhere that shares the cache folder, is known at once; one
-that died elsewhere when its lease runs out.
+Workers that share the cache folder see at once that another has died: its file is there, and nobody
+holds its lock. A worker that died elsewhere is noticed when its lease runs out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from filelock import FileLock
 
 from lmcore.errors import UserError
 
-WORKERS = "workers"  # the folder of their locks, in the cache
-LOOK_SECONDS = 0.2  # between looks for the parent process
+WORKERS = "workers"  # the folder of their locks, in the cache folder
 
 
 @contextmanager
@@ -29,25 +28,25 @@ def alive(folder: Path, worker: str) -> Iterator[None]:
         raise UserError(f"cannot write in {folder}: {error.strerror}") from None
     try:
         yield
-        _path(folder, worker).unlink(missing_ok=True)  # else it says that somebody died here
+        _path(folder, worker).unlink(missing_ok=True)  # a file that stays says that the worker died
     finally:
         lock.release()
 
 
 def is_dead(folder: Path, worker: str) -> bool:
-    """Whether the worker began with this folder and lives no more."""
+    """Whether the worker began with this folder and has died since."""
     path = _path(folder, worker)
     if not path.exists():
         return False
     try:
         with FileLock(path, timeout=0):
             return True
-    except OSError:  # a Timeout is one; what cannot be asked is left to its lease
+    except OSError:  # a Timeout, which is one, or a lock that cannot be tried: its lease decides
         return False
 
 
 def forget(folder: Path, worker: str) -> None:
-    """Nobody asks for the worker any more: what it held is free."""
+    """Delete the lock file of a dead worker, once its slots were released."""
     with suppress(OSError):
         _path(folder, worker).unlink()
 

@@ -1,7 +1,7 @@
-"""A command as jobs of one of Hydra's launchers (`--multirun`): joblib, submitit, Ray.
+"""Running a command as jobs of one of Hydra's launchers (`--multirun`): joblib, submitit, Ray.
 
-A launcher pickles the settings of its jobs into a folder and brings back what they raised. So a
-job ends with an exception rather than an exit code, and its settings may hold no password.
+A launcher writes the settings of its jobs into a folder, so the settings may hold no password. It
+hands on the exception that a job raises but not its exit code, so a job ends with an exception.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(path).expand
 
 
 class JobError(CompactHydraException):
-    """What a job has to say at its end: Hydra shows it, without a traceback, when the other jobs
-    have ended, and ends the process that launched them with 1."""
+    """The message of a job that ends with an error. When the other jobs have ended, Hydra shows the
+    message without a traceback and exits with 1."""
 
 
 def end(message: str, code: int) -> NoReturn:
-    """End the command's process, or the job that it is."""
+    """End the command with a message: a process with the exit code, a job with a JobError."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise JobError(message)
     print(message, file=sys.stderr)
@@ -42,7 +42,7 @@ def end(message: str, code: int) -> NoReturn:
 
 
 class Launching(Callback):
-    """What is done before the first job is launched, and after each."""
+    """Hydra calls this before it launches the first job, and at the end of each job."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         name = config.hydra.job.name
@@ -64,19 +64,19 @@ class Launching(Callback):
         def interrupt(number: int, frame: FrameType | None) -> None:
             if not multiprocessing.active_children():
                 raise KeyboardInterrupt
-            # at which joblib would kill its processes: they end by themselves
+            # a KeyboardInterrupt would make joblib kill its processes, which end by themselves
             print(f"{name}: {STOPPED}", file=sys.stderr, flush=True)
             os._exit(130)
 
         signal.signal(signal.SIGINT, interrupt)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        if orphaned():  # nobody is there to hear what came of the job
+        if orphaned():  # the process that would take the job's result is gone
             os._exit(1)
 
 
 def _holds_password(url: str) -> bool:
-    """Whether a URL holds one itself; ${...} stands for what is found elsewhere."""
+    """Whether a URL contains a password itself, and not a ${...} that is resolved later."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -85,4 +85,4 @@ def _holds_password(url: str) -> bool:
     try:
         return any("${" not in secret for secret in secrets(make_url(url)))
     except (ArgumentError, ValueError):
-        return "@" in url  # no URL, but one may have been meant
+        return "@" in url  # malformed, but perhaps meant to hold one

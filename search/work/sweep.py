@@ -1,4 +1,4 @@
-"""Run a study's jobs with several worker processes, and look after them."""
+"""Run a study with several worker processes on this machine, and replace those that die."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ WORK = Importing("search.work.worker", "work")
 def sweep(context: StudyContext[SweepConfig]) -> optuna.Study:
     """Bring the study to `trials` trials in total, or work on it for `max_hours`.
 
-    Everything that can be wrong with the settings is found before any training. The study and its
-    slots are made here, then the workers are started. What a worker leaves behind that dies is
-    free for the others at once. Ctrl-C ends the workers after the update at hand; the next sweep,
-    or workers elsewhere, go on with what they were at.
+    All settings are checked before any training. The sweep makes the study and its slots, and then
+    starts the workers. When a worker dies, its slot is released at once and another worker is
+    started. Ctrl-C ends the workers after their current update. The next sweep, or workers
+    elsewhere, go on with the trials that were running. Raises UserError for wrong settings, and
+    where workers cannot go on.
     """
     config = context.config
     check_settings(context)
@@ -54,7 +55,7 @@ def sweep(context: StudyContext[SweepConfig]) -> optuna.Study:
 
 
 class _Crew:
-    """The workers of a sweep, and the bar over what they do."""
+    """The workers of a sweep, and the progress bar."""
 
     def __init__(
         self,
@@ -71,8 +72,8 @@ class _Crew:
         self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
         self.said = {(one.kind, one.name) for one in slots.ended()}
         self.before = len(self.said)
-        self.began: set[str] = set()  # the workers that were seen at work
-        self.stillborn = 0  # in a row, of those that never were
+        self.began: set[str] = set()  # the workers that have held a slot
+        self.stillborn = 0  # workers in a row that died without ever holding a slot
 
     def run(self) -> None:
         with (
@@ -100,13 +101,14 @@ class _Crew:
         name = worker_name()
         arguments = (self.config, index, name, self.checkpoints, self.corpus, self.deadline)
         process = self.spawning.Process(target=WORK, args=arguments, name=str(index), daemon=True)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it has a handler of its own
+        # the child ignores Ctrl-C until it has its own handler
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         process.start()
         signal.signal(signal.SIGINT, before)
         self.processes[name] = process
 
     def _replace(self) -> None:
-        """Start another worker for each that has died, and free what it held."""
+        """Release the slots of each worker that has died, and start another worker."""
         for name, process in list(self.processes.items()):
             if process.is_alive():
                 continue
@@ -117,7 +119,7 @@ class _Crew:
             self.patiently(self.slots.free, name)
             forget(self.config.folder / WORKERS, name)
             if process.exitcode == 1:
-                raise UserError("a worker cannot go on; it has said why")
+                raise UserError("a worker cannot go on; its message is above")
             self.stillborn = 0 if name in self.began else self.stillborn + 1
             if self.stillborn >= self.config.attempts:
                 raise UserError(
@@ -127,14 +129,14 @@ class _Crew:
             self._start(int(process.name))
 
     def _end(self) -> None:
-        """Let the workers that are left come to an end."""
+        """Ask the workers that are left to end, and wait for them."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
             process.join()
 
     def _tell(self, bar: tqdm) -> None:
-        """Show what is done, and a line for each that has just ended."""
+        """Update the bar, and write a line for each slot that has just ended."""
         for one in self.slots.ended():
             if (one.kind, one.name) not in self.said:
                 self.said.add((one.kind, one.name))

@@ -1,4 +1,8 @@
-"""One process of a study: claims slots and does what they are for, until none is left."""
+"""A worker: claims slots of a study and measures their trials and baselines, until none is left.
+
+A worker may lose its slot: it was suspended or cut off for longer than its lease, and another
+worker took the slot over. It then drops its trial and claims another slot.
+"""
 
 from __future__ import annotations
 
@@ -39,19 +43,19 @@ from search.terminal import quiet_optuna
 from search.units import format_size
 from search.work.alive import WORKERS, alive, forget, is_dead
 
-MOST_REPEATS = 20  # equal recipes in a row after which a space counts as exhausted
-IDLE_SECONDS = 0.5  # between looks for what others leave behind
+MOST_REPEATS = 20  # known recipes proposed in a row, after which a worker gives up
+IDLE_SECONDS = 0.5  # between looks for slots that others release
 
 
 W = TypeVar("W", bound=WorkConfig)
 
 
 class StoppedError(Exception):
-    """The worker is to end; the trial at hand stays as it is, for another to go on with."""
+    """The worker was asked to end. Its trial stays as it is, and another worker goes on with it."""
 
 
 class LostError(Exception):
-    """The slot is another worker's: this one was away for longer than its lease."""
+    """The slot is another worker's now, because this one did not renew its lease in time."""
 
 
 def work(
@@ -62,7 +66,8 @@ def work(
     corpus: Corpus,
     deadline: float | None,
 ) -> None:
-    """The main function of a worker's process; ends it with 1 for a person's error.
+    """The main function of a worker's process. Exits with 1 for a person's error, with 130 when
+    interrupted.
 
     The process is given the corpus, since reading a text takes as long as loading a model.
     """
@@ -83,14 +88,17 @@ def work(
 
 
 def waiting(config: W, stop: threading.Event) -> StudyContext[W]:
-    """The context of a worker: it waits for a database that is away, until it is to stop."""
+    """A worker's context. It waits for a database that is away, until the worker is to end."""
     storage = config.storage
     patience = Patience(storage.lease, storage.shown, lambda: stop.is_set() or orphaned())
     return StudyContext(config, patience)
 
 
 class Lease:
-    """Renews the worker's hold on its slot from a thread, while it works."""
+    """Renews the lease on the worker's slot, from a thread, while the worker works.
+
+    `fraction` is how much of the job is done; `lost` is set once the slot is another worker's.
+    """
 
     def __init__(self, slots: Slots, slot: Slot, worker: str) -> None:
         self.slots, self.slot, self.worker = slots, slot, worker
@@ -99,6 +107,7 @@ class Lease:
 
     @contextmanager
     def held(self) -> Iterator[None]:
+        """Renew the lease inside the block."""
         thread = threading.Thread(target=self._renew, daemon=True)
         thread.start()
         try:
@@ -111,14 +120,19 @@ class Lease:
         while not self._ended.wait(min(2.0, self.slots.lease / 5)):
             try:
                 self.lost = not self.slots.renew(self.slot, self.worker, self.fraction)
-            except AWAY:  # it may come back within the lease
+            except AWAY:  # the database may be back before the lease runs out
                 continue
             if self.lost:
                 return
 
 
 class Worker:
-    """What a worker's process does; `stop` ends it after the update at hand."""
+    """Measures trials of a study.
+
+    `index` numbers the workers of one sweep and decides the sampler's seed; `name` is unique.
+    Setting `stop` ends the worker after the current update. `deadline`, in seconds since 1970, is
+    when the worker claims no more slots.
+    """
 
     def __init__(
         self,
@@ -144,6 +158,7 @@ class Worker:
         self.repeats = 0
 
     def run(self) -> None:
+        """Work until no slot is left, the deadline is over, or `stop` is set."""
         with alive(self.folder, self.name):
             self.patiently(self._free_the_dead)
             while not self._stopping() and self.repeats < MOST_REPEATS:
@@ -153,7 +168,7 @@ class Worker:
                 if slot is not None:
                     self._take(slot)
                 elif self.patiently(self.slots.open):
-                    sleep(IDLE_SECONDS)  # others have what is left; they may die
+                    sleep(IDLE_SECONDS)  # others work on the last slots and may still die
                     self.patiently(self._free_the_dead)
                 else:
                     self.patiently(bury, self.study, self.slots)
@@ -166,14 +181,14 @@ class Worker:
                 )
 
     def _free_the_dead(self) -> None:
-        """What they held is anyone's, before their leases run out."""
+        """Release the slots of workers that are known to be dead, before their leases run out."""
         for worker in {one.worker for one in self.slots.held()}:
             if is_dead(self.folder, worker):
                 self.slots.free(worker)
                 forget(self.folder, worker)
 
     def _start_from(self, dense: str) -> None:
-        """Make `bench` that of a dense model, which is loaded when it is first needed."""
+        """Set `bench` to that of a dense model. Each model is loaded when it is first needed."""
         if dense not in self.benches:
             self.benches[dense] = self.context.bench(self.checkpoints[dense])
             most, space = self.limits.max_size_bytes, self.space.models.get(dense)
@@ -194,7 +209,7 @@ class Worker:
             pass
         except (StoppedError, UpdateFinishedTrialError):  # or another finished the trial
             self.patiently(self.slots.leave, slot, self.name)
-        except UserError:  # as a full disk is; the trial is not to blame
+        except UserError:  # as for a full disk: the trial is not to blame
             with suppress(*AWAY):
                 self.slots.leave(slot, self.name)
             raise
@@ -216,12 +231,12 @@ class Worker:
     # --- a trial -------------------------------------------------------------------------------
 
     def _trial(self, slot: Slot) -> str | None:
-        """What came of the slot's trial; None where there is no recipe left that is new."""
+        """Measure the slot's trial. The outcome for people, None where no new recipe was found."""
         self._seed(slot)
         trial = self.patiently(self._left_behind, slot)
         if trial is not None:
             row = self.patiently(self._row, trial.number)
-            if row.state.is_finished():  # told, but its worker did not live to say so
+            if row.state.is_finished():  # its worker died before it finished the slot
                 if TrialNote.of(row).takes_slot:
                     return ""
                 self.patiently(self.slots.vacate, slot, self.name)
@@ -241,16 +256,19 @@ class Worker:
         return None
 
     def _seed(self, slot: Slot) -> None:
-        """Seed the sampler by the worker's first slot, which no other has now: those of two
-        sweeps at once have the same numbers."""
+        """Seed the sampler by the worker's index and its first slot, once.
+
+        The index alone would not do: two sweeps at once number their workers alike. No two workers
+        hold the same slot.
+        """
         if not self.seeded:
             first = f"{self.index}/{slot.name}"
             self.study.sampler = sampler(self.config, first, self.started)
             self.seeded = True
 
     def _left_behind(self, slot: Slot) -> optuna.trial.Trial | None:
-        """The trial that the slot's last worker began, or one that a worker asked for and did not
-        live to put into a slot."""
+        """The trial that another worker left behind: the one that fills the slot, else an orphan,
+        whose worker died before it filled a slot. None where there is neither."""
         if slot.trial is not None:
             return optuna.trial.Trial(self.study, self._row(slot.trial)._trial_id)
         for number in orphans(self.study, self.slots, self.name):
@@ -259,7 +277,8 @@ class Worker:
         return None
 
     def _asked(self, slot: Slot) -> optuna.trial.Trial:
-        """A new trial, in the slot; on SQLite two that ask at once can be given the same."""
+        """A new trial, which fills the slot. On SQLite, two workers that ask at once may be given
+        the same trial; one of them then asks again."""
         while True:
             trial = self.patiently(self.study.ask)
             if self.patiently(self.slots.fill, slot, self.name, trial.number):
@@ -268,9 +287,12 @@ class Worker:
                 raise LostError
 
     def _fitted(self, trial: optuna.trial.Trial) -> Fitted:
-        """The recipe of the parameters that the database has, made to fit. Those just drawn may be
-        others: where the answer to an earlier attempt was lost, or another worker has the trial,
-        too."""
+        """The recipe of the trial's parameters, moved to fit `max_size`.
+
+        The parameters are read back from the database, because they may differ from those just
+        drawn: an earlier attempt may have stored them and lost the answer, or another worker may
+        have the same trial.
+        """
         self.space.suggest(trial)
         row = self._row(trial.number)
         proposal = self.space.suggest(row)
@@ -280,16 +302,17 @@ class Worker:
         return Fitted(proposal.recipe, fits=True)
 
     def _repeats(self, trial: optuna.trial.Trial, recipe: Recipe) -> bool:
-        """Whether another trial has the recipe: then this one is told what that one came to, or
-        fails while that one runs."""
+        """Whether another trial has the same recipe. If so, this trial ends as its duplicate: with
+        the same values if the other is complete, as failed if the other is still running."""
         asked = self.bench.key(recipe)
         ours = TrialNote(asked, recipe.plain())
-        ours.write(trial)  # before the look: of two at once one sees the other
-        wanted = (TrialState.COMPLETE, TrialState.RUNNING)  # what it came to is the better answer
+        ours.write(trial)  # before the search: of two workers at once, one sees the other
+        # complete trials first, since they have values
+        wanted = (TrialState.COMPLETE, TrialState.RUNNING)
         rows = self.study.get_trials(deepcopy=False, states=wanted)
         for row in sorted(rows, key=lambda row: wanted.index(row.state)):
             other = TrialNote.of(row)
-            # earlier studies trained all trials to the end, and noted no more than that
+            # earlier versions trained every trial to its end and stored only `key`
             same = (other.asked or other.key) == asked and row.number != trial.number
             running = row.state == TrialState.RUNNING
             if same and not (running and other.duplicate):
@@ -307,7 +330,7 @@ class Worker:
         ladder: list[Recipe],
         moved: Mapping[str, Any],
     ) -> str:
-        """Measure the trial rung by rung, and tell Optuna what its last file is."""
+        """Measure the trial rung by rung, and tell Optuna the values of its last file."""
         reached, failure = None, None
         if slot.attempts > self.config.attempts:
             failure = f"its process died {slot.attempts - 1} times: out of memory?"
@@ -331,8 +354,8 @@ class Worker:
             trial.set_constraint(name, broken)
 
     def _highest(self, trial: int, ladder: list[Recipe]) -> tuple[Measurement | None, str | None]:
-        """The measurement at the highest rung that the trial reached; why there is none, or why it
-        did not get through the one above."""
+        """The measurement at the highest rung that the trial reached, None where it reached none,
+        and why the next rung failed, None where none did."""
         reached: Measurement | None = None
         for rung, recipe in enumerate(ladder):
             goes_on = rung + 1 < len(ladder)
@@ -350,14 +373,14 @@ class Worker:
             return False
         looks = self.store.looks(self.config.study)
         if any(look.trial == trial and look.rung > rung for look in looks):
-            return True  # and did, before its worker died
+            return True  # an earlier worker of this trial decided so
         mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
         own = self.checkpoints[OWN]
         return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
 
     def _tell(self, number: int, values: list[float] | None) -> None:
         state = None if values else TrialState.FAIL
-        # finished already by an attempt whose answer was lost
+        # an earlier attempt may have told it and lost the answer
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
     def _row(self, number: int) -> optuna.trial.FrozenTrial:
@@ -368,7 +391,7 @@ class Worker:
     def _measured(
         self, recipe: Recipe, goes_on: bool = False
     ) -> tuple[Measurement | None, str | None]:
-        """The recipe's measurement, known or made now; or the reason why there is none."""
+        """The recipe's measurement, stored or made now; or None, and why there is none."""
         known = self.patiently(self.store.measurement, self.bench.key(recipe))
         if known:
             return known, None
@@ -379,11 +402,11 @@ class Worker:
             except (StoppedError, LostError, DiskError):
                 raise
             except DivergedError as error:
-                return None, f"diverged: {error}"  # and would again
+                return None, f"diverged: {error}"  # no use to try again
             except UserError as error:
                 return None, str(error)
             except Exception as error:
-                # one broken recipe must not end a long search: its traceback is its reason
+                # one broken recipe must not end a long search; its traceback is stored with it
                 failure = _reason(error)
             else:
                 self.patiently(self.store.keep, measured)

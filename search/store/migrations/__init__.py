@@ -1,6 +1,6 @@
-"""Our tables brought up to date, whatever version of lmpareto made them.
+"""Bring our tables up to date, whatever version of lmpareto made them.
 
-A new version is a file in `versions`; `alembic revision` needs nothing more than this folder.
+To make a new version, add a file to `versions`. This folder is all that `alembic revision` needs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ TABLE = "lmpareto_version"
 
 
 def upgrade(engine: Engine) -> None:
-    """Make or change our tables, all or none.
+    """Make our tables, or bring them to the newest version, in one transaction.
 
-    Raises what the database says where another process does so at the same moment.
+    Raises an SQLAlchemyError where another process does so at the same moment.
     """
     if _version(engine) == newest():
         return
@@ -25,14 +25,14 @@ def upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":  # where what makes a table begins no transaction
+        if engine.dialect.name == "sqlite":  # which begins no transaction before it makes a table
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def newest() -> str:
-    """The version that this program makes: files in `versions` are called by theirs."""
+    """The version of the tables that this program needs: that of the last file in `versions`."""
     return max(
         path.name.partition("_")[0] for path in (Path(__file__).parent / "versions").glob("0*.py")
     )

@@ -129,19 +129,19 @@ def test_parameters_of_a_site_are_one_part() -> None:
         "decoder.structure.svd.rank",
         "decoder.bits.step",
     }
-    assert decoder.places == ("decoder",)
-    assert (embedding.parameters, embedding.places) == (("embedding.sparsity",), ("embedding",))
+    assert decoder.acts_on == ("decoder",)
+    assert (embedding.parameters, embedding.acts_on) == (("embedding.sparsity",), ("embedding",))
 
 
 def test_a_tie_makes_one_part_of_its_sites() -> None:
     of = space(sites={"lstm.*": {"tie": "lstm", "bits": uniform()}, "decoder": {"bits": uniform()}})
-    assert [part.places for part in parts_of(of)] == [
+    assert [part.acts_on for part in parts_of(of)] == [
         ("decoder",),
         tuple(f"lstm.{layer}.{kind}" for layer in (0, 1) for kind in ("input", "recurrent")),
     ]
 
 
-def test_what_alone_binds_parts_is_in_none() -> None:
+def test_a_parameter_that_binds_parts_is_in_none() -> None:
     bits = uniform(rounding={"low": 0.0, "high": 0.2, "tie": "rounding"})
     of = space(sites={"decoder": {"bits": bits}, "embedding": {"bits": bits}})
     assert [part.parameters for part in parts_of(of)] == [
@@ -153,7 +153,7 @@ def test_what_alone_binds_parts_is_in_none() -> None:
 def test_what_reshapes_the_layers_comes_first() -> None:
     of = space(layers={"embedding": {"low": 4, "high": 16}}, sites={"*": {"bits": uniform()}})
     first, *others = parts_of(of)
-    assert (first.parameters, first.places) == (("layers.embedding",), (LAYERS,))
+    assert (first.parameters, first.acts_on) == (("layers.embedding",), (LAYERS,))
     assert len(others) == 6
 
 

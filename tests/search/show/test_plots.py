@@ -14,7 +14,7 @@ import pytest
 from lmcore.errors import UserError
 from search.describe import recipe_lines
 from search.front import Point, front_of
-from search.show.literature import published_points
+from search.show.literature import literature_points
 from search.show.page import image, page
 from search.show.plane import PlotRecord, record_of, view_of
 from search.show.plots import figure
@@ -45,9 +45,9 @@ def traces(drawn: PlotRecord) -> dict[str, Any]:
     return {trace.name: trace for trace in figure(drawn).data if trace.name}
 
 
-def test_published_points_are_penn_treebanks() -> None:
-    points = {(point.source, point.name): point for point in published_points("ptb")}
-    assert len(points) == len(published_points("ptb")) == 25
+def test_literature_points_are_penn_treebanks() -> None:
+    points = {(point.source, point.name): point for point in literature_points("ptb")}
+    assert len(points) == len(literature_points("ptb")) == 25
     small = points["Zaremba et al. 2014", "Zaremba small"]
     assert (small.weights_millions, small.size_bytes) == (4.652, 18_600_000)
     assert (small.valid_perplexity, small.test_perplexity) == (120.7, 114.5)
@@ -55,10 +55,10 @@ def test_published_points_are_penn_treebanks() -> None:
     assert (coded.weights_millions, coded.valid_perplexity) == (None, None)
     labels = [point.label for point in points.values() if point.label]
     assert len(set(labels)) == len(labels) == 24
-    assert published_points("wikitext2") == ()
+    assert literature_points("wikitext2") == ()
 
 
-def test_the_published_points_are_the_shared_ones() -> None:
+def test_the_literature_points_are_the_shared_ones() -> None:
     shared = Path(__file__).parents[4] / "shared" / "reference" / "published.csv"
     if not shared.exists():
         pytest.skip(f"the table they were copied from is not at {shared}")
@@ -74,8 +74,8 @@ def test_the_record_holds_what_is_drawn() -> None:
     assert drawn.unmeasured == (BROKEN,)
     assert drawn.baselines == (DENSE,)
     assert drawn.pick == TRIALS[1]
-    assert len(drawn.published) == 25
-    assert record(corpus="wikitext2").published == ()
+    assert len(drawn.literature) == 25
+    assert record(corpus="wikitext2").literature == ()
 
 
 def test_the_first_view_frames_the_study_and_what_lies_near() -> None:
@@ -98,10 +98,10 @@ def test_every_point_is_a_marker_of_its_group() -> None:
     assert list(drawn["dominated: 1 model"].x) == [900_000]
     assert "dense" in drawn["measured beside the search"].text[0]
     assert "knee: trial 1" in drawn["knee of the front"].text[0].replace("\xa0", " ")
-    published = [t for t in drawn.values() if t.legendgroup == "published"]
-    assert sum(len(trace.x) for trace in published) == 25
-    assert {trace.legendgrouptitle.text for trace in published} == {"published, test perplexity"}
-    assert len({trace.marker.color for trace in published}) == len(published)
+    literature = [t for t in drawn.values() if t.legendgroup == "literature"]
+    assert sum(len(trace.x) for trace in literature) == 25
+    assert {trace.legendgrouptitle.text for trace in literature} == {"literature, test perplexity"}
+    assert len({trace.marker.color for trace in literature}) == len(literature)
 
 
 def test_what_is_over_a_limit_is_drawn_apart() -> None:

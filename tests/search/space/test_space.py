@@ -311,7 +311,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a dot outside of sites": (
         {"finetuning": {**FINETUNING, "clip": {"low": 0.1, "high": 0.2, "when": {".batch": 1}}}},
-        ["space.finetuning.clip.when", ".batch", "whole"],
+        ["space.finetuning.clip.when", ".batch", "full name"],
     ),
     "an entry of a list that may be left out": (
         {

@@ -27,9 +27,9 @@ ORDERED: dict[str, Any] = {
 def test_an_ordered_list_is_asked_for_by_place() -> None:
     one = space(**ORDERED)
     for parameters, recipe in asked(one, 30):
-        place = parameters["decoder.bits"]
-        assert recipe.sites["decoder"].bits.kind == ("float16", "linear", "kmeans")[place]
-        assert ("decoder.bits.linear.bits" in parameters) == (place == 1)
+        index = parameters["decoder.bits"]
+        assert recipe.sites["decoder"].bits.kind == ("float16", "linear", "kmeans")[index]
+        assert ("decoder.bits.linear.bits" in parameters) == (index == 1)
         assert recipe.finetuning
         assert recipe.finetuning.epochs == (0.25, 0.5, 1, 2)[parameters["finetuning.epochs"]]
     found = distributions(one)
@@ -191,13 +191,13 @@ def test_what_is_asked_for_is_what_the_conditions_say_in_whatever_order_it_stand
         while True:
             reached = {
                 name
-                for name, places in one.models["own"].places.items()
-                for place in places
-                if (place.site is None or place.site in recipe.sites)
+                for name, occurrences in one.models["own"].occurrences.items()
+                for occurrence in occurrences
+                if (occurrence.site is None or occurrence.site in recipe.sites)
                 and all(
                     all(n in expected and parameters[n] in v for n, v in c.values.items())
                     != c.unless
-                    for c in place.conditions
+                    for c in occurrence.conditions
                 )
             }
             if reached == expected:
@@ -376,7 +376,7 @@ WRONG: dict[str, tuple[ModelSettings, dict[str, Any], list[str]]] = {
     "foreach within the settings of a site": (
         MODEL,
         {"sites": {"decoder": {"sparsity": {"foreach": "layer", "low": 0.1, "high": 0.2}}}},
-        ["space.decoder.sparsity.foreach", "as a whole"],
+        ["space.decoder.sparsity.foreach", "beside all"],
     ),
     "foreach within foreach": (
         MODEL,

@@ -37,32 +37,32 @@ class Away:
 def test_it_is_waited_for_and_that_is_said(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Patience(60, "the place")(Away(9, error), "here") == "here"
+    assert Patience(60, "the database")(Away(9, error), "here") == "here"
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("waiting for the place: ")
+    assert line.startswith("waiting for the database: ")
 
 
 def test_a_short_absence_is_not_worth_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    assert Patience(60, "the place")(Away(2), "here") == "here"
+    assert Patience(60, "the database")(Away(2), "here") == "here"
     assert capsys.readouterr().err == ""
 
 
 def test_at_last_it_is_a_persons_turn() -> None:
-    said = r"the place was away for more than 0 s \(the server closed the connection\); the same"
+    said = r"the database was away for more than 0 s \(the server closed the connection\); the same"
     with pytest.raises(UserError, match=said):
-        Patience(0.1, "the place")(Away(float("inf")), "here")
+        Patience(0.1, "the database")(Away(float("inf")), "here")
 
 
 def test_what_is_no_outage_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
-        Patience(60, "the place")(Away(1, ZeroDivisionError()), "here")
+        Patience(60, "the database")(Away(1, ZeroDivisionError()), "here")
 
 
 def test_who_is_to_stop_does_not_wait() -> None:
     with pytest.raises(KeyboardInterrupt):
-        Patience(60, "the place", lambda: True)(Away(float("inf")), "here")
+        Patience(60, "the database", lambda: True)(Away(float("inf")), "here")
     for times in (0, 1):  # as the last word of a worker
-        assert Patience(60, "the place", lambda: True)(Away(times), "here") == "here"
+        assert Patience(60, "the database", lambda: True)(Away(times), "here") == "here"
 
 
 def test_a_server_that_does_not_answer_is_away() -> None:

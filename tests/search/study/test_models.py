@@ -61,7 +61,7 @@ def results(context: StudyContext[SweepConfig]) -> Results:
 
 
 @pytest.fixture(scope="module")
-def dense(context: StudyContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
+def checkpoints(context: StudyContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
     found = {name: context.find_checkpoint(name) for name in ("own", "wide")}
     return {name: one for name, one in found.items() if one}
 
@@ -73,25 +73,25 @@ def chosen(context: StudyContext[SweepConfig]) -> dict[int, str]:
 
 
 def test_each_dense_model_is_trained_and_measured(
-    dense: dict[str, DenseCheckpoint], results: Results
+    checkpoints: dict[str, DenseCheckpoint], results: Results
 ) -> None:
-    assert set(dense) == {"own", "wide"}
-    assert dense["wide"].load().model.settings.plain() == WIDE
+    assert set(checkpoints) == {"own", "wide"}
+    assert checkpoints["wide"].load().model.settings.plain() == WIDE
     assert set(results.baselines) == {"dense", "wide"}
     for name, baseline in (("own", "dense"), ("wide", "wide")):
         measured = results.measured(baseline)
-        assert measured.size_bytes == dense[name].size_bytes
-        assert measured.valid_perplexity == pytest.approx(dense[name].valid_perplexity)
+        assert measured.size_bytes == checkpoints[name].size_bytes
+        assert measured.valid_perplexity == pytest.approx(checkpoints[name].valid_perplexity)
 
 
 def test_each_trial_is_measured_on_the_dense_model_that_it_chose(
-    context: StudyContext[SweepConfig], results: Results, dense: dict[str, DenseCheckpoint]
+    context: StudyContext[SweepConfig], results: Results, checkpoints: dict[str, DenseCheckpoint]
 ) -> None:
     names = chosen(context)
     assert {names[0], names[1]} == {"own", "wide"}
     assert len(results.trials) == 4
     for number, measured in results.trials.items():
-        loaded = dense[names[number]].load()
+        loaded = checkpoints[names[number]].load()
         assert measured.provenance["dense"] == loaded.sha256
         layers = {site.split(".")[1] for site in measured.recipe["sites"] if "lstm" in site}
         assert len(layers) == loaded.model.settings.layers
@@ -132,14 +132,17 @@ def test_a_model_of_each_is_made_again_where_its_file_is_gone(
 
 
 def test_every_dense_model_is_published(
-    context: StudyContext[SweepConfig], results: Results, dense: Any, tmp_path: Path
+    context: StudyContext[SweepConfig], results: Results, checkpoints: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "published" / "mine"
     publish(context, results, folder)
     for name, file in (("own", "dense"), ("wide", "dense_wide")):
         data = (folder / f"{file}.lmb").read_bytes()
-        assert hashlib.sha256(data).hexdigest() == dense[name].load().sha256
-        assert json.loads((folder / f"{file}.json").read_text())["key"] == dense[name].record["key"]
+        assert hashlib.sha256(data).hexdigest() == checkpoints[name].load().sha256
+        assert (
+            json.loads((folder / f"{file}.json").read_text())["key"]
+            == checkpoints[name].record["key"]
+        )
     other = tmp_path / "published" / "other"
     publish(context, results, other)
     assert not list(other.glob("dense*"))

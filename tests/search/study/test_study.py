@@ -194,8 +194,8 @@ def test_the_sampler_comes_to_the_new_entries_of_a_list_that_grew(tmp_path: Path
     shown = optuna.load_study(study_name="mine", storage=growing[0].storage.url)
     ranges = {trial.distributions["finetuning.rate"] for trial in shown.trials}
     assert ranges == {optuna.distributions.IntDistribution(0, 6)}
-    places = [trial.params["finetuning.rate"] for trial in shown.trials]
-    assert [[*RATES, 0.016, 0.032, 0.064][place] for place in places] == drawn
+    indices = [trial.params["finetuning.rate"] for trial in shown.trials]
+    assert [[*RATES, 0.016, 0.032, 0.064][index] for index in indices] == drawn
 
 
 def test_another_study_keeps_its_ranges_when_one_has_grown(tmp_path: Path) -> None:

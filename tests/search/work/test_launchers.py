@@ -67,7 +67,7 @@ SACCT = "#!/bin/sh\necho 'JobID|State|NodeList'\n"
 
 
 @dataclass
-class Place:
+class Hub:
     """Where a study's workers meet: a database that asks ada for a password, a cache."""
 
     folder: Path
@@ -114,7 +114,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def hub(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("launchers")
     write_configs(folder / "configs")
     for name, script in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
@@ -133,7 +133,7 @@ def place(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         connection.execute(text("SELECT pg_reload_conf()"))
     engine.dispose()
     ada = url.set(drivername="postgresql", username="ada", password=SECRET, database="studies")
-    yield Place(folder, ada)
+    yield Hub(folder, ada)
     rules.write_text(before)
 
 
@@ -149,50 +149,53 @@ def test_the_readme_shows_each_launcher() -> None:
 
 
 @pytest.mark.parametrize("launcher", WORKERS)
-def test_launched_workers_finish_a_study(launcher: str, place: Place, tmp_path: Path) -> None:
+def test_launched_workers_finish_a_study(launcher: str, hub: Hub, tmp_path: Path) -> None:
     plugin = f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher"
     if find_spec(plugin) is None:
         pytest.skip(f"hydra-{launcher.split('_')[0]}-launcher is not installed")
-    place.ready(launcher)
-    arguments = place.arguments(WORKERS[launcher], launcher)
-    run = place.run(arguments, cwd=tmp_path).ok()
-    mine = place.arguments("lmpareto status study=ptb_small storage=url format=json", launcher)
-    done = place.run(mine).ok().document
+    hub.ready(launcher)
+    arguments = hub.arguments(WORKERS[launcher], launcher)
+    run = hub.run(arguments, cwd=tmp_path).ok()
+    mine = hub.arguments("lmpareto status study=ptb_small storage=url format=json", launcher)
+    done = hub.run(mine).ok().document
     assert (done["complete"], done["running"]) == (TRIALS, 0)
-    slots = place.slots(launcher)
+    slots = hub.slots(launcher)
     assert {slot.name for slot in slots if slot.kind == "baseline"} == {"dense", "coarse"}
     assert all(slot.done and slot.attempts == 1 for slot in slots)
-    said = [run.out, *(path.read_text() for path in place.cache.glob("jobs/*/.submitit/*/*.out"))]
+    said = [
+        run.out,
+        *(path.read_text() for path in hub.cache.glob("jobs/*/.submitit/*/*.out")),
+    ]
     assert "".join(said).count(f"{launcher}: {TRIALS} of {TRIALS} trials complete") == 2
-    place.check_no_password(run.out, run.err)
+    hub.check_no_password(run.out, run.err)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("by", ["kill", "terminal"])
-def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
+def test_ctrl_c_ends_the_workers_of_joblib(by: str, hub: Hub) -> None:
     """Given to the process that launched them alone, or to all as a terminal does; one of them is
     slow to hear it."""
     name, long = f"ended_by_{by}", "space.finetuning.epochs=500"
-    place.ready(name, long)
+    hub.ready(name, long)
     keyboard, terminal = pty.openpty()
-    with (place.folder / "err").open("w+") as err:
+    with (hub.folder / "err").open("w+") as err:
         process = subprocess.Popen(
-            [COMMAND, *place.arguments(WORKERS["joblib"], name, long)],
-            env=environment(place.cache, **place.environment),
+            [COMMAND, *hub.arguments(WORKERS["joblib"], name, long)],
+            env=environment(hub.cache, **hub.environment),
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
             stderr=err,
         )
         try:
-            _until(lambda: sum(slot.fraction > 0 for slot in place.slots(name) if slot.worker) == 2)
-            slow = int(next(slot.worker for slot in place.slots(name) if slot.worker).split(":")[1])
+            _until(lambda: sum(slot.fraction > 0 for slot in hub.slots(name) if slot.worker) == 2)
+            slow = int(next(slot.worker for slot in hub.slots(name) if slot.worker).split(":")[1])
             os.kill(slow, signal.SIGSTOP)
             if by == "terminal":
                 os.write(keyboard, b"\x03")
             else:
                 os.kill(process.pid, signal.SIGINT)
             assert process.wait(timeout=PATIENCE) == 130
-            _until(lambda: sum(slot.worker is not None for slot in place.slots(name)) == 1)
+            _until(lambda: sum(slot.worker is not None for slot in hub.slots(name)) == 1)
             os.kill(slow, signal.SIGCONT)
             _until(lambda: not _lives(process.pid))
         finally:
@@ -204,10 +207,10 @@ def test_ctrl_c_ends_the_workers_of_joblib(by: str, place: Place) -> None:
         said = err.read()
     assert "lmpareto worker: stopped; the same command goes on from here" in said
     assert "Traceback" not in said
-    trials = [slot for slot in place.slots(name) if slot.kind == "trial"]
+    trials = [slot for slot in hub.slots(name) if slot.kind == "trial"]
     assert sum(slot.trial is not None for slot in trials) == 2
     assert all(slot.worker is None and slot.attempts == 0 for slot in trials)
-    place.check_no_password(said)
+    hub.check_no_password(said)
 
 
 def _until(happened: Callable[[], bool]) -> None:
