@@ -37,6 +37,12 @@ def in_layer(prefix: str, layer: int, name: str) -> str:
     return f"{layer_name(prefix, layer)}.{name}"
 
 
+def layer_and_matrix(site: str) -> tuple[str, str] | None:
+    """("0", "input") of "lstm.0.input"; None for a site of no layer."""
+    words = site.split(".")
+    return (words[1], words[2]) if len(words) == 3 else None
+
+
 def of_layer(named: Mapping[str, T], prefix: str, layer: int) -> dict[str, T]:
     """The entries that belong to one layer, by their names within it."""
     own = f"{layer_name(prefix, layer)}."

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lmcore import sites
 from lmcore.errors import UserError
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import LayerSettings, Recipe, resolve
@@ -152,8 +153,8 @@ def _read_site(site: str, pattern: str, value: Mapping[str, Any], reader: Reader
             raise UserError(
                 f"space.sites.{pattern}.foreach: got {each!r}; it is one of {', '.join(EACH)}"
             )
-        words = site.split(".")  # CELL.LAYER.KIND, or a single word for a site of no layer
-        group = words[EACH.index(each) + 1] if len(words) == 3 else site
+        inside = sites.layer_and_matrix(site)
+        group = inside[EACH.index(each)] if inside else site
         name = f"{value.get('tie', pattern)}.{group}"
     sizes: Sizes = {
         "rank": lambda answers: min(answers.sites[site]),
