@@ -8,8 +8,8 @@ neighbour slows them all. `front of 1,000 trials` reads such a study from SQLite
 page without pictures.
 
 `worker` is the time that a worker's process of a sweep needs before its first update, beyond that
-of `import torch`: imports, a dense bundle of 4.5 MB, the database, a proposal and the built model.
-It is also given in processor seconds, which a neighbour changes less. The last line is JSON.
+of `import torch`: imports, a text, a dense bundle of 4.5 MB, the database, a proposal and the built
+model. It is also given in processor seconds, which a neighbour changes less. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def _work(folder: Path) -> None:
     from search.space.space import OWN
 
     context = _context(folder)
-    arguments = (context.config, {OWN: context.need_checkpoint()}, context.corpus)
+    arguments = (context.config, {OWN: context.need_checkpoint()})
     before, since = os.times(), time.perf_counter()
     process = multiprocessing.get_context("spawn").Process(target=UNTIL_UPDATE, args=arguments)
     process.start()
@@ -212,7 +212,7 @@ def _work(folder: Path) -> None:
     print(json.dumps({"seconds": took, "cpu": spent}))
 
 
-def _until_update(config: Any, checkpoints: Any, corpus: Any) -> None:
+def _until_update(config: Any, checkpoints: Any) -> None:
     """What `search.work.worker.work` does, up to the first update."""
     import threading
 
@@ -227,14 +227,13 @@ def _until_update(config: Any, checkpoints: Any, corpus: Any) -> None:
     quiet_optuna()
     prepare(1)
     context = waiting(config, threading.Event())
-    context.corpus = corpus
     worker = Worker(context, 0, worker_name(), checkpoints, threading.Event())
 
     def begin(*_: object, **__: object) -> None:
         worker.slots.leave(worker.lease.slot, worker.name)
         os._exit(0)
 
-    workbench.train = begin  # type: ignore[assignment]
+    vars(workbench)["train"] = begin
     worker.run()
     sys.exit(1)
 

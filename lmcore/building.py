@@ -73,7 +73,7 @@ def pruning_targets(model: LanguageModel, recipe: Recipe) -> dict[str, tuple[Lea
 
 
 def schedule_of(recipe: Recipe, model: LanguageModel) -> Regularizer | None:
-    """What raises the built model's sparsity while it is fine-tuned, where the recipe says so."""
+    """The regularizer that adds zeros during fine-tuning; None where all zeros come at once."""
     if recipe.pruning.is_at_once:
         return None
     return recipe.pruning.regularizer(pruning_targets(model, recipe))

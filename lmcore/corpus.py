@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -106,16 +106,6 @@ class Corpus:
     train: Tensor  # (tokens,)
     valid: Tensor  # (tokens,)
     test: Tensor  # (tokens,)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What another process is given: arrays, since tensors would be shared with it."""
-        streams = {split: self.split(split).numpy() for split in SPLITS}
-        return {"name": self.name, "words": self.vocabulary.words, "streams": streams}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        streams = {split: torch.from_numpy(ids) for split, ids in state["streams"].items()}
-        vocabulary = Vocabulary(state["words"])
-        vars(self).update(name=state["name"], vocabulary=vocabulary, **streams)
 
     @cached_property
     def key(self) -> str:

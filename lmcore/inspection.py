@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class SiteInspection:
         """Frobenius^2 / spectral^2, from 1 to the rank: how evenly the energy is spread."""
         return (self.frobenius / self.spectral) ** 2 if self.spectral else 0.0
 
-    @property
+    @cached_property
     def energy(self) -> NDArray[np.float64]:
         """(min(out, in) + 1,): the share of the squared Frobenius norm that the best matrix of
         rank 0, 1, ... keeps (Eckart and Young 1936)."""

@@ -19,6 +19,11 @@ from lmcore.structure import Structure
 EVERYWHERE = "all"
 UNCOMPRESSED = ("dense", "control")
 PLAIN_STRUCTURE, PLAIN_BITS = "dense", ("float16", "float32")
+PLAIN_SITE: dict[str, Any] = {  # what a setting is that a recipe leaves out
+    "structure": {"kind": PLAIN_STRUCTURE},
+    "sparsity": 0.0,
+    "bits": {"kind": "float32"},
+}
 
 Plain = Mapping[str, Any]
 
@@ -29,7 +34,7 @@ def methods_of(recipe: Plain) -> list[str]:
     Without any it is the dense model, or the control where that was fine-tuned; float16 is how
     both are stored.
     """
-    settings, layers = recipe.get("sites", {}).values(), recipe.get("layers", {})
+    settings, layers = _sites_of(recipe).values(), recipe.get("layers", {})
     found = [one.kind for one in layer_methods() if layers.get(one.field) is not None]
     found += sorted({site["structure"]["kind"] for site in settings if _is_structured(site)})
     found += ["pruning"] if any(site["sparsity"] for site in settings) else []
@@ -40,7 +45,7 @@ def methods_of(recipe: Plain) -> list[str]:
 
 def where(recipe: Plain) -> str:
     """The sites that the methods act on: `all`, or names, with `*` where every layer has it."""
-    every, layers = recipe.get("sites", {}), recipe.get("layers", {})
+    every, layers = _sites_of(recipe), recipe.get("layers", {})
     touched = {
         name
         for name, site in every.items()
@@ -60,7 +65,7 @@ def sentences(recipe: Plain) -> dict[str, list[str]]:
     "all" has what becomes of the layers and the fine-tuning; sites with the same settings stand
     together under their shortened names.
     """
-    layers, every = recipe.get("layers", {}), recipe.get("sites", {})
+    layers, every = recipe.get("layers", {}), _sites_of(recipe)
     pruning = recipe.get("pruning", {})
     general = [
         one.sentence(layers[one.field])
@@ -80,6 +85,11 @@ def sentences(recipe: Plain) -> dict[str, list[str]]:
         if lines:
             found.setdefault(_named(names, every), []).extend(lines)
     return found
+
+
+def _sites_of(recipe: Plain) -> dict[str, Plain]:
+    """Site -> its settings, all of them."""
+    return {name: {**PLAIN_SITE, **site} for name, site in recipe.get("sites", {}).items()}
 
 
 def _of_site(site: Plain, pruning: Plain) -> list[str]:

@@ -77,18 +77,18 @@ class LayerSettings(_LayerFields):
         return any(method.is_open for method, _ in self.asked)
 
     def canonical(self, model: ModelSettings, words: int) -> LayerSettings:
-        """What would leave the model as it is, or larger, as None."""
+        """The settings, with None for each that would not make the model smaller."""
         taken, _ = _taken(self.asked, model, words)
         return LayerSettings(**taken)
 
     def shape(self, model: ModelSettings) -> ModelSettings:
-        """The model's settings after canonical settings, but for the units that may go."""
+        """The model's settings after canonical settings; as many units as there are at most."""
         for method, value in self.asked:
             model = method.shape(value, model)
         return model
 
     def site_shapes(self, model: ModelSettings, words: int) -> dict[str, MatrixShape]:
-        """Site -> (out, in) at most, after canonical settings: units may go, too."""
+        """Site -> its largest shape (out, in) after canonical settings: units may be removed."""
         shaped = self.shape(model)
         shapes = shaped.site_shapes(words)
         if self.is_open and sites.DECODER_PROJECTION in model.site_shapes(words):
@@ -171,7 +171,7 @@ class SiteSettings(Settings):
     def is_pruned(self, leaf: Shape, pruning: Pruning) -> bool:
         """Whether a leaf of that shape gets zeros: where they can make its file smaller.
 
-        How many zeros a leaf gets of a shared pruning is not known before, so all might be zero.
+        A shared pruning may make any leaf all zeros.
         """
         kept = kept_values(leaf, self.sparsity, self.pattern)
         if pruning.is_shared and self.sparsity:
@@ -193,7 +193,7 @@ _PRUNING = Pruning.pick({"kind": DEFAULT})
 
 
 class Recipe(Settings):
-    """One trial's settings: plain data that, with the dense checkpoint and the seed, is all.
+    """One trial's settings: with the dense checkpoint and the seed, this plain data reproduces it.
 
     `sites` maps names or patterns ("lstm.*.input", "*") to settings. An exact name is taken
     before a pattern, an earlier pattern before a later one; a site that nothing matches stays

@@ -55,7 +55,7 @@ def leaf_name(site: str, leaf: str) -> str:
 
 
 def site_of(leaf: str) -> str:
-    """The site of a leaf that `leaf_name` named."""
+    """The site of a leaf that `leaf_name` named; "" for a bias, which is of no site."""
     return leaf.rpartition("/")[0]
 
 

@@ -221,7 +221,7 @@ class _Run:
 
     @torch.no_grad()
     def _keep_zeros(self) -> None:
-        """Where a mask changed, neither momentum nor the average are zero by themselves."""
+        """Zero the masked entries again: momentum and averaging bring them back."""
         for name, mask in self._masks().items():
             self.leaves[name].data.mul_(mask)
 

@@ -24,16 +24,20 @@ def collect_later() -> None:
 
 
 def imported() -> None:
-    """All that a process needs is imported: collect garbage again, but never look at that."""
-    gc.freeze()
-    gc.enable()
+    """Collect garbage again, and skip all that exists by now.
+
+    A second call does nothing: a launcher may run several jobs in one process.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 class Importing:
     """The target of a process: a function that is imported there with `collect_later`.
 
-    What a process is started with is unpickled there, the target first. This one is pickled as the
-    call that imports the function.
+    The child unpickles the target before the arguments. Unpickling this one switches collection off
+    and imports the function.
     """
 
     def __init__(self, module: str, function: str) -> None:

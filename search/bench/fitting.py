@@ -65,7 +65,7 @@ class Fitter:
         size = self.bench.untrained_size(recipe, observe)
         if size <= self.max_size_bytes:
             return Fitted(recipe, fits=True)
-        if recipe.layers.units is not None:
+        if recipe.layers.is_open:
             return Fitted(recipe, fits=False)
         return self._moved(trial, recipe, size, observe)
 

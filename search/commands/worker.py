@@ -9,19 +9,20 @@ from search.config import WorkerConfig
 from search.process import interruptible
 from search.show.tables import progress_document, progress_text
 from search.store.slots import worker_name
+from search.study.context import StudyContext
 from search.work.worker import Worker, waiting
 
 Config = WorkerConfig
 
 
 def run(config: WorkerConfig) -> Answer:
+    context = StudyContext(config)
+    tell_corpus(context)
+    checkpoints = {name: context.need_checkpoint(name) for name in config.dense_names}
     with interruptible(stop := threading.Event()):
-        context = waiting(config, stop)
-        tell_corpus(context)
-        checkpoints = {name: context.need_checkpoint(name) for name in config.dense_names}
-        assert context.patience
-        trials = context.patience(lambda: context.slots.total())
-        wanted = context.but(trials=trials)
-        Worker(wanted, config.worker, worker_name(), checkpoints, stop, config.deadline).run()
-    done = progress_of(wanted)
+        patient = waiting(config, stop)
+        patient.corpus = context.corpus
+        asked = patient.but(trials=patient.patiently(lambda: patient.slots.total()))
+        Worker(asked, config.worker, worker_name(), checkpoints, stop, config.deadline).run()
+    done = progress_of(asked)
     return Answer(progress_document(done), progress_text(done, workers=1))

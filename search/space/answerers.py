@@ -88,17 +88,10 @@ class Explored:
         self.choices: list[str] = []
 
     def number(self, parameter: Number) -> float:
+        fraction = self.fractions.get(parameter.name, 0.0)
+        near = _at(parameter.low, parameter.high, fraction, parameter.log)
         if parameter.step is None:
-            near = _at(
-                parameter.low,
-                parameter.high,
-                self.fractions.get(parameter.name, 0.0),
-                parameter.log,
-            )
             return float(self._settle(parameter.name, near, list(parameter.ends)))
-        near = _at(
-            parameter.low, parameter.high, self.fractions.get(parameter.name, 0.0), parameter.log
-        )
         return self._whole(parameter.name, near, parameter.ends, parameter.step)
 
     def option(self, parameter: Options) -> Any:

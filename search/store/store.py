@@ -238,7 +238,7 @@ def _made(make: Callable[[], T]) -> T:
             raced = any(word in str(error.orig).lower() for word in ("exist", "unique", "lock"))
             if not raced or attempt + 1 == OPENINGS:
                 raise
-        time.sleep(attempt / 4)
+        time.sleep((attempt + 1) / 4)
     raise AssertionError
 
 

@@ -16,18 +16,41 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
 from lmcore.settings import parse
 from lmcore.training_settings import check_text
-from search.config import DENSE_BASELINE, StudyConfig
+from search.bench.dense import DenseCheckpoint
+from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
 from search.study.context import StudyContext
 from search.study.effects import known_effects, measure_effects
 from search.study.results import CORPUS
-from search.study.study import sampler
+from search.study.seeds import seeds_of
+from search.study.study import ended_trials, keep_limits, sampler
 
 # names of the study's attributes in Optuna
 BEGUN = "lmpareto"  # the settings that it was begun with
 PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
 SEEDS = "lmpareto_seeds"  # the seeds whose trials were enqueued
+
+
+def begin(context: StudyContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
+    """Begin the study, or go on with it: its slots and its first trials exist afterwards.
+
+    Returns the dense models by name, trained where they were not yet. Raises UserError for any
+    setting that a trial would stumble over, before anything is trained.
+    """
+    config = context.config
+    check_settings(context)
+    seeds = list(seeds_of(context))
+    study = create(context)
+    keep_limits(study, config.limits)
+    checkpoints = {name: context.checkpoint(name) for name in config.dense_names}
+    measured = context.store.baselines(context.name)
+    baselines = (DENSE_BASELINE, *config.models, *config.baselines)
+    missing = [name for name in baselines if name not in measured]
+    context.slots.provide(missing, ended_trials(study))
+    enqueue_seeds(context, seeds)
+    enqueue_prior(context, config.limits.max_size_bytes)
+    return checkpoints
 
 
 def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:

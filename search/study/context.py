@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import optuna
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from search.bench.workbench import Workbench
     from search.measurement import Measurement
 
+P = ParamSpec("P")
+T = TypeVar("T")
 C = TypeVar("C", bound=StudyConfig, covariant=True)
 
 
@@ -37,10 +40,15 @@ class StudyContext(Generic[C]):
     def but(self, **settings: Any) -> StudyContext[C]:
         """The context with other settings, in the same database and of the same text."""
         other = StudyContext(self.config.model_copy(update=settings), self.patience)
-        other.store = self.store
+        if "store" in vars(self) and "storage" not in settings:
+            other.store = self.store
         if "corpus" in vars(self) and not settings.keys() & {"corpus", "cache"}:
             other.corpus = self.corpus
         return other
+
+    def patiently(self, do: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """The result of `do`; with patience, a database that is away is waited for."""
+        return self.patience(do, *given, **named) if self.patience else do(*given, **named)
 
     @property
     def name(self) -> str:
@@ -66,13 +74,12 @@ class StudyContext(Generic[C]):
     @cached_property
     def store(self) -> Store:
         """The database. Raises UserError where it cannot be opened."""
-        settings = self.config.storage
-        return self.patience(Store, settings) if self.patience else Store(settings)
+        return self.patiently(Store, self.config.storage)
 
     @cached_property
     def study(self) -> optuna.Study:
         """Optuna's study. Raises UserError where it has not begun."""
-        return self.patience(self._find) if self.patience else self._find()
+        return self.patiently(self._find)
 
     def _find(self) -> optuna.Study:
         try:

@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from search.process import end_with_parent, orphaned
+from search.process import end_with_parent, imported, orphaned
 
 STOPPED = "stopped; the same command goes on from here"
 
@@ -45,6 +45,7 @@ class Launching(Callback):
     """Hydra calls this before it launches the first job, and at the end of each job."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        imported()  # this process waits for its jobs, and has all that it needs for that
         name = config.hydra.job.name
         settings = OmegaConf.to_container(config, resolve=False)
         assert isinstance(settings, dict)

@@ -13,14 +13,13 @@ from tqdm import tqdm
 
 from lmcore.errors import UserError
 from search.bench.dense import DenseCheckpoints
-from search.config import DENSE_BASELINE, SweepConfig
+from search.config import SweepConfig
 from search.process import Importing, interruptible
 from search.store.outage import Patience
 from search.store.slots import Ended, Holding, worker_name
-from search.study.beginning import check_settings, create, enqueue_prior, enqueue_seeds
+from search.study.beginning import begin
 from search.study.context import StudyContext
-from search.study.seeds import seeds_of
-from search.study.study import bury, ended_trials, keep_limits
+from search.study.study import bury
 from search.work.alive import WORKERS, forget
 
 POLL_SECONDS = 0.5
@@ -36,22 +35,12 @@ def sweep(context: StudyContext[SweepConfig]) -> optuna.Study:
     elsewhere, go on with the trials that were running. Raises UserError for wrong settings, and
     where workers cannot go on.
     """
-    config = context.config
-    check_settings(context)
-    seeds = list(seeds_of(context))
-    study = create(context)
-    keep_limits(study, config.limits)
-    checkpoints = {name: context.checkpoint(name) for name in config.dense_names}
-    known, names = context.store.baselines(context.name), (*config.models, *config.baselines)
-    missing = [name for name in (DENSE_BASELINE, *names) if name not in known]
-    context.slots.provide(missing, ended_trials(study))
-    enqueue_seeds(context, seeds)
-    enqueue_prior(context, config.limits.max_size_bytes)
+    config, checkpoints = context.config, begin(context)
     if config.workers and context.slots.open():
         _Crew(context, checkpoints, config.deadline).run()
     if not context.slots.open():
-        bury(study, context.slots)
-    return study
+        bury(context.study, context.slots)
+    return context.study
 
 
 class _Crew:
@@ -64,7 +53,7 @@ class _Crew:
         deadline: float | None,
     ) -> None:
         config, slots = context.config, context.slots
-        self.config, self.slots, self.corpus = config, slots, context.corpus
+        self.config, self.slots = config, slots
         self.checkpoints, self.deadline = checkpoints, deadline
         self.spawning = multiprocessing.get_context("spawn")
         self.processes: dict[str, BaseProcess] = {}
@@ -99,7 +88,8 @@ class _Crew:
 
     def _start(self, index: int) -> None:
         name = worker_name()
-        arguments = (self.config, index, name, self.checkpoints, self.corpus, self.deadline)
+        # few enough for the pipe's buffer: `start` would wait for a process that imports first
+        arguments = (self.config, index, name, self.checkpoints, self.deadline)
         process = self.spawning.Process(target=WORK, args=arguments, name=str(index), daemon=True)
         # the child ignores Ctrl-C until it has its own handler
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)

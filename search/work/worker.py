@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from time import sleep, time
 from typing import Any, TypeVar
@@ -19,7 +19,6 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from lmcore.corpus import Corpus
 from lmcore.errors import DiskError, UserError
 from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
@@ -34,7 +33,7 @@ from search.process import imported, interruptible, orphaned
 from search.rules.fidelity import Look
 from search.space.space import OWN
 from search.store.outage import AWAY, Patience
-from search.store.slots import Slot, Slots
+from search.store.slots import Slot
 from search.study.beginning import join
 from search.study.context import StudyContext
 from search.study.note import TrialNote
@@ -42,6 +41,7 @@ from search.study.study import bury, orphans, sampler
 from search.terminal import quiet_optuna
 from search.units import format_size
 from search.work.alive import WORKERS, alive, forget, is_dead
+from search.work.lease import Lease
 
 MOST_REPEATS = 20  # known recipes proposed in a row, after which a worker gives up
 IDLE_SECONDS = 0.5  # between looks for slots that others release
@@ -63,23 +63,17 @@ def work(
     index: int,
     name: str,
     checkpoints: DenseCheckpoints,
-    corpus: Corpus,
     deadline: float | None,
 ) -> None:
     """The main function of a worker's process. Exits with 1 for a person's error, with 130 when
-    interrupted.
-
-    The process is given the corpus, since reading a text takes as long as loading a model.
-    """
+    interrupted."""
     imported()
     quiet_optuna()
     prepare(config.threads)
     stop = threading.Event()
     try:
         with interruptible(stop):
-            context = waiting(config, stop)
-            context.corpus = corpus
-            Worker(context, index, name, checkpoints, stop, deadline).run()
+            Worker(waiting(config, stop), index, name, checkpoints, stop, deadline).run()
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError as error:
@@ -92,38 +86,6 @@ def waiting(config: W, stop: threading.Event) -> StudyContext[W]:
     storage = config.storage
     patience = Patience(storage.lease, storage.shown, lambda: stop.is_set() or orphaned())
     return StudyContext(config, patience)
-
-
-class Lease:
-    """Renews the lease on the worker's slot, from a thread, while the worker works.
-
-    `fraction` is how much of the job is done; `lost` is set once the slot is another worker's.
-    """
-
-    def __init__(self, slots: Slots, slot: Slot, worker: str) -> None:
-        self.slots, self.slot, self.worker = slots, slot, worker
-        self.fraction, self.lost = 0.0, False
-        self._ended = threading.Event()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Renew the lease inside the block."""
-        thread = threading.Thread(target=self._renew, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join()
-
-    def _renew(self) -> None:
-        while not self._ended.wait(min(2.0, self.slots.lease / 5)):
-            try:
-                self.lost = not self.slots.renew(self.slot, self.worker, self.fraction)
-            except AWAY:  # the database may be back before the lease runs out
-                continue
-            if self.lost:
-                return
 
 
 class Worker:
@@ -143,8 +105,7 @@ class Worker:
         stop: threading.Event,
         deadline: float | None = None,
     ) -> None:
-        assert context.patience, "a worker waits for a database that is away: see `waiting`"
-        self.context, self.patiently = context, context.patience
+        self.context, self.patiently = context, context.patiently
         self.name, self.stop, self.deadline = name, stop, deadline
         self.index, self.seeded = index, False
         self.config, self.space, self.limits = context.config, context.space, context.config.limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -63,3 +64,15 @@ def test_every_room_says_what_it_is_for() -> None:
     for path in MODULES:
         if path.name == "__init__.py":
             assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_a_wheel_has_every_room() -> None:
+    """An editable install finds each folder; a wheel has those that pyproject.toml lists."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    folders = {
+        ".".join(path.parent.relative_to(ROOT.parent).parts)
+        for top in ("lmcore", "search")
+        for path in (ROOT.parent / top).rglob("__init__.py")
+    }
+    assert listed == folders | {"search.conf"}

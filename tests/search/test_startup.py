@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search.cli import COMMANDS
 from search.commands import READING
+from search.process import collect_later, imported
+from search.study.context import StudyContext
+from search.work.sweep import sweep
 from studies import environment, sweep_here, write_configs
 from studies import settings as settings_in
 
@@ -70,3 +77,35 @@ def test_a_study_in_the_database_is_shown_without_torch(command: str, tmp_path: 
     loaded = modules_of(command, f"--config-dir={configs}", "study=mine", cache=cache)
     assert "optuna" in loaded
     assert not loaded & {*HEAVY[:2]}
+
+
+def test_a_second_job_of_a_process_freezes_no_garbage() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        collect_later()
+        imported()
+        assert gc.isenabled()
+        assert (first := gc.get_freeze_count()) > frozen
+        imported()
+        assert gc.get_freeze_count() == first
+    finally:
+        gc.unfreeze()
+
+
+def test_what_a_worker_is_started_with_fits_into_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe holds 64 kB: with more, `start` would wait for the worker's imports, deaf to Ctrl-C."""
+    given: list[tuple[Any, ...]] = []
+
+    class Process:
+        def __init__(self, target: Any, args: tuple[Any, ...], **_: Any) -> None:
+            given.append((target, *args))
+
+        def start(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(multiprocessing.get_context("spawn")), "Process", Process)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(StudyContext(settings_in(tmp_path, trials=1, workers=1)))
+    assert 0 < len(ForkingPickler.dumps(given[0])) < 60_000

@@ -1,6 +1,7 @@
 """Bring our tables up to date, whatever version of lmpareto made them.
 
-To make a new version, add a file to `versions`. This folder is all that `alembic revision` needs.
+To make a new version, copy the last file of `versions` and change it: its name begins with its
+number.
 """
 
 from __future__ import annotations

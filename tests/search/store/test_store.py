@@ -163,9 +163,9 @@ def test_what_is_no_url_is_refused_with_what_is_one(url: str) -> None:
 
 def test_a_database_of_a_later_optuna_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "studies.db"
-    Store(StorageSettings(url=f"sqlite:///{path}"))
+    assert Store(StorageSettings(url=f"sqlite:///{path}")).optuna
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE version_info SET schema_version = 99")
         connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
     with pytest.raises(UserError, match=r"studies\.db"):
-        Store(StorageSettings(url=f"sqlite:///{path}"))
+        assert Store(StorageSettings(url=f"sqlite:///{path}")).optuna
