@@ -95,7 +95,7 @@ def test_a_second_job_of_a_process_freezes_no_garbage() -> None:
 def test_what_a_worker_is_started_with_fits_into_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pipe holds 64 kB: with more, `start` would wait for the worker's imports, deaf to Ctrl-C."""
+    """With more than its 64 kB, `start` would wait for the worker to read, deaf to Ctrl-C."""
     given: list[tuple[Any, ...]] = []
 
     class Process:
