@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search.commands.answer import Answer, tell_corpus
 from search.config import ReplayConfig
-from search.show.replay import replay
+from search.show.replay import replay, replay_document, replay_text
 from search.study.context import StudyContext
 from search.study.results import results_of
 
@@ -16,4 +16,4 @@ def run(config: ReplayConfig) -> Answer:
     results = results_of(context)
     tell_corpus(context)
     result = replay(context, results)
-    return Answer(result.document(), result.text())
+    return Answer(replay_document(result), replay_text(result))

@@ -6,7 +6,7 @@ import optuna
 
 from search.commands.answer import Answer, progress_of
 from search.config import StudyConfig
-from search.show.tables import progress_document, progress_text
+from search.show.tables import progress_document, progress_table, progress_text
 from search.study.context import StudyContext
 
 Config = StudyConfig
@@ -20,10 +20,7 @@ def run(config: StudyConfig) -> Answer:
         return Answer(progress_document(done), progress_text(done, max(1, at_work)))
     names = optuna.get_all_study_names(context.store.optuna)
     counts = [progress_of(context.but(name=name)) for name in names]
-    lines = [
-        f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
-    ]
     return Answer(
         {"studies": [progress_document(one) for one in counts]},
-        "\n".join(lines) or f"no studies in {context.store.settings.shown}",
+        progress_table(counts) or f"no studies in {context.store.settings.shown}",
     )

@@ -51,29 +51,6 @@ class Overview:
     smallest: SizedCorner
     largest: SizedCorner
 
-    def document(self) -> dict[str, Any]:
-        return {
-            "study": self.study,
-            "parameters": [
-                {"name": one.name, **one.values, "cases": one.cases} for one in self.parameters
-            ],
-            "smallest": _corner_document(self.smallest),
-            "largest": _corner_document(self.largest),
-        }
-
-    def text(self) -> str:
-        rows = [("parameter", "values", "asked for")]
-        rows += [(one.name, _values_text(one.values), _cases_text(one)) for one in self.parameters]
-        count = len(self.parameters)
-        always = sum(one.always for one in self.parameters)
-        lines = [*aligned(rows, "<<<"), f"{count} parameters, {always} of them in every trial"]
-        for name, corner in (("smallest", self.smallest), ("largest", self.largest)):
-            most = format_size(corner.packed_bytes)
-            of = f", of the dense model {corner.dense}" if corner.dense else ""
-            lines += ["", f"{name} corner: a file of at most {most}{of}"]
-            lines += [f"    {line}" for line in recipe_lines(corner.recipe)]
-        return "\n".join([*lines, "", "at most: its bytes before entropy coding"])
-
 
 def overview(context: StudyContext[StudyConfig]) -> Overview:
     """The overview of a study's space. No model is trained or needed for it."""
@@ -93,6 +70,33 @@ def overview(context: StudyContext[StudyConfig]) -> Overview:
         return SizedCorner(size(proposal), dense, parameters, proposal.recipe.plain())
 
     return Overview(context.config.name, parameters, smallest=corner(1), largest=corner(-1))
+
+
+def overview_document(shown: Overview) -> dict[str, Any]:
+    """{"study", "parameters": [{"name", ...}], "smallest", "largest"}."""
+    return {
+        "study": shown.study,
+        "parameters": [
+            {"name": one.name, **one.values, "cases": one.cases} for one in shown.parameters
+        ],
+        "smallest": _corner_document(shown.smallest),
+        "largest": _corner_document(shown.largest),
+    }
+
+
+def overview_text(shown: Overview) -> str:
+    """The parameters as a table, then the two corners."""
+    rows = [("parameter", "values", "asked for")]
+    rows += [(one.name, _values_text(one.values), _cases_text(one)) for one in shown.parameters]
+    count = len(shown.parameters)
+    always = sum(one.always for one in shown.parameters)
+    lines = [*aligned(rows, "<<<"), f"{count} parameters, {always} of them in every trial"]
+    for name, corner in (("smallest", shown.smallest), ("largest", shown.largest)):
+        most = format_size(corner.packed_bytes)
+        of = f", of the dense model {corner.dense}" if corner.dense else ""
+        lines += ["", f"{name} corner: a file of at most {most}{of}"]
+        lines += [f"    {line}" for line in recipe_lines(corner.recipe)]
+    return "\n".join([*lines, "", "at most: its bytes before entropy coding"])
 
 
 def _corner_document(corner: SizedCorner) -> dict[str, Any]:

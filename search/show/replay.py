@@ -41,30 +41,6 @@ class Replay:
         )
         return all(abs(new - old) <= TOLERANCE * old for old, new in pairs)
 
-    def document(self) -> dict[str, Any]:
-        return {
-            "study": self.study,
-            "trial": self.trial,
-            "identical": self.identical,
-            "same": self.same,
-            "stored": self.stored.plain(),
-            "again": self.again.plain(),
-        }
-
-    def text(self) -> str:
-        verdict = "the same to the bit" if self.identical else "the same within 0.5%"
-        changed = [
-            f"{name} {self.stored.provenance[name]} -> {value}"
-            for name, value in provenance().items()
-            if self.stored.provenance.get(name, value) != value
-        ]
-        lines = [
-            f"trial {self.trial} of {self.study}: {verdict if self.same else 'NOT the same'}",
-            f"stored: {self.stored.size_bytes:,} B, perplexity {self.stored.valid_perplexity!r}",
-            f"again:  {self.again.size_bytes:,} B, perplexity {self.again.valid_perplexity!r}",
-        ]
-        return "\n".join([*lines, *([f"changed since: {', '.join(changed)}"] if changed else [])])
-
 
 def replay(context: StudyContext[ReplayConfig], results: Results) -> Replay:
     """Measure a trial's recipe again, in an empty folder. Raises UserError where there is no such
@@ -80,3 +56,31 @@ def replay(context: StudyContext[ReplayConfig], results: Results) -> Replay:
         bench.folder, bench.stages = Path(folder), replace(bench.stages, folder=Path(folder))
         again = bench.measure(recipe, observe)
     return Replay(context.name, name, stored, again)
+
+
+def replay_document(result: Replay) -> dict[str, Any]:
+    """{"study", "trial", "identical", "same", "stored", "again"}."""
+    return {
+        "study": result.study,
+        "trial": result.trial,
+        "identical": result.identical,
+        "same": result.same,
+        "stored": result.stored.plain(),
+        "again": result.again.plain(),
+    }
+
+
+def replay_text(result: Replay) -> str:
+    """The verdict, both measurements, and what changed in between."""
+    verdict = "the same to the bit" if result.identical else "the same within 0.5%"
+    changed = [
+        f"{name} {result.stored.provenance[name]} -> {value}"
+        for name, value in provenance().items()
+        if result.stored.provenance.get(name, value) != value
+    ]
+    lines = [
+        f"trial {result.trial} of {result.study}: {verdict if result.same else 'NOT the same'}",
+        f"stored: {result.stored.size_bytes:,} B, perplexity {result.stored.valid_perplexity!r}",
+        f"again:  {result.again.size_bytes:,} B, perplexity {result.again.valid_perplexity!r}",
+    ]
+    return "\n".join([*lines, *([f"changed since: {', '.join(changed)}"] if changed else [])])

@@ -152,3 +152,10 @@ def progress_text(progress: Progress, workers: int) -> str:
         minutes = progress.left * progress.seconds / workers / 60
         lines.append(f"{progress.left} to go, about {minutes:.0f} min with {workers} worker(s)")
     return "\n".join(lines)
+
+
+def progress_table(counts: Iterable[Progress]) -> str:
+    """A line a study; empty where there is none."""
+    return "\n".join(
+        f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
+    )

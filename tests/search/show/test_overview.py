@@ -17,7 +17,7 @@ from lmcore.calibration import Calibration
 from lmcore.model import random_model
 from lmcore.recipe import Recipe
 from search.config import SweepConfig
-from search.show.overview import Overview, overview
+from search.show.overview import Overview, overview, overview_document, overview_text
 from search.study.context import StudyContext
 from studies import settings, write_text
 
@@ -56,7 +56,7 @@ def shown(context: StudyContext[SweepConfig]) -> Overview:
 
 
 def test_every_parameter_is_shown_with_its_values_and_when_it_is_asked_for(shown: Overview) -> None:
-    document = shown.document()
+    document = overview_document(shown)
     assert document["study"] == "mine"
     labels = ["float16", "linear", "float32"]
     assert {one.pop("name"): one for one in document["parameters"]} == {
@@ -72,7 +72,7 @@ def test_every_parameter_is_shown_with_its_values_and_when_it_is_asked_for(shown
         "decoder.bits": {"ordered": labels, "cases": [[]]},
         "finetuning.rate": {"low": 0.1, "high": 10.0, "log": True, "cases": [[]]},
     }
-    lines = shown.text().splitlines()
+    lines = overview_text(shown).splitlines()
     for said in (
         ("lstm.structure ", "one of dense, svd ", "always"),
         ("lstm.structure.svd.rank ", "0.1 to 0.4 of rank ", "lstm.structure = svd"),

@@ -17,7 +17,7 @@ from search.bench.dense import DenseCheckpoint
 from search.bench.workbench import Workbench
 from search.config import ReplayConfig, SweepConfig
 from search.show.export import export
-from search.show.overview import overview
+from search.show.overview import overview, overview_text
 from search.show.publish import publish
 from search.show.replay import replay
 from search.store.settings import StorageSettings
@@ -214,7 +214,7 @@ def test_the_corners_of_each_dense_model_are_looked_at(config: SweepConfig) -> N
     assert shown.largest.parameters["dense"] == "wide"
     for corner, dense in (("smallest", "own"), ("largest", "wide")):
         said = rf"^{corner} corner: a file of at most .*, of the dense model {dense}$"
-        assert re.search(said, shown.text(), re.M)
+        assert re.search(said, overview_text(shown), re.M)
 
 
 def test_another_dense_model_is_composed_of_the_groups_and_trained(tmp_path: Path) -> None:
