@@ -22,7 +22,7 @@ from search.study.context import StudyContext
 from search.study.results import RECORDS, Results, write_records
 
 
-def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) -> list[Path]:
+def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) -> None:
     """Write what a stranger needs to look at a study, take its models and replay its numbers:
 
     - dense.lmb and dense.json, and dense_NAME.* for each other dense model, unless a study beside
@@ -31,8 +31,6 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
     - bundles/N.lmb: the front, and the baselines that no measured model dominates;
     - results.csv: a row for each point of the front and each baseline, with the test perplexity of
       its file and the command that gives it.
-
-    Returns the files in the folder.
     """
     config, corpus = context.config, context.corpus
     kept_dense = _publish_dense(context, folder)
@@ -62,7 +60,6 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
     write_records(results, folder / RECORDS)  # last: it says which files the lines are of
     for old in set(bundles.glob("*.lmb")) - set(kept.values()):
         old.unlink()
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _overrides(corpus: CorpusSettings) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -126,7 +126,8 @@ class Store:
     def keep(self, measurement: Measurement) -> None:
         """Store a measurement. The first one under a key stays."""
         row = MeasurementRow(**measurement.plain(), measured_at=datetime.now(UTC))
-        self._add(row)
+        with self._writing() as session:
+            session.add(row)
 
     def baselines(self, study: str) -> dict[str, str]:
         """Name -> key, of the baselines that were measured."""
@@ -157,11 +158,15 @@ class Store:
         self._merge(RungRow(study=study, trial=trial, rung=rung, key=key))
 
     def _merge(self, row: Base) -> None:
-        try:
-            with Session(self.engine) as session, session.begin():
-                session.merge(row)
-        except IntegrityError:
-            pass  # another worker took over the slot and stores the same
+        with self._writing() as session:
+            session.merge(row)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """Stores all that is done inside, or nothing where another process stores the same at the
+        same moment: it took over a slot, or measured the same recipe."""
+        with suppress(IntegrityError), Session(self.engine) as session, session.begin():
+            yield session
 
     def effects(self, study: str) -> Effects | None:
         """The effects of the parts of the study's space, None where none was measured."""
@@ -189,13 +194,10 @@ class Store:
 
     def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
         """Replace the study's effects. The first one is the model that the parts act on."""
-        try:
-            with Session(self.engine) as session, session.begin():
-                session.execute(delete(EffectRow).where(EffectRow.study == study))
-                for number, one in enumerate(measured):
-                    session.add(EffectRow(study=study, number=number, **asdict(one)))
-        except IntegrityError:
-            pass  # another sweep stored the same at the same moment
+        with self._writing() as session:
+            session.execute(delete(EffectRow).where(EffectRow.study == study))
+            for number, one in enumerate(measured):
+                session.add(EffectRow(study=study, number=number, **asdict(one)))
 
     def widen(self, study: str, lengths: dict[str, int]) -> None:
         """Widen the ranges of earlier trials after ordered lists have grown to these `lengths`.
@@ -215,13 +217,6 @@ class Store:
                     .where(_PARAMS.c.param_name == name, _PARAMS.c.trial_id.in_(trials))
                     .values(distribution_json=range_)
                 )
-
-    def _add(self, row: Base) -> None:
-        try:
-            with Session(self.engine) as session, session.begin():
-                session.add(row)
-        except IntegrityError:
-            pass  # another worker measured the same recipe at the same time
 
 
 def _measurement(row: MeasurementRow) -> Measurement:

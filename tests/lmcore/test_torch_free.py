@@ -5,6 +5,7 @@ Each import stands in a process of its own.
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import subprocess
 import sys
@@ -36,11 +37,12 @@ assert methods_of(recipe.plain()) == ["projection", "pruning", "bits"]
 
 def heavy_after(code: str) -> list[str]:
     """What was imported of torch and scipy by a fresh process that ran the code."""
-    show = "import sys; print([name for name in ('torch', 'scipy') if name in sys.modules])"
+    names = "[name for name in ('torch', 'scipy') if name in sys.modules]"
+    show = f"import json, sys; print(json.dumps({names}))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{show}"], capture_output=True, text=True, check=True
     )
-    found: list[str] = eval(done.stdout)
+    found: list[str] = json.loads(done.stdout)
     return found
 
 
