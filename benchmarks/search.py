@@ -27,7 +27,7 @@ from benchmarks import grid
 from benchmarks.grid import AXES, PARTS, RUNGS, Cell, Grid
 from benchmarks.moasha import Moasha, installed
 from search.front import Point, hypervolume
-from search.rules.fidelity import Asha, Fidelity, Look, TowardsFront, Whole
+from search.rules.fidelity import Asha, Fidelity, Look, TowardsFront, Whole, best_so_far
 from search.rules.sensitivity import LAYERS, Effects, Sensitivity
 from search.terminal import quiet_optuna
 from search.work.worker import MOST_REPEATS
@@ -182,17 +182,18 @@ class Search:
             self._begin(0.0)
         while self.clock and self.spent < self.epochs:
             now, trial, cell, rung = heapq.heappop(self.clock)
-            look = Look(trial, rung, *_values(cell, rung))
-            self.looks.append(look)
+            self.looks.append(Look(trial, rung, *_values(cell, rung)))
             self.spent += self._cost(rung)
             self.course.spent.append(self.spent)
             self.course.volume.append(volume_of(self.looks))
             if self.course.volume[-1] >= self.volume:
                 break
-            if rung + 1 < len(LADDER) and self.searcher.goes_on(look, self.looks):
+            looks = best_so_far(self.looks)
+            best = looks[-1]
+            if rung + 1 < len(LADDER) and self.searcher.goes_on(best, looks):
                 self._train(now, trial, cell, rung + 1)
                 continue
-            self.known[cell] = (look.size_bytes, look.perplexity)
+            self.known[cell] = (best.size_bytes, best.perplexity)
             self.searcher.end(trial, self.known[cell])
             self._begin(now)
         return self.course

@@ -26,6 +26,7 @@ PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # exists in a check
 DENSE_BASELINE = "dense"  # the name of the baseline that is the study's own dense model
 
 Count = Annotated[int, Field(ge=1)]
+Rung = Annotated[int, Field(ge=0)]
 
 
 def _bytes_of(size: Any) -> int:
@@ -147,10 +148,13 @@ class ExportConfig(StudyConfig):
     max_size: Size | None
     max_perplexity: Annotated[float, Field(gt=1)] | None
     pick: Literal["knee", "smallest", "best"] | None
-    trial: int | str | None  # a number, or the name of what was measured beside the search
+    trial: int | str | None  # a number, or the name of a baseline
+    rung: Rung | None
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
+        if self.rung is not None and self.trial is None:
+            raise ValueError("rung: it is one of a trial's; give trial=NUMBER as well")
         chosen = ("max_size", "max_perplexity", "pick", "trial")
         given = [name for name in chosen if getattr(self, name) is not None]
         if len(given) > 1:
@@ -192,6 +196,7 @@ class SensitivityConfig(StudyConfig):
 
 class ReplayConfig(StudyConfig):
     trial: int | str  # as for export
+    rung: Rung | None
 
 
 class EvaluateConfig(StudyConfig):

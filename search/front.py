@@ -9,15 +9,15 @@ from itertools import pairwise
 from typing import Any
 
 from lmcore.errors import UserError
-from search.units import format_ranges, format_size
+from search.units import format_size
 
 
 @dataclass(frozen=True)
 class Point:
     """One measured model in the plane; size and perplexity are minimised.
 
-    `name` is the trial's number as text, or the name of a baseline: "dense", "control". `recipe` is
-    plain data, as it was stored.
+    `name` is "17" for the best file of trial 17, "17 rung 0" for another file of that trial, and
+    the name of a baseline otherwise: "dense", "control". `recipe` is plain data, as it was stored.
     """
 
     name: str
@@ -28,11 +28,17 @@ class Point:
     recipe: dict[str, Any] | None
     method: str = ""  # the methods of the recipe: "svd+bits"
     feasible: bool = True  # within the limits that its study was last swept with
+    rung: int | None = None  # of the trial, at which it was measured
 
     @property
     def label(self) -> str:
-        """The name for people: "trial 17", "dense"."""
-        return self.name if self.trial is None else f"trial {self.trial}"
+        """The name for people: "trial 17", "trial 17 rung 0", "dense"."""
+        return self.name if self.trial is None else f"trial {self.name}"
+
+    @property
+    def of_best(self) -> bool:
+        """Whether the point is a baseline or the best file of its trial."""
+        return self.trial is None or self.name == str(self.trial)
 
     @property
     def measured(self) -> bool:
@@ -115,18 +121,6 @@ class Front:
             f"{best.label} with {perplexity} at {format_size(best.size_bytes)}"
         )
 
-    def trial(self, number: int) -> Point:
-        """The point of a trial, on the front or not. Raises UserError where there is none."""
-        every = self.points + self.dominated + self.infeasible
-        trials = {point.trial: point for point in every}
-        if number in trials:
-            return trials[number]
-        numbers = sorted(known for known in trials if known is not None)
-        raise UserError(
-            f"{self.study} has no measured trial {number}; "
-            + (f"it has {format_ranges(numbers)}" if numbers else "it has none yet")
-        )
-
     def _some(self) -> tuple[Point, ...]:
         if self.infeasible and not self.points:
             raise UserError(
@@ -156,8 +150,8 @@ def front_of(study: str, points: Iterable[Point]) -> Front:
     A point is dominated where another has at most its size and at most its perplexity, and is
     smaller or better. Special cases:
 
-    - Of points equal in both, the first by trial stays, and the others count as dominated. Points
-      without a trial come last, by name.
+    - Of points equal in both, the first by trial stays, and the others count as dominated. Other
+      files of trials come after all best files, and points without a trial come last, by name.
     - A point whose size or perplexity is NaN, infinite or not above zero dominates nothing and goes
       to `dominated`.
     - An infeasible point dominates nothing and goes to `infeasible`.
@@ -210,21 +204,14 @@ def choose(
     max_size_bytes: int | None = None,
     max_perplexity: float | None = None,
     pick: str | None = None,
-    trial: int | None = None,
 ) -> Point:
     """The point that a person asks for, by at most one of the arguments; by default the knee.
 
     `max_size_bytes` takes the lowest perplexity that fits, `max_perplexity` the smallest file that
-    is good enough, `pick` a name of `PICKS`, and `trial` any trial, also a dominated one. Raises
-    UserError where more than one argument is given, where no point qualifies, and where the front
-    is empty.
+    is good enough, and `pick` a name of `PICKS`. Raises UserError where more than one argument is
+    given, where no point qualifies, and where the front is empty.
     """
-    arguments = {
-        "max_size": max_size_bytes,
-        "max_perplexity": max_perplexity,
-        "pick": pick,
-        "trial": trial,
-    }
+    arguments = {"max_size": max_size_bytes, "max_perplexity": max_perplexity, "pick": pick}
     given = [name for name, value in arguments.items() if value is not None]
     if len(given) > 1:
         raise UserError(
@@ -234,15 +221,13 @@ def choose(
         return front.best_within(max_size_bytes)
     if max_perplexity is not None:
         return front.smallest_within(max_perplexity)
-    if trial is not None:
-        return front.trial(trial)
     if pick is not None and pick not in PICKS:
         raise UserError(f"there is no pick {pick!r}; there are {', '.join(PICKS)}")
     return PICKS[pick or "knee"](front)
 
 
-def _by_trial(point: Point) -> tuple[float, str]:
-    return (math.inf if point.trial is None else point.trial, point.name)
+def _by_trial(point: Point) -> tuple[bool, bool, int, int, str]:
+    return (point.trial is None, not point.of_best, point.trial or 0, point.rung or 0, point.name)
 
 
 def _positive(*numbers: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,3 +27,14 @@ class Measurement:
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def best_of(files: Iterable[Measurement]) -> Measurement:
+    """The measurement of the lowest perplexity. Of equal ones, the smaller file, then the first.
+    A perplexity that is NaN counts as infinite."""
+
+    def order(one: Measurement) -> tuple[float, int]:
+        known = not math.isnan(one.valid_perplexity)
+        return one.valid_perplexity if known else math.inf, one.size_bytes
+
+    return min(files, key=order)

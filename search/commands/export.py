@@ -6,10 +6,10 @@ from pathlib import Path
 
 from search.commands.answer import Answer, tell_corpus
 from search.config import ExportConfig
-from search.front import choose
+from search.front import Point, choose
 from search.show.export import export
 from search.study.context import StudyContext
-from search.study.results import results_of
+from search.study.results import Results, results_of
 from search.units import format_size
 
 Config = ExportConfig
@@ -18,21 +18,19 @@ Config = ExportConfig
 def run(config: ExportConfig) -> Answer:
     context = StudyContext(config)
     results = results_of(context)
-    name = config.trial if isinstance(config.trial, str) else None
-    if name is None:
-        name = choose(
-            results.front,
-            max_size_bytes=config.max_size,
-            max_perplexity=config.max_perplexity,
-            pick=config.pick,
-            trial=config.trial if isinstance(config.trial, int) else None,
-        ).name
+    point = _chosen(config, results)
     tell_corpus(context)
-    document = export(context, name, results.measured(name), Path(config.to))
+    document = export(context, point, results.measured(point.name), Path(config.to))
     return Answer(
         document,
-        f"{document['bundle']}: {'trial ' if name.isdigit() else ''}{name}, "
+        f"{document['bundle']}: {point.label}, "
         f"{format_size(document['size_bytes'])}, "
         f"perplexity {document['valid_perplexity']:.2f} (valid), "
         f"{document['test_perplexity']:.2f} (test)",
     )
+
+
+def _chosen(config: ExportConfig, results: Results) -> Point:
+    if config.trial is not None:
+        return results.find(config.trial, config.rung)
+    return choose(results.front, config.max_size, config.max_perplexity, config.pick)

@@ -1,16 +1,16 @@
 """How far a trial climbs: at which rungs its file is measured, and which trials go on from there.
 
 A rung is a number of epochs of fine-tuning. At each rung a trial's file is written and measured,
-and the measurement is a point of the plane. A trial then goes on to the next rung, or it stops and
-keeps the values of its last file.
+and the measurement is a point of the plane. A trial then goes on to the next rung, or it stops. Its
+values are those of its best file, and the rules compare trials by their `best_so_far`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import Annotated, Literal
@@ -27,7 +27,7 @@ _size = attrgetter("size_bytes")
 
 @dataclass(frozen=True)
 class Look:
-    """The measurement of a trial's file at one of its rungs, 0 for the first."""
+    """A trial at one of its rungs, 0 for the first: the size and the perplexity of a file."""
 
     trial: int
     rung: int
@@ -65,8 +65,8 @@ class Fidelity(Family):
     def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
         """Whether the trial of the look `mine` goes on to its next rung.
 
-        `looks` has every look of the study so far; `mine` may be among them. `dense` is the size in
-        bytes and the perplexity of the dense model.
+        `looks` has every look of the study so far, each as `best_so_far`; `mine` may be among them.
+        `dense` is the size in bytes and the perplexity of the dense model.
         """
 
 
@@ -85,8 +85,9 @@ class TowardsFront(Fidelity):
     - A file larger than the dense model, or of infinite perplexity, stops the trial.
     - Before any training, every other trial goes on, until `predicts` says that the perplexities
       measured there tell good recipes from bad ones.
-    - A trial goes on if its file is non-dominated at its rung and its perplexity is at most `worst`
-      times that of the dense model. Before any training, its perplexity may be higher.
+    - A trial goes on if its best file is non-dominated among those of all trials at its rung and
+      its perplexity is at most `worst` times that of the dense model. Before any training, its
+      perplexity may be higher.
     - A trial also goes on if its excess is among the best 1 / `eta` of all trials at its rung, at
       least one. The excess is the distance in ln perplexity from the best file that is no larger
       (see `excesses`). So harsh recipes are trained too: training may repair them.
@@ -129,6 +130,18 @@ class Asha(Fidelity):
 
 
 AnyFidelity = Annotated[SerializeAsAny[Fidelity], BeforeValidator(Fidelity.pick)]
+
+
+def best_so_far(looks: Iterable[Look]) -> list[Look]:
+    """Each look with the trial's best file up to its rung: that of the lowest perplexity. The looks
+    of a trial are given in the order of its rungs."""
+    best: dict[int, Look] = {}
+    found = []
+    for look in looks:
+        before = best.get(look.trial, look)
+        best[look.trial] = min(before, look, key=lambda one: (one.perplexity, one.size_bytes))
+        found.append(replace(best[look.trial], rung=look.rung))
+    return found
 
 
 def excesses(looks: Sequence[Look]) -> dict[int, float]:

@@ -12,18 +12,19 @@ from lmcore.evaluation import score
 from lmcore.files import sha256_of, write_atomic, write_json
 from search.bench.workbench import stored_recipe
 from search.config import PUBLISHED, StudyConfig
+from search.front import Point
 from search.measurement import Measurement
 from search.study.context import StudyContext
 from search.terminal import training_bar
 
 COLUMNS = (
-    *("name", "trial", "method", "site", "size_bytes", "valid_perplexity", "test_perplexity"),
-    *("tokens_per_second", "command"),
+    *("name", "trial", "rung", "method", "site", "size_bytes"),
+    *("valid_perplexity", "test_perplexity", "tokens_per_second", "command"),
 )
 
 
 def export(
-    context: StudyContext[StudyConfig], name: str, measured: Measurement, folder: Path
+    context: StudyContext[StudyConfig], point: Point, measured: Measurement, folder: Path
 ) -> dict[str, Any]:
     """Write model.lmb, recipe.json and measurement.json into `folder`. Returns the document of the
     measurement.
@@ -35,8 +36,8 @@ def export(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"to: {folder} is a file; it takes a folder")
     corpus = context.corpus
-    source, measured = bundle_of(context, name, measured)
-    check_words(load(source), corpus, f"{name} of {context.name}")
+    source, measured = bundle_of(context, point.name, measured)
+    check_words(load(source), corpus, f"{point.label} of {context.name}")
     path = folder / "model.lmb"
     write_atomic(path, source.read_bytes())
     write_json(folder / "recipe.json", measured.recipe)
@@ -44,8 +45,9 @@ def export(
     test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
     document = {
         "study": context.name,
-        "trial": int(name) if name.isdigit() else None,
-        "name": name,
+        "trial": point.trial,
+        "rung": point.rung,
+        "name": point.name,
         "bundle": path.name,
         "size_bytes": bundle.size_bytes,
         "valid_perplexity": measured.valid_perplexity,
@@ -56,6 +58,11 @@ def export(
     }
     write_json(folder / "measurement.json", document)
     return {**document, "bundle": str(path)}
+
+
+def file_of(name: str) -> str:
+    """The name of a published bundle: "17.lmb", "17_rung_0.lmb", "control.lmb"."""
+    return f"{name.replace(' ', '_')}.lmb"
 
 
 def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
@@ -78,7 +85,7 @@ def bundle_of(
     path = context.config.folder / "bundles" / f"{measured.key}.lmb"
     published = PUBLISHED / context.name
     dense_files = sorted(published.glob("dense*.lmb"))
-    for known in (path, published / "bundles" / f"{name}.lmb", *dense_files):
+    for known in (path, published / "bundles" / file_of(name), *dense_files):
         if known.exists() and sha256_of(known) == measured.sha256:
             return known, measured
     bench = context.bench_of(measured)

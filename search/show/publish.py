@@ -16,7 +16,7 @@ from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig
 from search.front import Point, front_of
-from search.show.export import COLUMNS, bundle_of
+from search.show.export import COLUMNS, bundle_of, file_of
 from search.space.space import OWN
 from search.study.context import StudyContext
 from search.study.results import RECORDS, Results, write_records
@@ -27,8 +27,8 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
 
     - dense.lmb and dense.json, and dense_NAME.* for each other dense model, unless a study beside
       this one has the same dense model;
-    - trials.jsonl: every recipe and measurement;
-    - bundles/N.lmb: the front, and the baselines that no measured model dominates;
+    - trials.jsonl: the recipe and the measurement of every file;
+    - bundles/NAME.lmb: the front, and the baselines that no measured model dominates;
     - results.csv: a row for each point of the front and each baseline, with the test perplexity of
       its file and the command that gives it.
     """
@@ -37,7 +37,7 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
     known, bundles = _published_rows(folder), folder / "bundles"
     points = [*results.beside, *results.front.points]
     best = (*results.front.points, *front_of(context.name, points).points)
-    rows, kept = [], {point.name: bundles / f"{point.name}.lmb" for point in best}
+    rows, kept = [], {point.name: bundles / file_of(point.name) for point in best}
     kept |= kept_dense
     for point in points:
         measured, bundle = results.measured(point.name), kept.get(point.name)
@@ -45,7 +45,7 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
         if bundle or not row:
             path, measured = bundle_of(context, point.name, measured)
             row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
-        command = f"lmpareto export study={context.name} trial={point.name} to=DIR"
+        command = f"lmpareto export study={context.name} {_typed(point)} to=DIR"
         if bundle:
             settings = " ".join(_overrides(config.corpus))
             command = f"lmpareto evaluate bundle={bundle} {settings} split=test"
@@ -70,12 +70,20 @@ def _overrides(corpus: CorpusSettings) -> list[str]:
     return [f"corpus={corpus.kind}", *own]
 
 
+def _typed(point: Point) -> str:
+    """The settings by which a command takes the point."""
+    if point.of_best:
+        return f"trial={point.name}"
+    return f"trial={point.trial} rung={point.rung}"
+
+
 def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
     """The point's row in results.csv. The test perplexity is computed here, from the file."""
     test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
     return {
         "name": point.name,
         "trial": "" if point.trial is None else str(point.trial),
+        "rung": "" if point.rung is None else str(point.rung),
         "method": point.method,
         "site": where(point.recipe or {}),
         "size_bytes": str(point.size_bytes),

@@ -9,6 +9,7 @@ from typing import Any
 
 from search.bench.workbench import provenance, stored_recipe
 from search.config import ReplayConfig
+from search.front import Point
 from search.measurement import Measurement
 from search.study.context import StudyContext
 from search.study.results import Results
@@ -19,10 +20,10 @@ TOLERANCE = 0.005  # relative difference that counts as the same, between machin
 
 @dataclass(frozen=True)
 class Replay:
-    """A trial's stored measurement and the one made now."""
+    """The stored measurement of a file and the one made now."""
 
     study: str
-    trial: str
+    point: Point
     stored: Measurement
     again: Measurement
 
@@ -43,26 +44,28 @@ class Replay:
 
 
 def replay(context: StudyContext[ReplayConfig], results: Results) -> Replay:
-    """Measure a trial's recipe again, in an empty folder. Raises UserError where there is no such
-    trial."""
-    name = str(context.config.trial)
-    stored = results.measured(name)
+    """Measure the recipe of a trial's file again, in an empty folder. Raises UserError where there
+    is no such trial or rung."""
+    point = results.find(context.config.trial, context.config.rung)
+    stored = results.measured(point.name)
     bench = context.bench_of(stored)
-    recipe = stored_recipe(bench, name, stored)
+    recipe = stored_recipe(bench, point.name, stored)
     with (
         tempfile.TemporaryDirectory(prefix="lmpareto-") as folder,
-        training_bar(f"trial {name}") as observe,
+        training_bar(point.label) as observe,
     ):
         bench.folder, bench.stages = Path(folder), replace(bench.stages, folder=Path(folder))
         again = bench.measure(recipe, observe)
-    return Replay(context.name, name, stored, again)
+    return Replay(context.name, point, stored, again)
 
 
 def replay_document(result: Replay) -> dict[str, Any]:
-    """{"study", "trial", "identical", "same", "stored", "again"}."""
+    """{"study", "name", "trial", "rung", "identical", "same", "stored", "again"}."""
     return {
         "study": result.study,
-        "trial": result.trial,
+        "name": result.point.name,
+        "trial": result.point.trial,
+        "rung": result.point.rung,
         "identical": result.identical,
         "same": result.same,
         "stored": result.stored.plain(),
@@ -79,7 +82,7 @@ def replay_text(result: Replay) -> str:
         if result.stored.provenance.get(name, value) != value
     ]
     lines = [
-        f"trial {result.trial} of {result.study}: {verdict if result.same else 'NOT the same'}",
+        f"{result.point.label} of {result.study}: {verdict if result.same else 'NOT the same'}",
         f"stored: {result.stored.size_bytes:,} B, perplexity {result.stored.valid_perplexity!r}",
         f"again:  {result.again.size_bytes:,} B, perplexity {result.again.valid_perplexity!r}",
     ]

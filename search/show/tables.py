@@ -15,12 +15,13 @@ SHOWN = 12  # points of a predicted front in a table
 
 
 def front_document(front: Front) -> dict[str, Any]:
-    """{"study", "front": [{"trial", "size_bytes", "valid_perplexity", "recipe", ...}]}."""
+    """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}."""
     return {
         "study": front.study,
         "front": [
             {
                 "trial": point.trial,
+                "rung": point.rung,
                 "size_bytes": point.size_bytes,
                 "valid_perplexity": point.valid_perplexity,
                 "tokens_per_second": point.tokens_per_second,

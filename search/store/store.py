@@ -154,6 +154,20 @@ class Store:
             )
             return [Look(*row) for row in rows]
 
+    def files(self, study: str) -> dict[int, dict[int, Measurement]]:
+        """Trial -> rung -> the measurement of the file that the trial had there."""
+        found: dict[int, dict[int, Measurement]] = {}
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(RungRow.trial, RungRow.rung, MeasurementRow)
+                .join(MeasurementRow, MeasurementRow.key == RungRow.key)
+                .where(RungRow.study == study)
+                .order_by(RungRow.trial, RungRow.rung)
+            )
+            for trial, rung, row in rows:
+                found.setdefault(trial, {})[rung] = _measurement(row)
+        return found
+
     def keep_rung(self, study: str, trial: int, rung: int, key: str) -> None:
         self._merge(RungRow(study=study, trial=trial, rung=rung, key=key))
 

@@ -16,13 +16,13 @@ ATTRIBUTE = "lmpareto"  # one JSON attribute for the whole note, since each writ
 class TrialNote:
     """The note of a trial. It is stored as JSON, without the fields that are at their default.
 
-    `recipe` is plain data: at first the recipe that was asked for, at the end the recipe that was
-    measured at the rung that the trial reached.
+    `recipe` is plain data: at first the recipe that was asked for, at the end the recipe of the
+    trial's best file.
     """
 
     asked: str | None = None  # key of the whole recipe, at its last rung
     recipe: Mapping[str, Any] | None = None
-    key: str | None = None  # of the measurement that gives the trial's values
+    key: str | None = None  # of the measurement of its best file, which gives the trial's values
     moved: Mapping[str, Any] = field(default_factory=dict)  # parameters that moved to fit max_size
     failure: str | None = None  # why it has no values or missed its last rung
     duplicate: bool = False  # another trial has the same recipe

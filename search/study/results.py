@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from lmcore.files import write_atomic, write_json
 from lmcore.methods import methods_of
 from search.config import PUBLISHED, StudyConfig
 from search.front import Front, Point, front_of
-from search.measurement import Measurement
+from search.measurement import Measurement, best_of
 from search.rules.sensitivity import Effects
 from search.study.context import StudyContext
-from search.study.study import complete_keys, infeasible
+from search.study.study import complete_keys, limits_of
+from search.units import format_ranges
 
 CORPUS = "lmpareto_corpus"  # the study's attribute in Optuna with the kind of its corpus
 RECORDS = "trials.jsonl"
@@ -25,42 +26,88 @@ PREDICTED = "predicted.json"
 
 @dataclass(frozen=True)
 class Results:
-    """The complete trials of a study, by number, and its baselines, by name."""
+    """All that a study has measured: the files of its trials, by trial and rung, and its baselines,
+    by name.
+
+    Each file has a name. "17" is the best file of trial 17, the one of the lowest perplexity.
+    "17 rung 0" is another file of that trial, at the rung 0.
+    """
 
     study: str
     corpus: str  # the kind of the corpus
-    trials: Mapping[int, Measurement]
+    files: Mapping[int, Mapping[int, Measurement]]
     baselines: Mapping[str, Measurement]
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
-    infeasible: frozenset[int] = frozenset()  # trials over a limit of the last sweep
+    infeasible: frozenset[str] = frozenset()  # names of files over a limit of the last sweep
+
+    @cached_property
+    def trials(self) -> Mapping[int, Measurement]:
+        """Trial -> the measurement of its best file."""
+        return {trial: best_of(rungs.values()) for trial, rungs in self.files.items()}
 
     @cached_property
     def front(self) -> Front:
-        return front_of(
-            self.study,
-            (
-                _point(str(number), number, one, number not in self.infeasible)
-                for number, one in self.trials.items()
-            ),
+        """The front of all measured files. Off the front, a trial has one point, its best file."""
+        front = front_of(self.study, self._points)
+        return Front(
+            front.study,
+            front.points,
+            dominated=tuple(point for point in front.dominated if point.of_best),
+            infeasible=tuple(point for point in front.infeasible if point.of_best),
         )
 
     @property
     def beside(self) -> list[Point]:
         """The baselines as points, by name."""
-        return [_point(name, None, one) for name, one in sorted(self.baselines.items())]
+        return [_point(name, one) for name, one in sorted(self.baselines.items())]
+
+    def named(self) -> Iterator[tuple[str, int, int, Measurement]]:
+        """The name, the trial, the rung and the measurement of every file of a trial."""
+        for trial, rungs in self.files.items():
+            for rung, one in rungs.items():
+                best = one is self.trials[trial]
+                yield str(trial) if best else f"{trial} rung {rung}", trial, rung, one
 
     def measured(self, name: str) -> Measurement:
-        """The measurement of a trial's number or a baseline's name. Raises UserError for others."""
-        if name in self.baselines:
-            return self.baselines[name]
-        if name.isdigit() and int(name) in self.trials:
-            return self.trials[int(name)]
-        if name.isdigit():
-            self.front.trial(int(name))  # raises an error that lists the trials
-        beside = ", ".join(self.baselines) or "nothing"
+        """The measurement of the file of that name, or of the baseline."""
+        return self.baselines[name] if name in self.baselines else self._measured[name]
+
+    def find(self, trial: int | str, rung: int | None = None) -> Point:
+        """The point of a trial's best file, of its file at a rung, or of a baseline.
+
+        Raises UserError where there is no such file; the message says what there is.
+        """
+        if isinstance(trial, str) and not trial.isdigit():
+            if trial not in self.baselines:
+                beside = ", ".join(self.baselines) or "nothing"
+                raise UserError(
+                    f"trial: got {trial}; it takes a number, or the name of a baseline: {beside}"
+                )
+            if rung is not None:
+                raise UserError(f"rung: {trial} is a baseline, and only trials have rungs")
+            return _point(trial, self.baselines[trial])
+        number = int(trial)
+        if number not in self.files:
+            known = format_ranges(sorted(self.files)) if self.files else "none yet"
+            raise UserError(f"{self.study} has no measured trial {number}; it has {known}")
+        for point in self._points:
+            if point.trial == number and (point.of_best if rung is None else point.rung == rung):
+                return point
         raise UserError(
-            f"trial: got {name}; it takes a number, or the name of a baseline: {beside}"
+            f"trial {number} of {self.study} was not measured at rung {rung}; "
+            f"it was at {format_ranges(sorted(self.files[number]))}"
         )
+
+    @cached_property
+    def _measured(self) -> Mapping[str, Measurement]:
+        return {name: one for name, _, _, one in self.named()}
+
+    @cached_property
+    def _points(self) -> Sequence[Point]:
+        return [
+            _point(name, one, trial, rung, feasible=name not in self.infeasible)
+            for name, trial, rung, one in self.named()
+        ]
 
 
 def results_of(context: StudyContext[StudyConfig]) -> Results:
@@ -69,18 +116,26 @@ def results_of(context: StudyContext[StudyConfig]) -> Results:
     if not store.has_study(name) and (published := _published(name)).exists():
         return _read(context.config, published)
     study = context.study
-    trials = complete_keys(study)
-    names = store.baselines(name)
-    found = store.measurements([*trials.values(), *names.values()])
-    return Results(
+    files, ended, baselines = store.files(name), complete_keys(study), store.baselines(name)
+    # studies of earlier versions have no rungs: a trial has the one file of its note
+    alone = {trial: key for trial, key in ended.items() if trial not in files}
+    found = store.measurements([*alone.values(), *baselines.values()])
+    files |= {trial: {0: found[key]} for trial, key in alone.items()}
+    results = Results(
         study=name,
         # studies of earlier versions did not store the kind
         corpus=study.user_attrs.get(CORPUS, context.config.corpus.kind),
-        trials={number: found[key] for number, key in trials.items()},
-        baselines={one: found[key] for one, key in names.items() if key in found},
+        files=dict(sorted(files.items())),
+        baselines={one: found[key] for one, key in baselines.items() if key in found},
         predicted=_predicted(store.effects(name)),
-        infeasible=infeasible(study),
     )
+    limits = limits_of(study)
+    over = (
+        file
+        for file, _, _, one in results.named()
+        if limits.broken(one.size_bytes, one.valid_perplexity)
+    )
+    return replace(results, infeasible=frozenset(over))
 
 
 def _predicted(effects: Effects | None) -> list[tuple[float, float]]:
@@ -90,15 +145,17 @@ def _predicted(effects: Effects | None) -> list[tuple[float, float]]:
 
 
 def write_records(results: Results, path: Path) -> None:
-    """Write one JSON document a line: {"name": "17" or "control", and the measurement}, with
-    {"feasible": false} where it is over a limit."""
-    named = {**{str(n): one for n, one in results.trials.items()}, **results.baselines}
-    over = {str(number): {"feasible": False} for number in results.infeasible}
+    """Write one JSON document a line: {"name": "17", "trial": 17, "rung": 2, and the measurement}
+    for each file of a trial, {"name": "control", and the measurement} for each baseline. A file
+    over a limit has {"feasible": false}."""
     lines = [
-        json.dumps({"name": name, **over.get(name, {}), **one.plain()})
-        for name, one in named.items()
+        {"name": name, "trial": trial, "rung": rung}
+        | ({"feasible": False} if name in results.infeasible else {})
+        | one.plain()
+        for name, trial, rung, one in results.named()
     ]
-    write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+    lines += [{"name": name, **one.plain()} for name, one in results.baselines.items()]
+    write_atomic(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
     if results.predicted:
         write_json(path.with_name(PREDICTED), [list(point) for point in results.predicted])
 
@@ -108,24 +165,40 @@ def _published(study: str) -> Path:
 
 
 def _read(config: StudyConfig, path: Path) -> Results:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    over = frozenset(int(row["name"]) for row in rows if not row.pop("feasible", True))
-    named = {row.pop("name"): Measurement(**row) for row in rows}
+    files: dict[int, dict[int, Measurement]] = {}
+    baselines, over = {}, set()
+    for row in map(json.loads, path.read_text().splitlines()):
+        name = row.pop("name")
+        if not row.pop("feasible", True):
+            over.add(name)
+        # earlier versions published the last file of each trial, without its rung
+        trial, rung = row.pop("trial", int(name) if name.isdigit() else None), row.pop("rung", 0)
+        if trial is None:
+            baselines[name] = Measurement(**row)
+        else:
+            files.setdefault(trial, {})[rung] = Measurement(**row)
     predicted = path.with_name(PREDICTED)
     return Results(
         study=config.study,
         corpus=config.corpus.kind,
-        trials={int(name): one for name, one in named.items() if name.isdigit()},
-        baselines={name: one for name, one in named.items() if not name.isdigit()},
+        files=files,
+        baselines=baselines,
         predicted=json.loads(predicted.read_text()) if predicted.exists() else (),
-        infeasible=over,
+        infeasible=frozenset(over),
     )
 
 
-def _point(name: str, trial: int | None, measured: Measurement, feasible: bool = True) -> Point:
+def _point(
+    name: str,
+    measured: Measurement,
+    trial: int | None = None,
+    rung: int | None = None,
+    feasible: bool = True,
+) -> Point:
     return Point(
         name=name,
         trial=trial,
+        rung=rung,
         size_bytes=measured.size_bytes,
         valid_perplexity=measured.valid_perplexity,
         tokens_per_second=measured.tokens_per_second,

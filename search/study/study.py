@@ -80,15 +80,21 @@ def keep_limits(study: optuna.Study, limits: Limits) -> None:
         study.set_user_attr(LIMITS, asdict(limits))
 
 
+def limits_of(study: optuna.Study) -> Limits:
+    """The limits of the study's last sweep."""
+    return Limits(**study.user_attrs.get(LIMITS, {}))
+
+
 def infeasible(study: optuna.Study) -> frozenset[int]:
     """The numbers of the complete trials over a limit of the study's last sweep."""
-    limits = Limits(**study.user_attrs.get(LIMITS, {}))
+    limits = limits_of(study)
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return frozenset(row.number for row in rows if limits.broken(*row.values))
 
 
 def complete_keys(study: optuna.Study) -> dict[int, str]:
-    """Trial number -> key of its measurement, for the complete trials that are no duplicates."""
+    """Trial number -> key of the measurement in its note, for the complete trials that are no
+    duplicates."""
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     notes = {row.number: TrialNote.of(row) for row in rows}
     return {number: note.key or "" for number, note in notes.items() if note.takes_slot}

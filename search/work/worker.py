@@ -28,9 +28,9 @@ from search.bench.dense import DENSE, DenseCheckpoints
 from search.bench.fitting import Fitted, Fitter
 from search.bench.workbench import Workbench
 from search.config import WorkConfig
-from search.measurement import Measurement
+from search.measurement import Measurement, best_of
 from search.process import imported, interruptible, orphaned
-from search.rules.fidelity import Look
+from search.rules.fidelity import best_so_far
 from search.space.space import OWN
 from search.store.outage import AWAY, Patience
 from search.store.slots import Slot
@@ -291,51 +291,54 @@ class Worker:
         ladder: list[Recipe],
         moved: Mapping[str, Any],
     ) -> str:
-        """Measure the trial rung by rung, and tell Optuna the values of its last file."""
-        reached, failure = None, None
+        """Measure the trial rung by rung, and tell Optuna the values of its best file."""
+        files, failure = list[Measurement](), None
         if slot.attempts > self.config.attempts:
             failure = f"its process died {slot.attempts - 1} times: out of memory?"
         else:
-            reached, failure = self._highest(trial.number, ladder)
+            files, failure = self._measured_rungs(trial.number, ladder)
+        best = best_of(files) if files else None
         wanted = ladder[-1]
         ours = TrialNote(self.bench.key(wanted), wanted.plain(), moved=dict(moved), failure=failure)
-        if reached:
-            ours = replace(ours, key=reached.key, recipe=reached.recipe)
+        if best:
+            ours = replace(ours, key=best.key, recipe=best.recipe)
         if self.lease.lost:
             raise LostError
         self.patiently(ours.write, trial)
-        values = [float(reached.size_bytes), reached.valid_perplexity] if reached else None
+        values = [float(best.size_bytes), best.valid_perplexity] if best else None
         if values:
             self.patiently(self._constrain, trial, *values)
         self.patiently(self._tell, trial.number, values)
-        return _outcome(reached, failure)
+        return _outcome(best, failure)
 
     def _constrain(self, trial: optuna.trial.Trial, size_bytes: float, perplexity: float) -> None:
         for name, broken in self.limits.constraints(size_bytes, perplexity).items():
             trial.set_constraint(name, broken)
 
-    def _highest(self, trial: int, ladder: list[Recipe]) -> tuple[Measurement | None, str | None]:
-        """The measurement at the highest rung that the trial reached, None where it reached none,
-        and why the next rung failed, None where none did."""
-        reached: Measurement | None = None
+    def _measured_rungs(
+        self, trial: int, ladder: list[Recipe]
+    ) -> tuple[list[Measurement], str | None]:
+        """The measurements of the trial's files, rung by rung, and why the next rung failed, None
+        where none did."""
+        files: list[Measurement] = []
         for rung, recipe in enumerate(ladder):
             goes_on = rung + 1 < len(ladder)
             measured, failure = self._measured(recipe, goes_on)
             if measured is None:
-                return reached, failure
-            reached = measured
+                return files, failure
+            files.append(measured)
             self.patiently(self.store.keep_rung, self.config.study, trial, rung, measured.key)
             if goes_on and not self.patiently(self._goes_on, trial, rung, measured):
                 break
-        return reached, None
+        return files, None
 
     def _goes_on(self, trial: int, rung: int, measured: Measurement) -> bool:
         if self.limits.too_large(measured.size_bytes):
             return False
-        looks = self.store.looks(self.config.study)
+        looks = best_so_far(self.store.looks(self.config.study))
         if any(look.trial == trial and look.rung > rung for look in looks):
             return True  # an earlier worker of this trial decided so
-        mine = Look(trial, rung, measured.size_bytes, measured.valid_perplexity)
+        (mine,) = (look for look in looks if (look.trial, look.rung) == (trial, rung))
         own = self.checkpoints[OWN]
         return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
 

@@ -161,11 +161,12 @@ def test_a_dense_checkpoint_that_was_altered_says_what_to_do(tmp_path: Path) -> 
 @pytest.mark.parametrize("kept", [0, 300])
 def test_a_bundle_cut_short_is_made_again(kept: int, tmp_path: Path) -> None:
     swept = sweep_here(settings(tmp_path, trials=1))
-    ((_, one),) = results_of(swept.context).trials.items()
+    results = results_of(swept.context)
+    one = results.trials[0]
     path = tmp_path / "bundles" / f"{one.key}.lmb"
     whole = path.read_bytes()
     path.write_bytes(whole[:kept])
-    export(swept.context, "0", one, tmp_path / "to")
+    export(swept.context, results.find(0), one, tmp_path / "to")
     assert (tmp_path / "to" / "model.lmb").read_bytes() == path.read_bytes() == whole
 
 

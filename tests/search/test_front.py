@@ -78,7 +78,6 @@ def test_what_is_over_a_limit_is_not_on_the_front() -> None:
     kept = point(1, 1000, 90.0)
     front = front_of("s", [over, kept])
     assert front == Front("s", (kept,), (), (over,))
-    assert front.trial(0) == over
     with pytest.raises(UserError, match="all 1 models of s are over the max_size or max_perp"):
         front_of("s", [over]).knee()
 
@@ -185,9 +184,6 @@ FRONT = front_of(
         ({"max_perplexity": 1000.0}, "12"),
         ({"max_perplexity": 105.0}, "3"),
         ({"max_perplexity": 104.9}, "7"),
-        ({"trial": 12}, "12"),
-        ({"trial": 4}, "4"),
-        ({"trial": 0}, "0"),
     ],
 )
 def test_choose(asked: dict[str, object], name: str) -> None:
@@ -217,12 +213,10 @@ def test_choose(asked: dict[str, object], name: str) -> None:
             "no point of ptb_small has a perplexity of at most 95.21: its best is trial 7 with "
             "95.2145 at 4.90 MB",
         ),
-        ({"trial": 5}, "ptb_small has no measured trial 5; it has 0, 3-4, 7, 12"),
         ({"pick": "middle"}, "there is no pick 'middle'; there are knee, smallest, best"),
         (
-            {"max_size_bytes": 1, "trial": 3},
-            "max_size and trial exclude each other: give one of max_size, max_perplexity, pick, "
-            "trial",
+            {"max_size_bytes": 1, "pick": "best"},
+            "max_size and pick exclude each other: give one of max_size, max_perplexity, pick",
         ),
     ],
 )
@@ -235,7 +229,7 @@ def test_choose_says_what_is_wrong_and_how_near_the_front_comes(
 
 
 @pytest.mark.parametrize(
-    "asked", [{}, {"pick": "best"}, {"max_size_bytes": 10}, {"max_perplexity": 9.0}, {"trial": 1}]
+    "asked", [{}, {"pick": "best"}, {"max_size_bytes": 10}, {"max_perplexity": 9.0}]
 )
 def test_an_empty_front_has_nothing_to_choose(asked: dict[str, object]) -> None:
     with pytest.raises(UserError, match="new has no measured"):

@@ -127,7 +127,7 @@ def test_a_model_of_each_is_made_again_where_its_file_is_gone(
     for number in list(chosen(context))[:2]:
         measured = results.trials[number]
         (context.config.folder / "bundles" / f"{measured.key}.lmb").unlink()
-        document = export(context, str(number), measured, tmp_path / str(number))
+        document = export(context, results.find(number), measured, tmp_path / str(number))
         assert document["sha256"] == measured.sha256
 
 

@@ -151,8 +151,8 @@ def test_a_recipe_of_another_model_is_left_out(
 ) -> None:
     found = results_of(other.context)
     two_layers = {"sites": {"lstm.1.input": {"structure": {"kind": "svd", "rank": 2}}}}
-    deep = {0: replace(found.trials[0], recipe=two_layers)}
-    assert seeded_by_its_own(other, replace(found, trials=deep)) == []
+    deep = {0: {0: replace(found.trials[0], recipe=two_layers)}}
+    assert seeded_by_its_own(other, replace(found, files=deep)) == []
     assert "trial 0 of mine: recipe.sites.lstm.1.input: matches no site" in capsys.readouterr().err
 
 
