@@ -255,7 +255,7 @@ def _additive(cell: Cell) -> float:
 
 def main() -> None:
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
-    full = volume_of([looks[-1] for looks in table().looks.values()])
+    full = volume_of([look for looks in table().looks.values() for look in looks])
     budget = WHOLE_TRIALS * grid.EPOCHS
     whole = [name for name in plans() if name.endswith("whole")]
     others = [name for name in plans() if name not in whole]

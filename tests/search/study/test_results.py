@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import grid
 from lmcore.errors import UserError
+from search.front import Point, front_of
 from search.measurement import Measurement, best_of
 from search.rules.limits import Limits
 from search.study import results
@@ -95,6 +97,19 @@ def test_a_folder_gives_the_same_results(files: dict[int, dict[int, tuple[int, f
         again = results_of(StudyContext(config))
         assert repr(again.files) == repr(found.files)  # NaN is not equal to itself
         assert again.infeasible == found.infeasible
+
+
+def test_nothing_of_the_recorded_grid_is_missing_from_the_front() -> None:
+    looks = enumerate(grid.read().looks.values())
+    files = {
+        trial: {look.rung: (look.size_bytes, look.perplexity) for look in rungs}
+        for trial, rungs in looks
+    }
+    every = [at for rungs in files.values() for at in rungs.values()]
+    points = [Point("", number, *at, None, None) for number, at in enumerate(every)]
+    wanted = [(one.size_bytes, one.valid_perplexity) for one in front_of("", points).points]
+    front = results_with(files).front.points
+    assert [(one.size_bytes, one.valid_perplexity) for one in front] == wanted
 
 
 def test_a_file_is_found_by_its_trial_and_its_rung() -> None:
