@@ -1,4 +1,4 @@
-"""Text -> vocabulary -> ids -> streams.
+"""Lines of words -> vocabulary -> ids -> streams.
 
 A corpus is three streams of word ids (train, valid, test). Every line of the text ends with
 `<eos>`; a word outside the vocabulary is `<unk>`. The vocabulary is sorted: its order carries no
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
@@ -25,6 +24,8 @@ from lmcore.errors import UserError
 from lmcore.files import write_atomic
 from lmcore.lazy import torch
 from lmcore.settings import Family
+from lmcore.text import Lines, Texts, by_frequency, read_text
+from lmcore.text_checks import check_lengths, remarks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +59,7 @@ class TextFiles(CorpusSettings):
 
 
 class PythonDocs(CorpusSettings):
-    """The English prose in Python's own `pydoc_data.topics`, for use without a network."""
+    """The English prose of Python 3.11's `pydoc_data.topics`, which comes with this package."""
 
     kind: Literal["pydoc"] = "pydoc"
     max_words: Annotated[int, Field(ge=3)] = 1_500
@@ -99,13 +100,17 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Three streams of ids over one vocabulary."""
+    """Three streams of ids over one vocabulary.
+
+    `remarks` are sentences that a person should read before a model is trained on the streams.
+    """
 
     name: str
     vocabulary: Vocabulary
     train: Tensor  # (tokens,)
     valid: Tensor  # (tokens,)
     test: Tensor  # (tokens,)
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -133,32 +138,17 @@ def load_corpus(settings: CorpusSettings, cache: Path) -> Corpus:
     """The corpus of the settings; `cache` is the folder for downloads."""
     match settings:
         case PennTreebank():
-            texts = _read_ptb(settings, cache)
-            return _corpus("ptb", texts, max_words=None)
+            return _corpus("ptb", _read_ptb(settings, cache), max_words=None)
         case TextFiles():
-            texts = _read_text(settings)
-            return _corpus("text", texts, settings.max_words)
+            return _own_corpus(settings)
         case PythonDocs():
-            return _corpus("pydoc", _read_pydoc(), settings.max_words)
+            return _corpus("pydoc", _split_lines(read_text(_PYDOC), block=8), settings.max_words)
     raise TypeError(f"no corpus is made of {type(settings).__name__}")
 
 
-def read_text(path: Path) -> list[list[str]]:
-    """The lines of a text file as lists of words; raises UserError where it cannot be read."""
-    try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-
-
-def tokens(lines: Iterable[list[str]]) -> Iterator[str]:
+def tokens(lines: Lines) -> Iterator[str]:
     """All words in order, `<eos>` after each line."""
     return chain.from_iterable([*line, EOS] for line in lines)
-
-
-Texts = dict[str, list[list[str]]]
 
 
 def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
@@ -166,13 +156,10 @@ def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
     if max_words is None:
         words = set(counts)
     else:
-        kept = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-        words = {EOS, UNK, *[word for word in kept if word not in (EOS, UNK)][: max_words - 2]}
+        kept = [word for word in by_frequency(counts) if word not in (EOS, UNK)]
+        words = {EOS, UNK, *kept[: max_words - 2]}
     vocabulary = Vocabulary(sorted(words))
     streams = {split: vocabulary.encode(tokens(texts[split])) for split in SPLITS}
-    for split, stream in streams.items():
-        if len(stream) < 100:
-            raise UserError(f"corpus {name}: its {split} part has only {len(stream)} tokens")
     return Corpus(name, vocabulary, **streams)
 
 
@@ -240,38 +227,38 @@ def _download_ptb(folder: Path) -> Path:
 
 # --- text and pydoc --------------------------------------------------------------------------
 
+_PYDOC = Path(__file__).parent / "data" / "pydoc.txt"
 
-def _read_text(settings: TextFiles) -> Texts:
+
+def _own_corpus(settings: TextFiles) -> Corpus:
+    texts = _read_own(settings)
+    file = Path(settings.file or str(settings.train)).name
+    corpus = _corpus(f"text {file}", texts, settings.max_words)
+    return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, settings.max_words))
+
+
+def _read_own(settings: TextFiles) -> Texts:
     three = {"train": settings.train, "valid": settings.valid, "test": settings.test}
-    if settings.file is not None and not any(three.values()):
-        return _split_lines(read_text(Path(settings.file)), block=1)
-    if settings.file is None and all(three.values()):
-        return {split: read_text(Path(str(path))) for split, path in three.items()}
-    raise UserError(
-        "corpus=text takes corpus.train, corpus.valid and corpus.test, or corpus.file alone"
-    )
+    given = {split: path for split, path in three.items() if path is not None}
+    if settings.file is not None and not given:
+        lines = read_text(Path(settings.file))
+        texts = _split_lines(lines, block=1)
+        check_lengths(texts, {f"corpus.file {settings.file}": lines})
+    elif settings.file is None and len(given) == len(three):
+        texts = {split: read_text(Path(path)) for split, path in given.items()}
+        names = (f"corpus.{split} {path}" for split, path in given.items())
+        check_lengths(texts, dict(zip(names, texts.values(), strict=True)))
+    else:
+        raise UserError(
+            "corpus=text takes corpus.train, corpus.valid and corpus.test, or corpus.file alone"
+        )
+    return texts
 
 
-def _split_lines(lines: list[list[str]], block: int) -> Texts:
+def _split_lines(lines: Lines, block: int) -> Texts:
     """Of every ten blocks of lines, eight for training, one for valid, one for test."""
     roles = ["train"] * 8 + ["valid", "test"]
     texts: Texts = {split: [] for split in SPLITS}
     for i, line in enumerate(lines):
         texts[roles[i // block % 10]].append(line)
     return texts
-
-
-def _read_pydoc() -> Texts:
-    """Sentences of prose, lower case; code, tables and grammar are left out."""
-    from pydoc_data.topics import topics
-
-    lines = []
-    for name in sorted(topics):
-        for paragraph in re.split(r"\n\s*\n", topics[name]):
-            text = " ".join(paragraph.split())
-            if not re.search(r"[a-z]{3,}[.:]$", text) or re.search(r"::=|>>>|\|\s|---|===", text):
-                continue
-            for sentence in re.split(r"(?<=[.:?!]) (?=[A-Z])", text):
-                words = re.findall(r"[a-z_][a-z0-9_']*|\d+|[.,:;?!()\"]", sentence.lower())
-                lines.append(["N" if word.isdigit() else word for word in words])
-    return _split_lines(lines, block=8)

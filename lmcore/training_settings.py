@@ -132,10 +132,17 @@ class DenseTrainingSettings(TrainingSettings):
     init: Positive
 
 
-def check_text(settings: TrainingSettings, tokens: int, where: str) -> None:
-    """Raises UserError where a training text of so many tokens has not one window a stream."""
-    if tokens // settings.batch <= settings.window:
+def check_text(
+    settings: TrainingSettings, tokens: int, where: str, text: str = "the training text"
+) -> None:
+    """Raises UserError where a text of so many tokens has not one window a stream.
+
+    `where` is the settings' name, and `text` the text's, as a person knows them.
+    """
+    needed = settings.batch * (settings.window + 1)
+    if tokens < needed:
         raise UserError(
-            f"{where}.batch {settings.batch} x {where}.window {settings.window}: the training "
-            f"text of {tokens:,} tokens is too short for them"
+            f"{where}.batch {settings.batch} x {where}.window {settings.window} need a training "
+            f"text of {needed:,} tokens, and {text} is too short, with {tokens:,}. "
+            f"Give a longer text, or a smaller {where}.batch"
         )

@@ -20,8 +20,10 @@ class Answer:
 
 
 def tell_corpus(context: StudyContext[StudyConfig]) -> None:
-    """Describe the text on standard error."""
-    print(context.corpus.describe(), file=sys.stderr)
+    """Describe the text on standard error, with what a person should know of it."""
+    corpus = context.corpus
+    for line in (corpus.describe(), *(f"warning: {remark}" for remark in corpus.remarks)):
+        print(line, file=sys.stderr)
 
 
 def progress_of(context: StudyContext[StudyConfig]) -> Progress:

@@ -11,11 +11,12 @@ from typing import Any
 
 import optuna
 
+from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
 from lmcore.settings import parse
-from lmcore.training_settings import check_text
+from lmcore.training_settings import TrainingSettings, check_text
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
@@ -154,14 +155,14 @@ def enqueue_prior(context: StudyContext[StudyConfig], max_size_bytes: int | None
 
 def check_settings(context: StudyContext[StudyConfig]) -> None:
     """Raises UserError for any setting with which a trial or a baseline would fail."""
-    config, tokens = context.config, len(context.corpus.train)
+    config, corpus = context.config, context.corpus
     if isinstance(config.prior, Sensitivity):
         context.space.own()
     for corner in context.space.corners:
-        _check_trainings(corner.recipe, tokens, "space")
-    check_text(config.training, tokens, "training")
+        _check_trainings(corner.recipe, corpus, "space")
+    _check_text(config.training, corpus, "training")
     for name, one in config.models.items():
-        check_text(one.training, tokens, f"models.{name}.training")
+        _check_text(one.training, corpus, f"models.{name}.training")
     for parameters in config.start:
         context.space.start(parameters)
     for name, data in config.baselines.items():
@@ -169,7 +170,7 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
             raise UserError(f"baselines.{name}: this name belongs to the dense model itself")
         baseline = parse(Recipe, data, f"baselines.{name}")
         _check_trainings(
-            resolve(baseline, config.model, context.words), tokens, f"baselines.{name}"
+            resolve(baseline, config.model, context.words), corpus, f"baselines.{name}"
         )
     device(config.device)
     try:
@@ -181,12 +182,16 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
         raise UserError(f"sampler: got {config.sampler}; its _target_ is a sampler of Optuna's")
 
 
-def _check_trainings(recipe: Recipe, tokens: int, where: str) -> None:
-    """Raises UserError where a text of so many tokens is too short for a recipe's trainings."""
+def _check_trainings(recipe: Recipe, corpus: Corpus, where: str) -> None:
+    """Raises UserError where the text is too short for a recipe's trainings."""
     if recipe.layers.units:
-        check_text(recipe.layers.units.training, tokens, f"{where}.layers.units.training")
+        _check_text(recipe.layers.units.training, corpus, f"{where}.layers.units.training")
     if recipe.finetuning:
-        check_text(recipe.finetuning, tokens, f"{where}.finetuning")
+        _check_text(recipe.finetuning, corpus, f"{where}.finetuning")
+
+
+def _check_text(settings: TrainingSettings, corpus: Corpus, where: str) -> None:
+    check_text(settings, len(corpus.train), where, f"the train part of {corpus.name}")
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
