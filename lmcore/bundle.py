@@ -3,41 +3,40 @@
     magic "LMPB", version (u8), header length (u32), header (zlib, JSON), the streams of every
     leaf and of the vocabulary in the header's order, each a length (u32) and its bytes, SHA-256
 
-The header names the model's sizes, and of every site its structure and its leaves' codecs; all
-shapes follow from it. Numbers are little-endian. The same model gives the same bytes.
+`lmcore/header.py` describes the header, `word_list.py` the vocabulary's stream. Numbers are
+little-endian. The same model gives the same bytes.
 """
 
 from __future__ import annotations
 
-import bz2
 import hashlib
-import json
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import takewhile
+from itertools import islice
 from pathlib import Path
 
 from lmcore import sites
-from lmcore.codec import AnyCodec, LeafSpec
+from lmcore.capacity import Capacity
+from lmcore.codec import LeafSpec
 from lmcore.coding import decode, encode
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
+from lmcore.header import Header, header_from, header_of, read_header
 from lmcore.leaf import Leaf
 from lmcore.model import LanguageModel
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, is_open, leaf_specs
-from lmcore.settings import Settings
-from lmcore.structure import AnyStructure
 from lmcore.weight import Weight
+from lmcore.word_list import pack_words, unpack_words
 
 MAGIC = b"LMPB"
 VERSION = 1
 _DIGEST = 32
 _PREFIX = struct.Struct("<4sBI")
 _LENGTH = struct.Struct("<I")
+_MESSAGE = 300  # letters of what is wrong with a file, which may itself have come from the file
 
 
 @dataclass(frozen=True)
@@ -60,23 +59,6 @@ class Bundle:
     parts: Parts
 
 
-class _LeafHeader(Settings):
-    codec: AnyCodec
-    kept: int | None = None
-
-
-class _SiteHeader(Settings):
-    structure: AnyStructure
-    leaves: dict[str, _LeafHeader]
-
-
-class _Header(Settings):
-    model: ModelSettings
-    words: int
-    sites: dict[str, _SiteHeader]
-    biases: dict[str, _LeafHeader]
-
-
 def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
     """The file's bytes."""
     leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
@@ -86,8 +68,8 @@ def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
         for leaf in leaves
         for stream, array in zip(leaf.spec.streams, leaf.write(), strict=True)
     ]
-    body = _pack_header(_header_of(model)) + b"".join(
-        _LENGTH.pack(len(stream)) + stream for stream in [*streams, _pack_words(vocabulary)]
+    body = _prefixed(header_of(model)) + b"".join(
+        _LENGTH.pack(len(stream)) + stream for stream in [*streams, pack_words(vocabulary)]
     )
     return body + hashlib.sha256(body).digest()
 
@@ -104,27 +86,23 @@ def packed_size(recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary) ->
     specs = leaf_specs(recipe, model, count)
     streams = sum(spec.packed_size for spec in specs.values())
     lengths = sum(_LENGTH.size * len(spec.streams) for spec in specs.values())
-    header = _header_from(specs, recipe, model, count)
-    head = len(_pack_header(header))
+    header = header_from(specs, recipe, model, count)
+    head = len(_prefixed(header))
     if is_open(recipe, model, count):
         # a site may have two leaves for one, and a number any digits: twice the plain text holds it
-        head, lengths = _PREFIX.size + 2 * len(_header_text(header)), 2 * lengths
-    words = _LENGTH.size + len(_pack_words(vocabulary))
+        head, lengths = _PREFIX.size + 2 * len(header.text), 2 * lengths
+    words = _LENGTH.size + len(pack_words(vocabulary))
     return head + streams + lengths + words + _DIGEST
 
 
 def load(path: Path) -> Bundle:
     """The model of a bundle, with the very values that were saved.
 
-    Raises UserError where the file is missing, no bundle, newer than this program, or damaged.
+    Raises UserError where the file is missing, no bundle, newer than this program, or damaged:
+    altered, larger than a file of its bytes may be, or in contradiction with itself.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if data[:4] != MAGIC:
-        raise UserError(f"{path} is not a bundle of lmpareto")
-    if len(data) > 4 and data[4] > VERSION:
+    data = _read(path)
+    if data[4:5] > bytes([VERSION]):
         raise UserError(
             f"{path} has bundle version {data[4]}; this lmpareto reads versions up to {VERSION}: "
             f"a newer lmpareto wrote it"
@@ -134,121 +112,75 @@ def load(path: Path) -> Bundle:
         raise UserError(f"{path} is damaged: it was cut short or altered")
     try:
         model, vocabulary, parts = _unpack(data[:-_DIGEST])
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        struct.error,
-        zlib.error,
-        OSError,
-        RuntimeError,
-    ) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    except (ValueError, zlib.error, OSError, UserError) as error:  # OSError: bz2's
+        raise UserError(f"{path} is damaged: {str(error)[:_MESSAGE]}") from None
     return Bundle(model, vocabulary, len(data), hashlib.sha256(data).hexdigest(), parts)
 
 
+def _read(path: Path) -> bytes:
+    """The file's bytes; all of them only where the first are those of a bundle."""
+    try:
+        with path.open("rb") as file:
+            if file.peek(len(MAGIC))[: len(MAGIC)] == MAGIC:
+                return file.read()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    raise UserError(f"{path} is not a bundle of lmpareto")
+
+
 def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary, Parts]:
-    _, _, length = _PREFIX.unpack_from(body)
-    position = _PREFIX.size + length
-    header = _Header.model_validate_json(zlib.decompress(body[_PREFIX.size : position]))
-    header_bytes, stream_bytes = position + _DIGEST, {}
+    """The model, the words and the parts; streams are decoded last, for that takes longest."""
+    capacity = Capacity.of(len(body))
+    _, version, length = _PREFIX.unpack_from(body)
+    if version != VERSION:
+        raise ValueError(f"there is no version {version}")
+    start = _PREFIX.size + length
+    header = read_header(body[_PREFIX.size : start], capacity)
+    specs = header.specs
+    *coded, words = _cut(body, start, sum(len(spec.streams) for spec in specs.values()) + 1)
+    vocabulary = unpack_words(words, header.words, capacity)
+    leaves, sizes, rest = {}, {}, iter(coded)
+    for name, spec in specs.items():
+        own = list(islice(rest, len(spec.streams)))
+        leaves[name] = _leaf(name, spec, own)
+        sizes[name] = tuple(_LENGTH.size + len(stream) for stream in own)
+    parts = Parts(start + _DIGEST, sizes, _LENGTH.size + len(words))
+    return _model(header, leaves), vocabulary, parts
 
-    def stream() -> bytes:
-        nonlocal position
-        (size,) = _LENGTH.unpack_from(body, position)
-        position += _LENGTH.size + size
+
+def _cut(body: bytes, position: int, count: int) -> list[bytes]:
+    """So many streams from this position on, up to the end of the body."""
+    found = []
+    for _ in range(count):
+        position += _LENGTH.size
         if position > len(body):
-            raise ValueError("a stream ends after the file")
-        return body[position - size : position]
-
-    def leaf(name: str, head: _LeafHeader, shape: tuple[int, ...]) -> Leaf:
-        spec = LeafSpec(shape, head.codec, head.kept)
-        coded = [(stream(), s) for s in spec.streams]
-        stream_bytes[name] = tuple(_LENGTH.size + len(data) for data, _ in coded)
-        return Leaf.read(spec, [decode(data, s.shape, s.low, s.high) for data, s in coded])
-
-    weights = {}
-    for site, shape in header.model.site_shapes(header.words).items():
-        head = header.sites[site]
-        shapes = head.structure.leaf_shapes(shape)
-        leaves = {
-            name: leaf(sites.leaf_name(site, name), head.leaves[name], shapes[name])
-            for name in shapes
-        }
-        weights[site] = Weight(head.structure, leaves, shape)
-    biases = {
-        name: leaf(name, header.biases[name], shape)
-        for name, shape in header.model.bias_shapes(header.words).items()
-    }
-    words = stream()
+            raise ValueError("it ends before its last stream")
+        (size,) = _LENGTH.unpack_from(body, position - _LENGTH.size)
+        found.append(body[position : position + size])
+        position += size
     if position != len(body):
-        raise ValueError("something follows the last stream")
-    parts = Parts(header_bytes, stream_bytes, _LENGTH.size + len(words))
-    return LanguageModel(header.model, weights, biases).eval(), _unpack_words(words), parts
+        raise ValueError("its last stream does not end where the file does")
+    return found
 
 
-def _header_of(model: LanguageModel) -> _Header:
-    stored = {
-        site: _SiteHeader(
-            structure=weight.structure,
-            leaves={name: _leaf_header(leaf.spec) for name, leaf in weight.leaves.items()},
-        )
-        for site, weight in model.sites.items()
-    }
-    biases = {name: _leaf_header(leaf.spec) for name, leaf in model.biases.items()}
-    return _Header(model=model.settings, words=model.words, sites=stored, biases=biases)
+def _leaf(name: str, spec: LeafSpec, coded: list[bytes]) -> Leaf:
+    try:
+        pairs = zip(coded, spec.streams, strict=True)
+        return Leaf.read(spec, [decode(data, s.shape, s.low, s.high) for data, s in pairs])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
-def _header_from(
-    specs: dict[str, LeafSpec], recipe: Recipe, model: ModelSettings, words: int
-) -> _Header:
-    stored = {
-        site: _SiteHeader(
-            structure=recipe.sites[site].structure,
-            leaves={
-                name: _leaf_header(specs[sites.leaf_name(site, name)])
-                for name in recipe.sites[site].structure.leaf_shapes(shape)
-            },
-        )
-        for site, shape in recipe.layers.site_shapes(model, words).items()
-    }
-    biases = {name: _leaf_header(specs[name]) for name in model.bias_shapes(words)}
-    shaped = recipe.layers.shape(model)
-    return _Header(model=shaped, words=words, sites=stored, biases=biases)
+def _model(header: Header, leaves: dict[str, Leaf]) -> LanguageModel:
+    weights = {}
+    for site, shape in header.site_shapes.items():
+        structure = header.sites[site].structure
+        own = {n: leaves[sites.leaf_name(site, n)] for n in structure.leaf_shapes(shape)}
+        weights[site] = Weight(structure, own, shape)
+    biases = {name: leaves[name] for name in header.model.bias_shapes(header.words)}
+    return LanguageModel(header.model, weights, biases).eval()
 
 
-def _leaf_header(spec: LeafSpec) -> _LeafHeader:
-    return _LeafHeader(codec=spec.codec, kept=spec.kept)
-
-
-def _pack_header(header: _Header) -> bytes:
-    packed = zlib.compress(_header_text(header), 9)
+def _prefixed(header: Header) -> bytes:
+    packed = header.packed
     return _PREFIX.pack(MAGIC, VERSION, len(packed)) + packed
-
-
-def _header_text(header: _Header) -> bytes:
-    return json.dumps(header.plain(), sort_keys=True, separators=(",", ":")).encode()
-
-
-@lru_cache(maxsize=1)
-def _pack_words(vocabulary: Vocabulary) -> bytes:
-    """Front coding: how many letters each word shares with the one before, then the rest of it."""
-    shared, rests, before = bytearray(), [], ""
-    for word in vocabulary.words:
-        pairs = zip(before, word[:255], strict=False)
-        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        shared.append(common)
-        rests.append(word[common:])
-        before = word
-    counts, text = bz2.compress(bytes(shared)), bz2.compress("\n".join(rests).encode())
-    return _LENGTH.pack(len(counts)) + counts + text
-
-
-def _unpack_words(data: bytes) -> Vocabulary:
-    (size,) = _LENGTH.unpack_from(data)
-    shared = bz2.decompress(data[_LENGTH.size : _LENGTH.size + size])
-    rests = bz2.decompress(data[_LENGTH.size + size :]).decode().split("\n")
-    words: list[str] = []
-    for common, rest in zip(shared, rests, strict=True):
-        words.append((words[-1][:common] if words else "") + rest)
-    return Vocabulary(words)

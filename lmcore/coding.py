@@ -100,7 +100,8 @@ def decode(data: bytes, shape: int | tuple[int, ...], low: int, high: int) -> In
         raise ValueError(f"damaged data: form {form} cannot hold {shape} in [{low}, {high}]")
     if shifted.size and shifted.max() > high - low:
         raise ValueError(f"damaged data: a value lies outside [{low}, {high}]")
-    return shifted + np.int32(low)
+    shifted += np.int32(low)
+    return shifted
 
 
 def _width(low: int, high: int) -> int:
@@ -261,17 +262,17 @@ class _Context:
 
     def code(self, matrix: Ints) -> None:
         """Code (rows, columns); a reader fills it in place."""
-        values = np.ones((matrix.shape[1] + 1, matrix.shape[0]))  # the first row is the constant's
-        values[1:] = matrix.T - np.int32(self.centre)
-        gram, errors = np.zeros((len(values), len(values))), np.zeros(len(values))
+        columns = matrix.shape[1] + 1  # the first is the constant's
+        gram, errors = np.zeros((columns, columns)), np.zeros(columns)
         for start, stop in _pieces(matrix.shape[0], 32, 2):
-            piece = values[:, start:stop]
+            piece = np.ones((columns, stop - start))
+            piece[1:] = matrix[start:stop].T - np.int32(self.centre)
             mean = (errors.sum() + 1) / (start * matrix.shape[1] + 1)
             expected = (errors + 8 * mean) / (start + 8) if start else None
             weights, new = self._piece(piece, _regression(gram, start), expected)
             gram += (piece * weights) @ piece.T
             errors += new
-        matrix[:] = values[1:].T + self.centre
+            matrix[start:stop] = piece[1:].T + self.centre
 
     def _piece(
         self, piece: Floats, coefficients: Floats, expected: Floats | None

@@ -76,6 +76,8 @@ class Vocabulary:
         self.ids = {word: i for i, word in enumerate(self.words)}
         if len(self.ids) != len(self.words):
             raise ValueError("a vocabulary holds each word once")
+        if "" in self.ids:
+            raise ValueError("a vocabulary holds no empty word")
         if EOS not in self.ids:
             raise ValueError(f"a vocabulary holds {EOS}")
 

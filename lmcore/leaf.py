@@ -120,12 +120,17 @@ class Leaf(nn.Module):
 
     @classmethod
     def read(cls, spec: LeafSpec, arrays: list[Array]) -> Leaf:
-        """The leaf back from its integers, with the very codes that were written."""
+        """The leaf back from its integers, with the very codes that were written.
+
+        ValueError where the mask keeps another number of values than the spec says.
+        """
         mask = None
         if spec.kept is None:
             codes = spec.codec.read(arrays, spec.shape)
         else:
             mask = torch.from_numpy(arrays[0].astype(bool))
+            if int(mask.sum()) != spec.kept:
+                raise ValueError(f"a mask keeps {int(mask.sum()):,} values, not {spec.kept:,}")
             kept = spec.codec.read(arrays[1:], spec.shape)
             symbols = kept.symbols.new_zeros(spec.shape)
             symbols[mask] = kept.symbols

@@ -93,7 +93,7 @@ class RHN(Cell):
     kind: Literal["rhn"] = "rhn"
     prefix: ClassVar[str] = "rhn"
     gates: ClassVar[int] = 2
-    depth: Annotated[int, Field(ge=1)] = 5
+    depth: Annotated[int, Field(ge=1, le=100)] = 5
 
     def sites(self, inputs: int, hidden: int, width: int) -> dict[str, tuple[int, int]]:
         depths = dict.fromkeys(self._recurrent_names, (2 * hidden, width))

@@ -24,7 +24,7 @@ class ModelSettings(Settings):
     `decoder.projection` leads there.
     """
 
-    layers: Size
+    layers: Annotated[int, Field(ge=1, le=100)]
     hidden: Size | tuple[Size, ...]
     embedding: Size
     tied: bool

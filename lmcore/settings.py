@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from lmcore.errors import UserError
 
 S = TypeVar("S", bound="Settings")
+_LONGEST = 150  # letters of a value in a message
 
 
 class Settings(BaseModel):
@@ -98,4 +99,6 @@ def _explain(detail: Any, where: str) -> list[str]:
         case "value_error" if not detail["loc"]:
             return [f"{name}: {message}" if name else message]
         case _:
-            return [f"{name}: got {detail['input']!r}; {message[:1].lower()}{message[1:]}"]
+            got = repr(detail["input"])
+            got = got if len(got) <= _LONGEST else f"{got[:_LONGEST]}..."
+            return [f"{name}: got {got}; {message[:1].lower()}{message[1:]}"]

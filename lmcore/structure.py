@@ -58,6 +58,10 @@ class Structure(Family, ABC):
     def leaf_shapes(self, shape: MatrixShape) -> dict[str, Shape]:
         """Leaf -> shape for a matrix (out, in), in the order of the file."""
 
+    def padded(self, shape: MatrixShape) -> MatrixShape:
+        """What a matrix (out, in) is rebuilt as, before it is cut to its shape."""
+        return shape
+
     def canonical(self, site: str, shape: MatrixShape) -> Structure:
         """What this structure amounts to at a site of that shape; UserError if it cannot be."""
         return self

@@ -177,7 +177,9 @@ class GroupedCodec(GridCodec, ABC):
 
     def _table_count(self, leaf: Shape) -> int:
         rows, columns = matrix_shape(leaf)
-        return 1 if self.scope == "matrix" else rows * len(self._groups(columns))
+        if self.scope == "matrix":
+            return 1
+        return rows * (-(-columns // self.scope) if isinstance(self.scope, int) else 1)
 
     def _by_group(
         self,

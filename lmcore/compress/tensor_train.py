@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -81,6 +80,11 @@ class TensorTrainStructure(Structure):
             return list(zip(self.factors.rows, self.factors.columns, strict=True))
         rows, columns = (near_equal_factors(size, self.cores) for size in shape)
         return list(zip(rows, reversed(columns), strict=True))
+
+    def padded(self, shape: MatrixShape) -> MatrixShape:
+        """The products of the m_k and of the n_k."""
+        rows, columns = zip(*self.modes(shape), strict=True)
+        return math.prod(rows), math.prod(columns)
 
     def ranks(self, shape: MatrixShape) -> list[int]:
         """r_0, ..., r_d, none above r_{k-1} m_k n_k or m_{k+1} n_{k+1} r_{k+1}."""
@@ -223,7 +227,7 @@ class _Plan:
     """How a matrix is made of its cores, and what each way costs in multiply-adds."""
 
     modes: tuple[tuple[int, int], ...]  # (m_k, n_k)
-    padded: MatrixShape  # the products of the m_k and of the n_k
+    padded: MatrixShape
     dense: int  # of rebuilding the matrix: its last product alone
     vector: int  # of a contraction with the cores, for each vector
     row: int  # of looking up a row
@@ -231,8 +235,7 @@ class _Plan:
 
 @lru_cache(maxsize=256)
 def _plan(structure: TensorTrainStructure, shape: MatrixShape) -> _Plan:
-    modes = tuple(structure.modes(shape))
-    padded = (math.prod(m for m, _ in modes), math.prod(n for _, n in modes))
+    modes, padded = tuple(structure.modes(shape)), structure.padded(shape)
     dense = math.prod(padded) * structure.ranks(shape)[len(modes) // 2]
     vector, row, rows, columns = 0, 0, 1, padded[1]
     for leaf, (m, n) in zip(structure.leaf_shapes(shape).values(), modes, strict=True):
@@ -274,14 +277,29 @@ def near_equal_factors(size: int, count: int) -> tuple[int, ...]:
     root = 1
     while root**count < size:
         root += 1
-    found = []
-    # the last is at least the root, so the first at least a third of it; and the first at most the
-    # root, so none above three times it
-    for first in combinations_with_replacement(range(-(-root // 3), 3 * root + 1), count - 1):
-        last = max(first[-1], -(-size // math.prod(first)))
-        if last <= 3 * first[0]:
-            found.append((*first, last))
+    found = _rising_factors((), size, count, root)
     return min(found, key=lambda factors: (math.prod(factors), sum(factors)))
+
+
+def _rising_factors(
+    begun: tuple[int, ...], size: int, count: int, root: int
+) -> Iterator[tuple[int, ...]]:
+    """The factors of `near_equal_factors` that begin so; none with a product above root^count.
+
+    The last factor is at least the root, so the first is at least a third of the root.
+    """
+    product, left = math.prod(begun), count - len(begun)
+    most = 3 * begun[0] if begun else root
+    if left == 1:
+        last = max(begun[-1], -(-size // product))
+        if last <= most:
+            yield (*begun, last)
+        return
+    for factor in range(begun[-1] if begun else -(-root // 3), most + 1):
+        if product * factor**left > root**count:
+            return
+        if product * factor * (3 * (begun[0] if begun else factor)) ** (left - 1) >= size:
+            yield from _rising_factors((*begun, factor), size, count, root)
 
 
 def _interleave(matrix: Tensor, modes: list[tuple[int, int]]) -> Tensor:
