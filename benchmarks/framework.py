@@ -48,7 +48,7 @@ from search.store.outage import Patience
 from search.store.schema import MeasurementRow, RungRow
 from search.store.slots import Slot, Slots, worker_name
 from search.study.beginning import create
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.note import ATTRIBUTE
 from search.study.study import ended_trials
 from search.terminal import quiet_optuna
@@ -104,7 +104,7 @@ class Timed(Slots):
         ]
 
 
-class Quick(StudyContext[SweepConfig]):
+class Quick(WorkContext[SweepConfig]):
     """A study that is measured at once, and whose slots are timed."""
 
     def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
@@ -139,7 +139,7 @@ def settings(folder: Path, *overrides: str) -> SweepConfig:
     return config
 
 
-def fill(context: StudyContext[SweepConfig], bench: Workbench) -> None:
+def fill(context: WorkContext[SweepConfig], bench: Workbench) -> None:
     """As many trials as the study is to have, as a search leaves them."""
     config, space = context.config, context.space
     sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
@@ -176,7 +176,7 @@ def of_size(folder: Path, size: int) -> dict[str, float]:
     checkpoint = context.find_checkpoint() or _untrained(context)
     fill(context, context.bench(checkpoint))
     more, stop = config.model_copy(update={"trials": size + TRIALS + 1}), threading.Event()
-    StudyContext(more).slots.provide([], ended_trials(study))
+    WorkContext(more).slots.provide([], ended_trials(study))
     began = time.perf_counter()
     joined = Quick(more, Patience(more.storage.lease, more.storage.shown, stop.is_set))
     worker = Worker(joined, 0, worker_name(), {OWN: checkpoint}, stop)
@@ -190,7 +190,7 @@ def of_size(folder: Path, size: int) -> dict[str, float]:
     }
 
 
-def _untrained(context: StudyContext[SweepConfig]) -> DenseCheckpoint:
+def _untrained(context: WorkContext[SweepConfig]) -> DenseCheckpoint:
     model = random_model(context.config.model, context.words, 0.05, torch.Generator())
     return keep_dense(context.config, context.corpus, model, {})
 
@@ -228,7 +228,7 @@ def by_workers() -> dict[str, float]:
             )
             if dense.exists():
                 shutil.copytree(dense, config.folder / "dense")
-            context = StudyContext(config)
+            context = WorkContext(config)
             if context.find_checkpoint() is None:
                 context.checkpoint()
                 shutil.copytree(config.folder / "dense", dense)
@@ -246,7 +246,7 @@ def by_workers() -> dict[str, float]:
     return figures
 
 
-def _swept(context: StudyContext[SweepConfig]) -> tuple[datetime, list[FrozenTrial]]:
+def _swept(context: WorkContext[SweepConfig]) -> tuple[datetime, list[FrozenTrial]]:
     """When a sweep began, and its trials: of the same recipes whoever asks."""
     study = create(context)
     sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))

@@ -49,10 +49,10 @@ from lmcore.settings import parse
 from search.commands import settings_of
 from search.config import DENSE_BASELINE, SweepConfig
 from search.measurement import Measurement
+from search.store.reader import Reader
 from search.store.schema import SlotRow
 from search.store.settings import StorageSettings
 from search.store.slots import Slots
-from search.store.store import Store
 from search.study.context import StudyContext
 from search.study.note import TrialNote
 from search.terminal import quiet_optuna
@@ -110,8 +110,8 @@ class Victim:
     commands: int = 0  # how often one was given
 
     @cached_property
-    def store(self) -> Store:
-        return Store(StorageSettings(url=self.url))
+    def store(self) -> Reader:
+        return Reader(StorageSettings(url=self.url))
 
     @property
     def caches(self) -> list[Path]:
@@ -351,12 +351,12 @@ def _wrong_trials(
     yield from (f"recipe {key} is {count} trials" for key, count in asked.items() if count > 1)
 
 
-def _slots(victim: Victim, store: Store) -> list[SlotRow]:
+def _slots(victim: Victim, store: Reader) -> list[SlotRow]:
     with Session(store.engine) as session:
         return list(session.scalars(select(SlotRow).where(SlotRow.study == victim.name)))
 
 
-def _wrong_slots(victim: Victim, store: Store, counted: list[FrozenTrial]) -> Iterator[str]:
+def _wrong_slots(victim: Victim, store: Reader, counted: list[FrozenTrial]) -> Iterator[str]:
     slots = _slots(victim, store)
     yield from (f"{slot.kind} {slot.name} is not done" for slot in slots if not slot.done)
     trials = Counter(slot.trial for slot in slots if slot.kind == "trial")
@@ -366,7 +366,7 @@ def _wrong_slots(victim: Victim, store: Store, counted: list[FrozenTrial]) -> It
         yield f"the baselines {missing} are missing"
 
 
-def _measurements(store: Store, counted: list[FrozenTrial]) -> Iterator[tuple[str, Measurement]]:
+def _measurements(store: Reader, counted: list[FrozenTrial]) -> Iterator[tuple[str, Measurement]]:
     """Those of the complete trials, by their names, and whether the values are the same."""
     for row in counted:
         if row.state == TrialState.COMPLETE:
@@ -375,7 +375,7 @@ def _measurements(store: Store, counted: list[FrozenTrial]) -> Iterator[tuple[st
             yield str(row.number), measured
 
 
-def _wrong_files(victim: Victim, store: Store, counted: list[FrozenTrial]) -> Iterator[str]:
+def _wrong_files(victim: Victim, store: Reader, counted: list[FrozenTrial]) -> Iterator[str]:
     values = {str(row.number): row.values for row in counted}
     for name, one in _measurements(store, counted):
         if values[name] != [one.size_bytes, one.valid_perplexity]:

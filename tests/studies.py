@@ -22,7 +22,7 @@ from lmcore.settings import parse
 from search.config import SweepConfig
 from search.store.slots import Ended, worker_name
 from search.study.beginning import create
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.study import ended_trials
 from search.terminal import quiet_optuna
 from search.work.worker import Worker, waiting
@@ -311,7 +311,7 @@ class Clock:
 class Sweep:
     """What a sweep by one worker left."""
 
-    context: StudyContext[SweepConfig]
+    context: WorkContext[SweepConfig]
     ended: list[Ended]
 
     @property

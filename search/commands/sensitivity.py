@@ -6,14 +6,14 @@ from search.commands.answer import Answer, tell_corpus
 from search.config import SensitivityConfig
 from search.show.tables import effects_document, effects_table
 from search.study.beginning import check_begun
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.effects import measure_effects
 
 Config = SensitivityConfig
 
 
 def run(config: SensitivityConfig) -> Answer:
-    context = StudyContext(config)
+    context = WorkContext(config)
     tell_corpus(context)
     lists = context.space.lists
     if context.store.has_study(context.name):

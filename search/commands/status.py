@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import optuna
-
 from search.commands.answer import Answer, progress_of
 from search.config import StudyConfig
 from search.show.tables import progress_document, progress_table, progress_text
@@ -18,8 +16,7 @@ def run(config: StudyConfig) -> Answer:
         done = progress_of(context)
         at_work = len(context.slots.held())
         return Answer(progress_document(done), progress_text(done, max(1, at_work)))
-    names = optuna.get_all_study_names(context.store.optuna)
-    counts = [progress_of(context.but(name=name)) for name in names]
+    counts = [progress_of(context.but(name=name)) for name in context.store.studies()]
     return Answer(
         {"studies": [progress_document(one) for one in counts]},
         progress_table(counts) or f"no studies in {context.store.settings.shown}",

@@ -7,7 +7,7 @@ import sys
 from search.commands.answer import Answer, progress_of, tell_corpus
 from search.config import SweepConfig
 from search.show.tables import front_document, front_table, progress_document, progress_text
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.results import results_of
 from search.work.sweep import sweep
 
@@ -15,7 +15,7 @@ Config = SweepConfig
 
 
 def run(config: SweepConfig) -> Answer:
-    context = StudyContext(config)
+    context = WorkContext(config)
     storage = context.store.settings
     print(f"study {context.name} in {storage.shown}", file=sys.stderr)
     tell_corpus(context)

@@ -9,14 +9,14 @@ from search.config import WorkerConfig
 from search.process import interruptible
 from search.show.tables import progress_document, progress_text
 from search.store.slots import worker_name
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.work.worker import Worker, waiting
 
 Config = WorkerConfig
 
 
 def run(config: WorkerConfig) -> Answer:
-    context = StudyContext(config)
+    context = WorkContext(config)
     tell_corpus(context)
     checkpoints = {name: context.need_checkpoint(name) for name in config.dense_names}
     with interruptible(stop := threading.Event()):

@@ -13,6 +13,15 @@ class Base(DeclarativeBase):
     pass
 
 
+class ReleaseRow(Base):
+    """The release of lmpareto that brought the tables to a version: a later database names it."""
+
+    __tablename__ = "lmpareto_release"
+
+    version: Mapped[str] = mapped_column(String(32), primary_key=True)
+    release: Mapped[str] = mapped_column(String(64))
+
+
 class MeasurementRow(Base):
     """The measurement of a recipe, under the hash of everything that it depends on."""
 

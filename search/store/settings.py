@@ -43,6 +43,13 @@ class StorageSettings(Settings):
         return url
 
     @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database; None in memory, for a URI (file:...) and on a server."""
+        url = self.resolved
+        in_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+        return None if not in_file or "uri" in url.query else Path(str(url.database))
+
+    @property
     def shown(self) -> str:
         """The URL without its password, for logs and messages."""
         url = self.resolved

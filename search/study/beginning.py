@@ -21,7 +21,7 @@ from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
-from search.study.context import StudyContext
+from search.study.context import StudyContext, WorkContext
 from search.study.effects import known_effects, measure_effects
 from search.study.results import CORPUS
 from search.study.seeds import seeds_of
@@ -33,7 +33,7 @@ PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
 SEEDS = "lmpareto_seeds"  # the seeds whose trials were enqueued
 
 
-def begin(context: StudyContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
+def begin(context: WorkContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
     """Begin the study, or go on with it: its slots and its first trials exist afterwards.
 
     Returns the dense models by name, trained where they were not yet. Raises UserError for any
@@ -68,7 +68,7 @@ def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:
     }
 
 
-def create(context: StudyContext[StudyConfig]) -> optuna.Study:
+def create(context: WorkContext[StudyConfig]) -> optuna.Study:
     """The study of the settings. A study that does not exist is made, and its `start` rows are
     enqueued.
 
@@ -119,7 +119,7 @@ def check_begun(context: StudyContext[StudyConfig], study: optuna.Study) -> dict
     return begun
 
 
-def join(context: StudyContext[StudyConfig]) -> optuna.Study:
+def join(context: WorkContext[StudyConfig]) -> optuna.Study:
     """The study, for a worker. Raises UserError unless a sweep has begun it with these settings."""
     if check_begun(context, context.study) != identity(context):
         raise UserError(
@@ -129,7 +129,7 @@ def join(context: StudyContext[StudyConfig]) -> optuna.Study:
     return context.study
 
 
-def enqueue_seeds(context: StudyContext[StudyConfig], seeds: Sequence[Mapping[str, Any]]) -> None:
+def enqueue_seeds(context: WorkContext[StudyConfig], seeds: Sequence[Mapping[str, Any]]) -> None:
     """Enqueue the parameter values of the seeds, unless the same `seeds` were enqueued before."""
     plain = context.config.seeds.plain()
     if context.study.user_attrs.get(SEEDS) != plain:
@@ -138,7 +138,7 @@ def enqueue_seeds(context: StudyContext[StudyConfig], seeds: Sequence[Mapping[st
         context.study.set_user_attr(SEEDS, plain)
 
 
-def enqueue_prior(context: StudyContext[StudyConfig], max_size_bytes: int | None) -> None:
+def enqueue_prior(context: WorkContext[StudyConfig], max_size_bytes: int | None) -> None:
     """Enqueue what the prior chooses for the study's own dense model, once in the study's life."""
     prior, study = context.config.prior, context.study
     if not isinstance(prior, Sensitivity) or PRIOR in study.user_attrs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 import optuna
 
@@ -13,6 +13,7 @@ from lmcore.errors import UserError
 from search.config import StudyConfig
 from search.space.space import OWN, Space
 from search.store.outage import Patience
+from search.store.reader import Reader
 from search.store.slots import Slots
 from search.store.store import Store
 
@@ -30,16 +31,16 @@ class StudyContext(Generic[C]):
     """A study's settings, its text, its space, its database and its dense models.
 
     Each is opened once, when it is first asked for, so a command that only reads the database
-    loads neither the text nor a model. With `patience`, a database that is away is waited for;
-    without it, the first failure is raised.
+    loads neither the text nor a model. The database is read as it is. With `patience`, a database
+    that is away is waited for; without it, the first failure is raised.
     """
 
     def __init__(self, config: C, patience: Patience | None = None) -> None:
         self.config, self.patience = config, patience
 
-    def but(self, **settings: Any) -> StudyContext[C]:
+    def but(self, **settings: Any) -> Self:
         """The context with other settings, in the same database and of the same text."""
-        other = StudyContext(self.config.model_copy(update=settings), self.patience)
+        other = type(self)(self.config.model_copy(update=settings), self.patience)
         if "store" in vars(self) and "storage" not in settings:
             other.store = self.store
         if "corpus" in vars(self) and not settings.keys() & {"corpus", "cache"}:
@@ -72,9 +73,9 @@ class StudyContext(Generic[C]):
         return Space(self.config.space, self.config.model, self.words, models)
 
     @cached_property
-    def store(self) -> Store:
-        """The database. Raises UserError where it cannot be opened."""
-        return self.patiently(Store, self.config.storage)
+    def store(self) -> Reader:
+        """The database, for reading. Raises UserError where it cannot be opened."""
+        return self.patiently(Reader, self.config.storage)
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -82,13 +83,12 @@ class StudyContext(Generic[C]):
         return self.patiently(self._find)
 
     def _find(self) -> optuna.Study:
-        try:
+        if self.store.has_study(self.name):
             return optuna.load_study(study_name=self.name, storage=self.store.optuna)
-        except KeyError:
-            raise UserError(
-                f"there is no study {self.name} in {self.store.settings.shown}; "
-                f"lmpareto sweep with the same settings begins it"
-            ) from None
+        raise UserError(
+            f"there is no study {self.name} in {self.store.settings.shown}; "
+            f"lmpareto sweep with the same settings begins it"
+        )
 
     @cached_property
     def slots(self) -> Slots:
@@ -137,3 +137,12 @@ class StudyContext(Generic[C]):
             if checkpoint and checkpoint.sha256 == measured.provenance.get("dense"):
                 return self.bench(checkpoint)
         return self.bench()
+
+
+class WorkContext(StudyContext[C]):
+    """A study that is worked on: its database is written, so it is made or brought up to date."""
+
+    @cached_property
+    def store(self) -> Store:
+        """The database, for writing. Raises UserError where it cannot be opened."""
+        return self.patiently(Store, self.config.storage)

@@ -20,10 +20,10 @@ from search.rules.sensitivity import BIASES, Effects
 from search.space.model_space import ModelSpace
 from search.space.parts import Part, alone, parts_of, settings_of
 from search.store.store import MeasuredPart, Store
-from search.study.context import StudyContext
+from search.study.context import StudyContext, WorkContext
 
 
-def measure_effects(context: StudyContext[StudyConfig], bench: Workbench, most: int) -> Effects:
+def measure_effects(context: WorkContext[StudyConfig], bench: Workbench, most: int) -> Effects:
     """Measure each part of the space at about `most` settings, and store the effects.
 
     `bench` is that of the study's own dense model. Recipes that were measured before are not

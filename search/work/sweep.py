@@ -18,7 +18,7 @@ from search.process import Importing, interruptible
 from search.store.outage import Patience
 from search.store.slots import Ended, Holding, worker_name
 from search.study.beginning import begin
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.study import bury
 from search.work.alive import WORKERS, forget
 
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.5
 WORK = Importing("search.work.worker", "work")
 
 
-def sweep(context: StudyContext[SweepConfig]) -> optuna.Study:
+def sweep(context: WorkContext[SweepConfig]) -> optuna.Study:
     """Bring the study to `trials` trials in total, or work on it for `max_hours`.
 
     All settings are checked before any training. The sweep makes the study and its slots, and then
@@ -48,7 +48,7 @@ class _Crew:
 
     def __init__(
         self,
-        context: StudyContext[SweepConfig],
+        context: WorkContext[SweepConfig],
         checkpoints: DenseCheckpoints,
         deadline: float | None,
     ) -> None:

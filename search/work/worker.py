@@ -35,7 +35,7 @@ from search.space.space import OWN
 from search.store.outage import AWAY, Patience
 from search.store.slots import Slot
 from search.study.beginning import join
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.note import TrialNote
 from search.study.study import bury, orphans, sampler
 from search.terminal import quiet_optuna
@@ -81,11 +81,11 @@ def work(
         sys.exit(1)
 
 
-def waiting(config: W, stop: threading.Event) -> StudyContext[W]:
+def waiting(config: W, stop: threading.Event) -> WorkContext[W]:
     """A worker's context. It waits for a database that is away, until the worker is to end."""
     storage = config.storage
     patience = Patience(storage.lease, storage.shown, lambda: stop.is_set() or orphaned())
-    return StudyContext(config, patience)
+    return WorkContext(config, patience)
 
 
 class Worker:
@@ -98,7 +98,7 @@ class Worker:
 
     def __init__(
         self,
-        context: StudyContext[WorkConfig],
+        context: WorkContext[WorkConfig],
         index: int,
         name: str,
         checkpoints: DenseCheckpoints,

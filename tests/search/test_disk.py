@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,40 @@ def test_a_read_only_disk(disk: Path, study: Path) -> None:
     subprocess.run(["mount", "-o", "remount,rw", str(disk.parent)], check=True)
     done = command(study, "sweep", f"trials={TRIALS + 2}", cache=disk).ok().document
     assert (done["complete"], done["failed"]) == (TRIALS + 2, {})
+
+
+@pytest.mark.parametrize("database", ["at rest", "in use"])
+def test_what_only_reads_works_on_a_read_only_disk(
+    database: str, disk: Path, study: Path, tmp_path: Path
+) -> None:
+    shown = command(study, "front").ok().document
+    read_only = tmp_path / "read_only"
+    read_only.mkdir()
+    with ExitStack() as ending:
+        if database == "in use":
+            ending.enter_context(closing(sqlite3.connect(disk / "studies.db"))).execute(
+                "UPDATE lmpareto_slot SET outcome = 'in the log'"
+            ).connection.commit()
+        subprocess.run(["mount", "--bind", str(disk), str(read_only)], check=True)
+        ending.callback(subprocess.run, ["umount", "--lazy", str(read_only)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(read_only)], check=True)
+        assert command(study, "front", cache=read_only).ok().document == shown
+        assert command(study, "status", cache=read_only).ok().document["complete"] == TRIALS
+        for name in ("export", "plot", "publish"):
+            command(study, name, f"to={tmp_path / name}", cache=read_only).ok()
+        command(study, "replay", "trial=0", cache=read_only).ok()
+
+
+def test_a_log_without_its_index_on_a_read_only_disk_is_said(disk: Path, study: Path) -> None:
+    with closing(sqlite3.connect(disk / "studies.db")) as connection:
+        connection.execute("UPDATE lmpareto_slot SET outcome = 'in the log'").connection.commit()
+        left = shutil.copytree(disk, disk.parent / "left", ignore=shutil.ignore_patterns("*-shm"))
+    subprocess.run(["mount", "-o", "remount,ro", str(disk.parent)], check=True)
+    command(study, "front", cache=left).refused(
+        f"{left / 'studies.db'} cannot be read where it is",
+        "studies.db-wal",
+        "copy both files to a folder that can be written",
+    )
 
 
 @pytest.mark.parametrize("folder", ["bundles", "stages", "workers"])

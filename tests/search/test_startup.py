@@ -18,7 +18,7 @@ import pytest
 from search.cli import COMMANDS
 from search.commands import READING
 from search.process import collect_later, imported
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.work.sweep import sweep
 from studies import environment, sweep_here, write_configs
 from studies import settings as settings_in
@@ -114,5 +114,5 @@ def test_what_a_worker_is_started_with_fits_into_a_pipe(
 
     monkeypatch.setattr(type(multiprocessing.get_context("spawn")), "Process", Process)
     with pytest.raises(KeyboardInterrupt):
-        sweep(StudyContext(settings_in(tmp_path, trials=1, workers=1)))
+        sweep(WorkContext(settings_in(tmp_path, trials=1, workers=1)))
     assert 0 < len(ForkingPickler.dumps(given[0])) < 60_000

@@ -6,17 +6,26 @@ number.
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
-from sqlalchemy import Engine, column, inspect, select, table
+from sqlalchemy import Engine, Table, column, insert, inspect, select, table
+
+from search.store.schema import Base, ReleaseRow
 
 TABLE = "lmpareto_version"
+
+
+class VersionError(Exception):
+    """A database that another version of lmpareto or Optuna wrote. The message goes on from "the
+    storage X"."""
 
 
 def upgrade(engine: Engine) -> None:
     """Make our tables, or bring them to the newest version, in one transaction.
 
-    Raises an SQLAlchemyError where another process does so at the same moment.
+    Raises VersionError where a later lmpareto wrote them, and an SQLAlchemyError where another
+    process makes or upgrades them at the same moment.
     """
     if _version(engine) == newest():
         return
@@ -30,6 +39,27 @@ def upgrade(engine: Engine) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        connection.execute(insert(ReleaseRow).values(version=newest(), release=_release()))
+
+
+def lacking(engine: Engine) -> list[Table]:
+    """Our tables that the database of an earlier version lacks.
+
+    Raises VersionError where a later lmpareto wrote it, and where tables that it has lack columns.
+    """
+    if _version(engine) == newest():
+        return []
+    found, absent = inspect(engine), []
+    there = found.get_table_names()
+    for one in Base.metadata.sorted_tables:
+        if one.name not in there:
+            absent.append(one)
+        elif not {each["name"] for each in found.get_columns(one.name)} >= {*one.columns.keys()}:
+            raise VersionError(
+                f"was written by an earlier lmpareto than this one, {_release()}: "
+                f"lmpareto sweep study=NAME workers=0 brings it up to date"
+            )
+    return absent
 
 
 def newest() -> str:
@@ -40,11 +70,28 @@ def newest() -> str:
 
 
 def _version(engine: Engine) -> str | None:
-    """The version of the database's tables, None where it has none of ours."""
+    """The version of the database's tables, None where it has none of ours. Raises VersionError
+    where it is later than `newest`."""
     with engine.connect() as connection:
         if not inspect(connection).has_table(TABLE):
             return None
         version: str | None = connection.scalar(
             select(column("version_num")).select_from(table(TABLE))
         )
-        return version
+    if version is not None and version > newest():
+        raise VersionError(_later(engine, version))
+    return version
+
+
+def _later(engine: Engine, version: str) -> str:
+    with engine.connect() as connection:
+        noted = select(ReleaseRow.release).where(ReleaseRow.version == version)
+        writer = connection.scalar(noted) or f"of database version {version}"
+    return (
+        f"was written by lmpareto {writer}, which is later than this one, {_release()}: "
+        f"install lmpareto {writer} or later"
+    )
+
+
+def _release() -> str:
+    return importlib.metadata.version("lmpareto")

@@ -20,7 +20,7 @@ from search.space.model_space import ModelSpace
 from search.space.parts import parts_of, settings_of
 from search.space.space import Space
 from search.study.beginning import PRIOR, enqueue_prior
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.effects import known_effects, measure_effects
 from search.study.results import results_of
 from studies import Sweep, settings, sweep_here
@@ -254,7 +254,7 @@ def test_what_was_measured_of_another_space_is_no_prior(tmp_path: Path) -> None:
     begun = sweep_here(settings(tmp_path, trials=1))
     mine, bench = begun.context, begun.context.bench()
     bits = {"kind": "linear", "bits": {"low": 2, "high": 8}}
-    theirs = StudyContext(settings(tmp_path, space={"sites": {"*": {"tie": "all", "bits": bits}}}))
+    theirs = WorkContext(settings(tmp_path, space={"sites": {"*": {"tie": "all", "bits": bits}}}))
     measure_effects(theirs, bench, 3)
     assert known_effects(mine, bench, 4) is None
     prior = Sensitivity(settings=4, starts=2)

@@ -22,7 +22,7 @@ from search.show.publish import publish
 from search.show.replay import replay
 from search.store.settings import StorageSettings
 from search.study.beginning import create
-from search.study.context import StudyContext
+from search.study.context import StudyContext, WorkContext
 from search.study.note import TrialNote
 from search.study.results import Results, results_of
 from search.work.sweep import sweep
@@ -51,7 +51,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
 @pytest.fixture(scope="module")
 def context(config: SweepConfig) -> StudyContext[SweepConfig]:
     """Of the study after its sweep."""
-    sweep(StudyContext(config))
+    sweep(WorkContext(config))
     return StudyContext(config)
 
 
@@ -68,7 +68,7 @@ def checkpoints(context: StudyContext[SweepConfig]) -> dict[str, DenseCheckpoint
 
 def chosen(context: StudyContext[SweepConfig]) -> dict[int, str]:
     """Trial -> the dense model that it chose."""
-    trials = create(context).trials
+    trials = context.study.trials
     return {trial.number: trial.params["dense"] for trial in trials if trial.state.is_finished()}
 
 
@@ -193,7 +193,7 @@ def test_a_prior_is_of_the_own_dense_model(tmp_path: Path) -> None:
     for dense in ({"choice": ["wide", "own"]}, {"ordered": ["wide", "own"]}):
         named = f"study_{next(iter(dense))}"
         config = two_models(tmp_path, dense, prior=prior, name=named, workers=0)
-        study = sweep(StudyContext(config))
+        study = sweep(WorkContext(config))
         waiting = study.get_trials(states=(TrialState.WAITING,))
         assert waiting
         space = StudyContext(config).space
@@ -201,7 +201,7 @@ def test_a_prior_is_of_the_own_dense_model(tmp_path: Path) -> None:
             assert space.suggest(study.ask()).dense == "own"
     config = two_models(tmp_path, "wide", prior=prior, name="other", workers=0)
     with pytest.raises(UserError, match=r"space\.dense: .* need the study's own dense model"):
-        sweep(StudyContext(config))
+        sweep(WorkContext(config))
 
 
 def test_the_corners_of_each_dense_model_are_looked_at(config: SweepConfig) -> None:
@@ -241,7 +241,7 @@ def test_another_dense_model_is_composed_of_the_groups_and_trained(tmp_path: Pat
 
 
 def begin(config: SweepConfig) -> None:
-    create(StudyContext(config))
+    create(WorkContext(config))
 
 
 def test_a_dense_model_may_come_to_an_ordered_list_later(tmp_path: Path) -> None:
@@ -279,5 +279,5 @@ def test_a_text_too_short_for_one_of_the_trainings_is_said_before_any(tmp_path: 
     models = {"wide": {"model": WIDE, "training": long}}
     config = two_models(tmp_path, {"choice": ["own", "wide"]}, models=models)
     with pytest.raises(UserError, match=r"models\.wide\.training"):
-        sweep(StudyContext(config))
+        sweep(WorkContext(config))
     assert not (config.folder / "dense").exists()

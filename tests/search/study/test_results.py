@@ -18,7 +18,7 @@ from search.front import Point, front_of
 from search.measurement import Measurement, best_of
 from search.rules.limits import Limits
 from search.study import results
-from search.study.context import StudyContext
+from search.study.context import StudyContext, WorkContext
 from search.study.note import ATTRIBUTE
 from search.study.results import RECORDS, Results, results_of, write_records
 from search.study.study import keep_limits
@@ -145,7 +145,7 @@ def test_what_was_not_measured_is_not_found(asked: tuple[Any, ...], message: str
 def test_a_study_shows_files_that_optuna_was_not_told_of(tmp_path: Path) -> None:
     """A trial that ended worse than it began, told by an earlier version; one that still runs; one
     from before there were rungs; a limit."""
-    context = StudyContext(settings(tmp_path))
+    context = WorkContext(settings(tmp_path))
     study = optuna.create_study(
         storage=context.store.optuna, study_name="mine", directions=["minimize"] * 2
     )

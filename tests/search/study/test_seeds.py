@@ -17,7 +17,7 @@ from lmcore.settings import parse
 from search.bench import dense
 from search.space.space import Space
 from search.study import results
-from search.study.context import StudyContext
+from search.study.context import StudyContext, WorkContext
 from search.study.results import RECORDS, Results, results_of, write_records
 from search.study.seeds import seeds_of
 from search.work.sweep import sweep
@@ -107,19 +107,19 @@ def test_the_front_of_another_study_seeds_this_one(tmp_path: Path) -> None:
     best = {tuple(sorted(row.params.items())) for row in other.study.best_trials}
     assert {tuple(sorted(row.items())) for row in seeds} == best
     for _ in range(2):
-        study = sweep(StudyContext(mine))
+        study = sweep(WorkContext(mine))
     waiting = [row.system_attrs["fixed_params"] for row in study.get_trials()]
     assert waiting == seeds
 
 
 def test_seeds_that_come_later_are_tried_next(tmp_path: Path) -> None:
     other = sweep_here(settings(tmp_path, name="other", trials=1))
-    begun = sweep(StudyContext(settings(tmp_path, workers=0)))
+    begun = sweep(WorkContext(settings(tmp_path, workers=0)))
     assert begun.get_trials() == []
     recipe = {"sites": {"*": {"bits": {"kind": "uniform", "step": 1.25}}}, **FINETUNED}
     seeds = {"recipes": [recipe], "studies": ["other"]}
     for _ in range(2):
-        study = sweep(StudyContext(settings(tmp_path, seeds=seeds, workers=0)))
+        study = sweep(WorkContext(settings(tmp_path, seeds=seeds, workers=0)))
     one, two = (row.system_attrs["fixed_params"] for row in study.get_trials())
     assert one["all.bits.step"] == 1.25
     assert two == other.study.trials[0].params
@@ -138,7 +138,7 @@ def seeded_by_its_own(other: Sweep, published: Results) -> list[FrozenTrial]:
     folder = other.context.config.folder
     write_records(published, folder / "published" / "mine" / RECORDS)
     mine = settings(folder, seeds={"recipes": [], "studies": ["mine"]}, workers=0)
-    return sweep(StudyContext(mine)).get_trials()
+    return sweep(WorkContext(mine)).get_trials()
 
 
 def test_a_study_may_begin_with_its_published_front(other: Sweep) -> None:
@@ -167,7 +167,7 @@ def test_seeds_that_are_none_are_refused_before_anything_is_made(
     seeds: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(dense, "train_dense")
-    mine = StudyContext(settings(tmp_path, seeds=seeds))
+    mine = WorkContext(settings(tmp_path, seeds=seeds))
     with pytest.raises(UserError, match=said):
         sweep(mine)
     assert not mine.store.has_study("mine")

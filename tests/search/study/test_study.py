@@ -26,7 +26,7 @@ from search.front import Point
 from search.show.tables import progress_text
 from search.space.space import Space
 from search.study.beginning import create
-from search.study.context import StudyContext
+from search.study.context import StudyContext, WorkContext
 from search.study.note import ATTRIBUTE, TrialNote
 from search.study.results import results_of
 from search.study.study import progress, sampler
@@ -62,7 +62,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 def begin(config: SweepConfig) -> optuna.Study:
-    return create(StudyContext(config))
+    return create(WorkContext(config))
 
 
 def test_a_study_is_found_again_with_what_it_begun_with(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_sweep_that_is_done_trains_nothing(swept: Sweep, measured: list[str]) 
     context = swept.context
     context.store.keep_baseline("mine", "dense", results_of(context).trials[0].key)
     before = {path: path.stat().st_mtime_ns for path in context.config.folder.rglob("*.lmb")}
-    sweep(StudyContext(context.config))
+    sweep(WorkContext(context.config))
     assert measured == []
     after = {path: path.stat().st_mtime_ns for path in context.config.folder.rglob("*.lmb")}
     assert after == before
@@ -443,7 +443,7 @@ def test_a_trial_that_was_running_is_taken_over_with_its_parameters(
     left = swept.study.ask()
     rate = left.suggest_float("finetuning.rate", 0.001, 0.01, log=True)
     assert progress(swept.study, 2).running == 1
-    sweep(StudyContext(config))
+    sweep(WorkContext(config))
     rows = StudyContext(config).study.get_trials()
     assert [row.state for row in rows] == [TrialState.COMPLETE] * 2
     assert rows[1].params["finetuning.rate"] == rate
@@ -515,7 +515,7 @@ def test_progress_of_nothing() -> None:
 def test_a_sweep_with_wrong_settings_trains_and_begins_nothing(
     changed: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    context = StudyContext(settings(tmp_path, **changed))
+    context = WorkContext(settings(tmp_path, **changed))
     with pytest.raises(UserError) as error:
         sweep(context)
     assert said in str(error.value)
@@ -528,14 +528,14 @@ def test_a_finetuning_too_long_for_the_text_is_found_before_any_training(tmp_pat
     finetuning = {**config.space["finetuning"], "window": 100_000}
     config = settings(tmp_path, space=changed_space(config, finetuning=finetuning))
     with pytest.raises(UserError, match="window"):
-        sweep(StudyContext(config))
+        sweep(WorkContext(config))
     assert list(tmp_path.rglob("*.lmb")) == []
 
 
 def test_a_device_that_is_not_there_fails_no_trial(tmp_path: Path) -> None:
     """The dense model is at hand; only the trials would need the device."""
     sweep_here(settings(tmp_path, trials=1))
-    context = StudyContext(settings(tmp_path, trials=3, device="nonsense"))
+    context = WorkContext(settings(tmp_path, trials=3, device="nonsense"))
     with pytest.raises(UserError, match="device: got 'nonsense'"):
         sweep(context)
     assert progress(context.study, 3).failed == {}

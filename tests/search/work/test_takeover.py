@@ -28,7 +28,7 @@ from search.store.settings import StorageSettings
 from search.store.slots import Slot, Slots, worker_name
 from search.store.store import Store
 from search.study.beginning import create
-from search.study.context import StudyContext
+from search.study.context import WorkContext
 from search.study.note import TrialNote
 from search.study.study import ended_trials, progress
 from search.work import worker as worker_module
@@ -49,7 +49,7 @@ class Begun:
     """A study with its slots, before any worker of its own runs."""
 
     def __init__(self, config: SweepConfig) -> None:
-        self.context = StudyContext(config)
+        self.context = WorkContext(config)
         self.study = create(self.context)
         self.checkpoints = {OWN: self.context.checkpoint()}
         self.slots = self.context.slots
@@ -102,7 +102,7 @@ def test_a_trial_that_was_asked_for_in_vain_takes_no_slot(tmp_path: Path) -> Non
     begun = Begun(settings(tmp_path, trials=1))
     begun.worker().run()
     begun.study.ask()  # and its worker died; no slot is left
-    sweep(StudyContext(begun.context.config))
+    sweep(WorkContext(begun.context.config))
     assert [row.state for row in begun.study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
     assert begun.done == (1, 0, 0)
     more = Begun(settings(tmp_path, trials=2))
@@ -363,5 +363,5 @@ def test_a_worker_waits_for_a_sweep_to_let_a_list_grow(tmp_path: Path) -> None:
     begun, grown = Begun(listed([0.5, 1.0])), listed([0.5, 1.0, 2.0])
     with pytest.raises(UserError, match="does not know these settings yet; lmpareto sweep"):
         begun.worker(grown)
-    create(StudyContext(grown))
+    create(WorkContext(grown))
     begun.worker(grown)

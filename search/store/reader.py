@@ -1,0 +1,248 @@
+"""Reading a database as it is: no file, no folder and no table is made, none is changed."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import URL, Engine, column, create_engine, event, inspect, make_url, select, table
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from lmcore.errors import UserError
+from search.measurement import Measurement
+from search.rules.fidelity import Look
+from search.rules.sensitivity import Effect, Effects
+from search.store.migrations import VersionError, lacking
+from search.store.outage import AwayError, reason
+from search.store.schema import BaselineRow, EffectRow, MeasurementRow, RungRow
+from search.store.settings import StorageSettings
+
+BUSY_SECONDS = 60  # how long SQLite waits for another process that writes
+
+# the columns of Optuna's that are read here
+STUDIES = table("studies", column("study_id"), column("study_name"))
+_OPTUNA = table("version_info", column("library_version"))
+REVISION = "alembic_version"  # the table that Optuna makes last
+
+
+class Reader:
+    """The database of a storage URL, as it is.
+
+    A SQLite file that does not exist reads as a database without studies. Tables that an earlier
+    version of lmpareto did not have read as empty. The constructor, and `optuna` when it is first
+    asked for, raise AwayError where the database cannot be opened now, and UserError where it never
+    can: another version of lmpareto or Optuna wrote it, for example.
+    """
+
+    def __init__(self, settings: StorageSettings) -> None:
+        settings.check()
+        self.settings = settings
+        self._url, self._options = self._target()
+        with self._opening():
+            self.engine = create_engine(self._url, **self._options)
+            self._prepare()
+
+    def _target(self) -> tuple[URL, dict[str, Any]]:
+        """The URL to open and the options of its engine."""
+        url, file = self.settings.resolved, self.settings.file
+        if file is None:
+            return url, {"pool_pre_ping": True}
+        if not file.exists():
+            return make_url("sqlite://"), {}
+        return url, {"creator": lambda: _connect(file)}
+
+    def _prepare(self) -> None:
+        """Make the engine fit for use, before it is used."""
+        _lend(self.engine)
+
+    @cached_property
+    def optuna(self) -> RDBStorage:
+        """Optuna's storage in this database, where `has_study` has found one of its studies."""
+        with self._opening():
+            return self._opened()
+
+    def _opened(self) -> RDBStorage:
+        if not self._has(REVISION):
+            raise VersionError(self._upgrade("a very early Optuna"))
+        return self._checked(make_tables=False)
+
+    def _checked(self, make_tables: bool) -> RDBStorage:
+        """Optuna's storage. Raises VersionError where its tables are another version's."""
+        opened = RDBStorage(
+            self._url.render_as_string(hide_password=False),
+            engine_kwargs=self._options,
+            skip_compatibility_check=True,
+            skip_table_creation=not make_tables,
+        )
+        revision = opened.get_current_version()
+        if revision == opened.get_head_version():
+            return opened
+        with self.engine.connect() as connection:
+            writer = connection.scalar(select(_OPTUNA.c.library_version))
+        if revision in opened.get_all_versions():
+            raise VersionError(self._upgrade(f"Optuna {writer}"))
+        raise VersionError(
+            f"was written by Optuna {writer}, which is later than this one, {optuna.__version__}: "
+            f"pip install 'optuna>={writer}'"
+        )
+
+    def _upgrade(self, writer: str) -> str:
+        return (
+            f"was written by {writer}, and Optuna {optuna.__version__} cannot read it yet: "
+            f"optuna storage upgrade --storage '{self.settings.shown}' brings it up to date"
+        )
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Says as a UserError what is wrong with a database that is opened."""
+        shown = self.settings.shown
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise UserError(f"storage.url {shown}: install its driver, {error.name}") from None
+        except VersionError as error:
+            raise UserError(f"the storage {shown} {error}") from None
+        except SQLAlchemyError as error:
+            kind = AwayError if isinstance(error, OperationalError) else UserError
+            raise kind(f"cannot open the storage {shown}: {reason(error)}") from None
+
+    def _has(self, name: str) -> bool:
+        """Whether the database has a table of that name."""
+        with self.engine.connect() as connection:
+            return inspect(connection).has_table(name)
+
+    def studies(self) -> list[str]:
+        """The names of all studies, in the order in which they were begun."""
+        if not self._has(STUDIES.name):
+            return []
+        with Session(self.engine) as session:
+            names = select(STUDIES.c.study_name).order_by(STUDIES.c.study_id)
+            return list(session.scalars(names))
+
+    def has_study(self, name: str) -> bool:
+        """Whether there is a study of that name."""
+        return name in self.studies()
+
+    def measurement(self, key: str) -> Measurement | None:
+        """The measurement under the key, None where there is none."""
+        with Session(self.engine) as session:
+            row = session.get(MeasurementRow, key)
+            return _measurement(row) if row else None
+
+    def measurements(self, keys: list[str]) -> dict[str, Measurement]:
+        """Key -> measurement, for the keys that have one."""
+        with Session(self.engine) as session:
+            rows = session.query(MeasurementRow).filter(MeasurementRow.key.in_(keys)).all()
+            return {row.key: _measurement(row) for row in rows}
+
+    def baselines(self, study: str) -> dict[str, str]:
+        """Name -> key, of the baselines that were measured."""
+        with Session(self.engine) as session:
+            rows = session.query(BaselineRow).filter_by(study=study).all()
+            return {row.name: row.key for row in rows}
+
+    def looks(self, study: str) -> list[Look]:
+        """The look of every trial of the study at every rung where it was measured."""
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(
+                    RungRow.trial,
+                    RungRow.rung,
+                    MeasurementRow.size_bytes,
+                    MeasurementRow.valid_perplexity,
+                )
+                .join(MeasurementRow, MeasurementRow.key == RungRow.key)
+                .where(RungRow.study == study)
+                .order_by(RungRow.trial, RungRow.rung)
+            )
+            return [Look(*row) for row in rows]
+
+    def files(self, study: str) -> dict[int, dict[int, Measurement]]:
+        """Trial -> rung -> the measurement of the file that the trial had there."""
+        found: dict[int, dict[int, Measurement]] = {}
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(RungRow.trial, RungRow.rung, MeasurementRow)
+                .join(MeasurementRow, MeasurementRow.key == RungRow.key)
+                .where(RungRow.study == study)
+                .order_by(RungRow.trial, RungRow.rung)
+            )
+            for trial, rung, row in rows:
+                found.setdefault(trial, {})[rung] = _measurement(row)
+        return found
+
+    def effects(self, study: str) -> Effects | None:
+        """The effects of the parts of the study's space, None where none was measured."""
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
+                .join(MeasurementRow, MeasurementRow.key == EffectRow.key)
+                .where(EffectRow.study == study)
+                .order_by(EffectRow.number)
+            ).all()
+        if not rows:
+            return None
+        (first, size_bytes, perplexity), *others = rows
+        parts: dict[str, list[Effect]] = {}
+        for row, _, reached in others:
+            nats = math.log(reached / perplexity)
+            effect = Effect(nats, row.site_bytes, tuple(row.parameters.items()))
+            parts.setdefault(row.part, []).append(effect)
+        return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
+
+    def effect_keys(self, study: str) -> set[str]:
+        """The keys of the measurements of the study's effects."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
+
+
+def _measurement(row: MeasurementRow) -> Measurement:
+    return Measurement(**{name: getattr(row, name) for name in Measurement.__dataclass_fields__})
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    """A connection that makes no file of this name. Raises UserError where SQLite cannot read it.
+
+    SQLite reads a file that it may not write. But beside one with a write-ahead log it makes two
+    files, the log and its index, which are gone again in the end. Where the folder is read-only and
+    has no log, the file is therefore opened as one that nobody changes.
+    """
+    log, index = (file.with_name(f"{file.name}-{end}") for end in ("wal", "shm"))
+    immutable = not os.access(file.parent, os.W_OK) and not index.exists()
+    if immutable and log.exists():
+        raise UserError(
+            f"{file} cannot be read where it is: the process that wrote {log.name} did not end "
+            f"well, and the folder is read-only; copy both files to a folder that can be written"
+        )
+    uri = f"{file.absolute().as_uri()}?{'immutable=1' if immutable else 'mode=rw'}"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def _lend(engine: Engine) -> None:
+    """Give each connection of the engine, empty and temporary, the tables that its database lacks,
+    so that whoever reads need not know which version wrote it. SQLite then refuses to write."""
+    made = []
+    for one in lacking(engine):
+        columns = (f"{each.name} {each.type.compile(engine.dialect)}" for each in one.columns)
+        made.append(f"CREATE TEMPORARY TABLE {one.name} ({', '.join(columns)})")
+    if engine.dialect.name == "sqlite":
+        made.append("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for statement in made:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    engine.dispose()  # the connections from before
