@@ -158,9 +158,8 @@ def mutant(seed: int, number: int) -> bytes:
     """A file that lies; its checksum is right."""
     draw = random.Random(f"{seed}/{number}")
     pieces = draw.choice(_taken_apart())
-    for mutation in draw.choices(
-        list(MUTATIONS), MUTATIONS.values(), k=draw.choice([1, 1, 1, 2, 3])
-    ):
+    count = draw.choice([1, 1, 1, 2, 3])
+    for mutation in draw.choices(list(MUTATIONS), list(MUTATIONS.values()), k=count):
         pieces = mutation(draw, pieces)
     body = pieces.joined()
     return signed(_torn(draw, body) if draw.random() < 0.1 else body)
@@ -349,8 +348,17 @@ def _noisy(draw: random.Random, data: bytes) -> bytes:
 
 def _bombs(draw: random.Random, pieces: Pieces) -> Pieces:
     """What is packed unpacks to far more than it should."""
-    bombed = {name: BOMB for name in ("header", "shared", "rests") if draw.random() < 0.5}
-    return replace(pieces, **bombed)
+    return draw.choice(bombed(pieces))
+
+
+def bombed(pieces: Pieces) -> list[Pieces]:
+    """The pieces with each packed text in turn that of a bomb."""
+    return [
+        replace(pieces, header=BOMB),
+        replace(pieces, shared=BOMB),
+        replace(pieces, rests=BOMB),
+        replace(pieces, shared=BOMB, rests=BOMB),
+    ]
 
 
 def _torn(draw: random.Random, body: bytes) -> bytes:

@@ -244,17 +244,21 @@ class _Run:
             for name, value in self.parameters.items():
                 value.copy_(values[name])
 
-    def save(self, path: Path) -> None:
+    def _always_saved(self) -> dict[str, Tensor]:
+        """What every state of this training has, each tensor of the same shape."""
         tensors = {f"weight.{name}": value for name, value in self.parameters.items()}
         tensors |= {f"mean.{name}": value for name, value in self.mean.items()}
-        tensors |= {f"updater.{name}": value for name, value in self.updater.state().items()}
         tensors |= _named("state", self.state)
         if self.lesson:
             tensors |= _named("teacher", self.lesson.state)
+        return tensors | {"random": torch.get_rng_state()}
+
+    def save(self, path: Path) -> None:
+        tensors = self._always_saved()
+        tensors |= {f"updater.{name}": value for name, value in self.updater.state().items()}
         tensors |= {f"mask.{name}": mask for name, mask in self._masks().items()}
         for name, leaf in self.leaves.items():
             tensors |= {f"codes.{name}/{key}": value for key, value in leaf.codes_state().items()}
-        tensors["random"] = torch.get_rng_state()
         copies = {  # for nothing may be shared, as a zero state is
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in tensors.items()
@@ -274,9 +278,12 @@ class _Run:
                 if metadata.get("key") not in self.keys:
                     return False
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError):
+            record = TrainingRecord(**json.loads(metadata["record"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return False
-        self.record = TrainingRecord(**json.loads(metadata["record"]))
+        if not all(_alike(tensors.get(n), value) for n, value in self._always_saved().items()):
+            return False
+        self.record = record
         self._set({name: tensors[f"weight.{name}"] for name in self.parameters})
         device = self.streams.device
         for name, leaf in self.leaves.items():
@@ -304,6 +311,10 @@ def _parts(settings: TrainingSettings) -> list[TrainingSettings]:
 
 def _shapes(model: LanguageModel) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in parameters(model).items()}
+
+
+def _alike(one: Tensor | None, other: Tensor) -> bool:
+    return one is not None and one.shape == other.shape and one.dtype == other.dtype
 
 
 def _named(name: str, states: list[State]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import MakeModel
+from safetensors import safe_open
 from safetensors.torch import save
 from test_loss import plain_distillation
 from torch import Tensor
@@ -570,7 +571,19 @@ def damaged_checkpoints(make_model: MakeModel, corpus: Corpus, path: Path) -> di
         return save({"weight": torch.zeros(3)}, metadata)
 
     good = of(make_model(), make_settings(epochs=1), seed=0)
+    path.write_bytes(good)
+    with safe_open(path, framework="pt") as file:
+        own = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    path.unlink()
+    weight = next(name for name in tensors if name.startswith("weight."))
     return {
+        "a tensor missing": save({n: x for n, x in tensors.items() if n != weight}, own),
+        "a tensor of another shape": save(tensors | {weight: torch.zeros(3)}, own),
+        "a tensor of another type": save(tensors | {weight: tensors[weight].half()}, own),
+        "no record": save(tensors, {"key": own["key"]}),
+        "a record that is no JSON": save(tensors, own | {"record": "{"}),
+        "a record of other words": save(tensors, own | {"record": '{"x": 1}'}),
         "empty": b"",
         "no safetensors": b"\xff" * 300,
         "cut in the tensors": good[:-1],
