@@ -159,8 +159,8 @@ def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
         kept = [word for word in by_frequency(counts) if word not in (EOS, UNK)]
         words = {EOS, UNK, *kept[: max_words - 2]}
     vocabulary = Vocabulary(sorted(words))
-    streams = {split: vocabulary.encode(tokens(texts[split])) for split in SPLITS}
-    return Corpus(name, vocabulary, **streams)
+    train, valid, test = (vocabulary.encode(tokens(texts[split])) for split in SPLITS)
+    return Corpus(name, vocabulary, train, valid, test)
 
 
 # --- Penn Treebank ---------------------------------------------------------------------------
