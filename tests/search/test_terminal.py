@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -13,7 +14,10 @@ from lmcore.corpus import Corpus
 from lmcore.evaluation import unigram_perplexity
 from lmcore.progress import TrainingRecord
 from search.bench.dense import DenseCheckpoint, doubt
+from search.commands.answer import tell_corpus
+from search.study.context import StudyContext
 from search.terminal import WORSE, progress, training_bar
+from studies import settings, write_text
 
 
 class Clock:
@@ -122,3 +126,15 @@ def test_a_model_that_knows_frequencies_alone_is_told_of(corpus: Corpus) -> None
         assert f"valid perplexity of {perplexity:.1f}" in found
         assert f"alone give {unigram:.1f}" in found
         assert "training.epochs" in found
+
+
+def test_a_person_is_told_what_the_text_is_and_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = write_text(tmp_path / "my text.txt")
+    corpus = {"kind": "text", "file": str(text), "max_words": 52}
+    tell_corpus(StudyContext(settings(tmp_path, corpus=corpus)))
+    described, warning = capsys.readouterr().err.splitlines()
+    assert described.startswith("text my text.txt: ")
+    assert warning.startswith("warning: unknown words are ")
+    assert "train has 200 different words, and corpus.max_words=52 keeps 50." in warning
