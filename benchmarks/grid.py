@@ -21,12 +21,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra import compose, initialize_config_module
 from tqdm import tqdm
 
 from lmcore.bundle import load
-from lmcore.corpus import EOS, Corpus, TextFiles, load_corpus
+from lmcore.corpus import EOS, TextFiles, load_corpus
+from lmcore.evaluation import unigram_perplexity
 from lmcore.files import write_atomic, write_json
 from lmcore.inspection import inspect
 from lmcore.recipe import Recipe, resolve
@@ -147,18 +147,11 @@ def _cell(line: dict[str, str]) -> Cell:
 # --- recording ---------------------------------------------------------------------------------
 
 
-def unigram_perplexity(corpus: Corpus) -> float:
-    """Of the validation text by the words' frequencies in the training text, one added to each."""
-    words = len(corpus.vocabulary)
-    counts = torch.bincount(corpus.train, minlength=words).double() + 1
-    nats = -(counts / counts.sum()).log()[corpus.valid].mean()
-    return float(nats.exp())
-
-
 def main() -> None:
     prepare()
     corpus = _bench().corpus  # the dense model is trained where it is not at hand
-    facts = {"unigram_perplexity": unigram_perplexity(corpus), **provenance()}
+    unigram = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
+    facts = {"unigram_perplexity": unigram, **provenance()}
     write_json(FACTS, {"corpus": corpus.describe(), **facts})
     known = set()
     if TABLE.exists():

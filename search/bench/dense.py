@@ -15,7 +15,7 @@ from lmcore.bundle import Bundle, load, save
 from lmcore.codec import Float16
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import score
+from lmcore.evaluation import score, unigram_perplexity
 from lmcore.files import content_key, sha256_of, write_json
 from lmcore.model import LanguageModel, random_model
 from lmcore.progress import DivergedError, Observer, ignore
@@ -117,6 +117,18 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
     checkpoint = keep_dense(config, corpus, model.cpu(), asdict(record))
     state.unlink(missing_ok=True)
     return checkpoint
+
+
+def doubt(checkpoint: DenseCheckpoint, corpus: Corpus) -> str | None:
+    """A sentence for a model that knows no more of the text than how frequent its words are."""
+    unigram = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
+    if checkpoint.valid_perplexity < unigram:
+        return None
+    return (
+        f"the dense model has a valid perplexity of {checkpoint.valid_perplexity:.1f}, and the "
+        f"frequencies of the words alone give {unigram:.1f}; train for more training.epochs, at "
+        f"another training.rate, or on more text"
+    )
 
 
 def keep_dense(

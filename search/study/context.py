@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
@@ -111,7 +112,7 @@ class StudyContext(Generic[C]):
     def checkpoint(self, dense: str = OWN) -> DenseCheckpoint:
         """The checkpoint of the dense model of that name, trained now where it was not before.
         Raises UserError where the training diverges."""
-        from search.bench.dense import train_dense
+        from search.bench.dense import doubt, train_dense
         from search.terminal import training_bar
 
         if known := self.find_checkpoint(dense):
@@ -120,7 +121,10 @@ class StudyContext(Generic[C]):
         with training_bar(
             f"dense model{title} of {self.config.name or 'these settings'}"
         ) as observe:
-            return train_dense(self.config.of(dense), self.corpus, observe)
+            checkpoint = train_dense(self.config.of(dense), self.corpus, observe)
+        if said := doubt(checkpoint, self.corpus):
+            print(f"warning: {said}", file=sys.stderr)
+        return checkpoint
 
     def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
         """The workbench of a checkpoint; without one, of the study's own dense model."""

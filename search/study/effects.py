@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from lmcore import sites
 from lmcore.bundle import Bundle, load
 from lmcore.errors import UserError
@@ -21,6 +19,7 @@ from search.space.model_space import ModelSpace
 from search.space.parts import Part, alone, parts_of, settings_of
 from search.store.store import MeasuredPart, Store
 from search.study.context import StudyContext, WorkContext
+from search.terminal import progress
 
 
 def measure_effects(context: WorkContext[StudyConfig], bench: Workbench, most: int) -> Effects:
@@ -32,8 +31,9 @@ def measure_effects(context: WorkContext[StudyConfig], bench: Workbench, most: i
     study, store = context.name, context.store
     wanted = list(_wanted(context.space.own(), most))
     found = []
-    with tqdm(wanted, desc=f"parts of {study}", mininterval=1) as bar:
-        for part, values, recipe in bar:
+    with progress(f"parts of {study}", "settings") as bar:
+        for number, (part, values, recipe) in enumerate(wanted):
+            bar.to(number, len(wanted))
             try:
                 measured, bundle = _measured(recipe, bench, store)
             except DivergedError:

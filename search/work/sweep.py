@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 import threading
 from multiprocessing.process import BaseProcess
 
 import optuna
-from tqdm import tqdm
 
 from lmcore.errors import UserError
 from search.bench.dense import DenseCheckpoints
@@ -20,6 +18,7 @@ from search.store.slots import Ended, Holding, worker_name
 from search.study.beginning import begin
 from search.study.context import WorkContext
 from search.study.study import bury
+from search.terminal import Progress, progress
 from search.work.alive import WORKERS, forget
 
 POLL_SECONDS = 0.5
@@ -60,19 +59,14 @@ class _Crew:
         self.stop = threading.Event()
         self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
         self.said = {(one.kind, one.name) for one in slots.ended()}
-        self.before = len(self.said)
+        self.before, self.total = len(self.said), slots.open()
         self.began: set[str] = set()  # the workers that have held a slot
         self.stillborn = 0  # workers in a row that died without ever holding a slot
 
     def run(self) -> None:
         with (
             interruptible(self.stop),
-            tqdm(
-                total=self.slots.open(),
-                desc=self.config.study,
-                bar_format="{desc} |{bar:30}| {n:.1f}/{total} [{elapsed}<{remaining}] {postfix}",
-                mininterval=1 if sys.stderr.isatty() else 20,
-            ) as bar,
+            progress(self.config.study, "trials") as bar,
         ):
             try:
                 for index in range(self.config.workers):
@@ -125,18 +119,17 @@ class _Crew:
         for process in self.processes.values():
             process.join()
 
-    def _tell(self, bar: tqdm) -> None:
-        """Update the bar, and write a line for each slot that has just ended."""
+    def _tell(self, bar: Progress) -> None:
+        """Update the bar, and say a line for each slot that has just ended."""
         for one in self.slots.ended():
             if (one.kind, one.name) not in self.said:
                 self.said.add((one.kind, one.name))
                 if one.outcome:
-                    bar.write(f"{_label(one)}: {one.outcome}", file=sys.stderr)
+                    bar.say(f"{_label(one)}: {one.outcome}")
         held = self.slots.held()
         self.began |= {one.worker for one in held}
-        bar.n = len(self.said) - self.before + sum(one.fraction for one in held)
-        bar.set_postfix_str(", ".join(_label(one) for one in held), refresh=False)
-        bar.update(0)
+        done = len(self.said) - self.before + sum(one.fraction for one in held)
+        bar.to(done, self.total, ", ".join(_label(one) for one in held))
 
 
 def _label(one: Ended | Holding) -> str:

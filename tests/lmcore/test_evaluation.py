@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lmcore import evaluation
 from lmcore.building import build
 from lmcore.corpus import Corpus
-from lmcore.evaluation import score
+from lmcore.evaluation import score, unigram_perplexity
 from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, resolve
 from lmcore.training import train
@@ -107,6 +107,12 @@ def test_every_token_is_predicted_once(streams: int, make_model: MakeModel, corp
     found = score(model, ids, corpus.vocabulary.eos, streams=streams, burn_in=5)
     assert found.perplexity == pytest.approx(math.exp(nats), rel=1e-5)
     assert found.tokens == 101
+
+
+def test_a_unigram_model_knows_frequencies_alone() -> None:
+    """Of three words, the training text has a twice, b once and c never: 3, 2 and 1 of 6."""
+    found = unigram_perplexity(torch.tensor([0, 0, 1]), torch.tensor([0, 2]), words=3)
+    assert found == pytest.approx(math.sqrt(2 * 6))
 
 
 def test_dropout_plays_no_part(trained: LanguageModel, corpus: Corpus) -> None:

@@ -517,6 +517,18 @@ def test_resumed_equals_uninterrupted(
     assert record.averaged == whole_record.averaged
 
 
+@pytest.mark.parametrize("stop", [1, UPDATES, 8 * UPDATES])
+def test_a_stop_loses_no_update(stop: int, tmp_path: Path) -> None:
+    """However short the training was before, and at its last update."""
+    path = str(tmp_path / "checkpoint")
+    with pytest.raises(StoppedError):
+        train_fixed(path, stop_at(stop))
+    updates: list[int] = []
+    resumed = train_fixed(path, lambda record, _: updates.append(record.updates))
+    assert updates == list(range(stop + 1, 8 * UPDATES + 1))
+    assert_equal(weights_of(resumed), weights_of(train_fixed(None, ignore)))
+
+
 CHILD = """
 import sys, time, torch
 sys.path[:0] = {folders!r}

@@ -1,4 +1,4 @@
-"""Measurements in SQL: on SQLite, and on PostgreSQL where the package pgserver can start one."""
+"""Measurements in SQL: on SQLite, and on PostgreSQL where one can start."""
 
 from __future__ import annotations
 

@@ -278,6 +278,14 @@ def test_a_text_too_short_for_one_of_the_trainings_is_said_before_any(tmp_path: 
     long = {**settings(tmp_path).training.plain(), "batch": 10_000}
     models = {"wide": {"model": WIDE, "training": long}}
     config = two_models(tmp_path, {"choice": ["own", "wide"]}, models=models)
-    with pytest.raises(UserError, match=r"models\.wide\.training"):
+    with pytest.raises(UserError) as error:
         sweep(WorkContext(config))
+    said = str(error.value)
+    assert said.startswith(
+        "models.wide.training.batch 10000 x models.wide.training.window 20 need a "
+    )
+    assert (
+        "training text of 210,000 tokens, and the train part of text text.txt is too short" in said
+    )
+    assert said.endswith("Give a longer text, or a smaller models.wide.training.batch")
     assert not (config.folder / "dense").exists()

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from conftest import server
 
 from benchmarks import survival
 from benchmarks.survival import Victim
@@ -371,16 +371,7 @@ def test_two_sweeps_at_once_are_one_study(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_database_that_goes_away_is_waited_for(tmp_path: Path) -> None:
-    pgserver = pytest.importorskip("pgserver")
-    folder = TemporaryDirectory()  # its user may not reach into pytest's folders
-    try:
-        server = pgserver.get_server(Path(folder.name, "data"))
-    except Exception as error:
-        pytest.skip(f"pgserver cannot start PostgreSQL here: {error!r}")
-    try:
-        study = victim(tmp_path, server.get_uri(), trials=10)
-        survival.lose_the_database(study, server, seconds=3.0)
+    with server() as started:
+        study = victim(tmp_path, started.get_uri(), trials=10)
+        survival.lose_the_database(study, started, seconds=3.0)
         sound(study)
-    finally:
-        server.cleanup()
-        folder.cleanup()

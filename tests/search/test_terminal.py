@@ -1,0 +1,140 @@
+"""What is said while something takes long: in a log, and where a training goes wrong."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from lmcore.corpus import Corpus
+from lmcore.evaluation import unigram_perplexity
+from lmcore.progress import TrainingRecord
+from search.bench.dense import DenseCheckpoint, doubt
+from search.commands.answer import tell_corpus
+from search.study.context import StudyContext
+from search.terminal import WORSE, progress, training_bar
+from studies import settings, write_text
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+
+def test_a_log_gets_a_line_each_30_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+    with progress("dense model of mine", "updates") as bar:
+        for second in range(101):
+            clock.now = second
+            bar.to(2000 + 10 * second, 6000)
+    assert capsys.readouterr().err.splitlines() == [
+        f"dense model of mine: {done} of 6,000 updates, {passed} passed, {left} left"
+        for done, passed, left in [
+            ("2,300", "00:30", "06:10"),
+            ("2,600", "01:00", "05:40"),
+            ("2,900", "01:30", "05:10"),
+        ]
+    ]
+
+
+def test_a_log_has_what_is_at_work_and_what_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+    with progress("mine", "trials") as bar:
+        bar.to(0.0, 30)
+        bar.say("trial 1: failed")
+        clock.now = 31
+        bar.to(0.0, 30, "trial 2")
+        clock.now = 62
+        bar.to(3.4217, 30, "trial 4, trial 5")
+    assert capsys.readouterr().err.splitlines() == [
+        "trial 1: failed",
+        "mine: 0.0 of 30 trials, 00:31 passed, trial 2",
+        "mine: 3.4 of 30 trials, 01:02 passed, 08:01 left, trial 4, trial 5",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", shown := Terminal())
+    with progress("mine", "trials") as bar:
+        bar.to(0.0, 30)
+        bar.to(3.4217, 30, "trial 4")
+        bar.say("trial 1: failed")
+    assert "trial 1: failed\n" in shown.getvalue()
+    last = shown.getvalue().rstrip().split("\r")[-1]
+    assert last.startswith("mine |")
+    assert "| 3.4/30 trials [" in last
+    assert "trial 4]" in last
+
+
+def said_of(perplexities: Sequence[float], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What a training with these valid perplexities after its epochs says."""
+    with training_bar("mine") as observe:
+        for epoch in range(len(perplexities)):
+            observe(
+                TrainingRecord(epoch + 1, valid_perplexities=list(perplexities[: epoch + 1])), 9
+            )
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_training_that_only_gets_worse_is_told_of_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = said_of([100, 120, 140, 160, 180], capsys)
+    assert said.index(WORSE) == 3
+    assert said.count(WORSE) == 1
+    assert "smaller training.rate" in WORSE
+    assert "Ctrl-C" in WORSE
+
+
+@pytest.mark.parametrize(
+    "perplexities", [[100], [100, 120], [100, 90, 120, 130], [100, 100, 120], [100, 120, 110, 130]]
+)
+def test_a_training_that_gets_better_at_times_is_not_told_of(
+    perplexities: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = said_of(perplexities, capsys)
+    assert len(said) == len(perplexities)
+    assert WORSE not in said
+
+
+def test_a_model_that_knows_frequencies_alone_is_told_of(corpus: Corpus) -> None:
+    unigram = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
+
+    def said(perplexity: float) -> str | None:
+        return doubt(DenseCheckpoint(ROOT, {"valid_perplexity": perplexity}), corpus)
+
+    assert said(unigram * 0.99) is None
+    for perplexity in (unigram, unigram * 1.5, math.inf):
+        found = said(perplexity)
+        assert found
+        assert f"valid perplexity of {perplexity:.1f}" in found
+        assert f"alone give {unigram:.1f}" in found
+        assert "training.epochs" in found
+
+
+def test_a_person_is_told_what_the_text_is_and_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = write_text(tmp_path / "my text.txt")
+    corpus = {"kind": "text", "file": str(text), "max_words": 52}
+    tell_corpus(StudyContext(settings(tmp_path, corpus=corpus)))
+    described, warning = capsys.readouterr().err.splitlines()
+    assert described.startswith("text my text.txt: ")
+    assert warning.startswith("warning: unknown words are ")
+    assert "train has 200 different words, and corpus.max_words=52 keeps 50." in warning
