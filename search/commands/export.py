@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lmcore.files import check_folder
 from search.commands.answer import Answer, tell_corpus
 from search.config import ExportConfig
 from search.front import choose
@@ -27,6 +28,7 @@ def run(config: ExportConfig) -> Answer:
             pick=config.pick,
             trial=config.trial if isinstance(config.trial, int) else None,
         ).name
+    check_folder(Path(config.to))
     tell_corpus(context)
     document = export(context, name, results.measured(name), Path(config.to))
     return Answer(
