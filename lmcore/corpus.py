@@ -23,7 +23,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
 from lmcore.lazy import torch
-from lmcore.settings import Family
+from lmcore.settings import Family, PathText
 from lmcore.text import Lines, Texts, by_frequency, read_text
 from lmcore.text_checks import check_lengths, remarks
 
@@ -44,17 +44,17 @@ class PennTreebank(CorpusSettings):
     """Penn Treebank, word level, Mikolov's preprocessing: 929,589 / 73,760 / 82,430 tokens."""
 
     kind: Literal["ptb"] = "ptb"
-    dir: str | None = None
+    dir: PathText | None = None
 
 
 class TextFiles(CorpusSettings):
     """Anybody's text, one sentence a line: three files, or one that is split 80/10/10 by lines."""
 
     kind: Literal["text"] = "text"
-    train: str | None = None
-    valid: str | None = None
-    test: str | None = None
-    file: str | None = None
+    train: PathText | None = None
+    valid: PathText | None = None
+    test: PathText | None = None
+    file: PathText | None = None
     max_words: Annotated[int, Field(ge=3)] = 10_000
 
 

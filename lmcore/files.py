@@ -1,4 +1,4 @@
-"""Writing that is never half done, and content hashes."""
+"""Paths, writing that is never half done, and content hashes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lmcore.errors import DiskError
+
+
+def home_opened(path: str) -> str:
+    """The path with ~ as the home, where there is such a home. Raises ValueError for no path."""
+    if not path or "\0" in path:
+        raise ValueError("it takes the path of a file or folder")
+    return os.path.expanduser(path)  # noqa: PTH111 (Path's raises where there is no such home)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -32,6 +39,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         if part is not None:
             part.unlink(missing_ok=True)
         raise DiskError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raises DiskError where no file can be written into the folder, which may not exist yet.
+    Nothing stays of the attempt."""
+    try:
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise DiskError(f"cannot write in {folder}: {there} is a file, not a folder")
+        with tempfile.TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        raise DiskError(f"cannot write in {folder}: {error.strerror or error}") from None
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from lmcore.errors import UserError
+from lmcore.files import home_opened
 
 S = TypeVar("S", bound="Settings")
 _LONGEST = 150  # letters of a value in a message
+PathText = Annotated[str, AfterValidator(home_opened)]  # of a file or folder; its ~ is the home
 
 
 class Settings(BaseModel):

@@ -6,6 +6,8 @@ import difflib
 import os
 import sys
 
+from search.streams import open_streams, say
+
 COMMANDS = {
     "train": "train the dense model of a study",
     "sweep": "run a study's trials, or go on with them",
@@ -43,16 +45,17 @@ prints one JSON document; --config-dir FOLDER adds your own studies (FOLDER/stud
 
 def main() -> None:
     """The entry point. It answers --help and --version itself and runs commands for all else."""
+    open_streams()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         lines = (f"    {name:{width}}  {does}" for name, does in COMMANDS.items())
-        print(HELP.format(commands="\n".join(lines)), end="")
+        say(HELP.format(commands="\n".join(lines)).rstrip())
         return
     if arguments[0] in ("--version", "-V"):
         import importlib.metadata
 
-        print(f"lmpareto {importlib.metadata.version('lmpareto')}")
+        say(f"lmpareto {importlib.metadata.version('lmpareto')}")
         return
     if arguments[0] in ("-sc", "--shell-completion"):
         _complete(arguments)
@@ -71,11 +74,7 @@ def _run(command: str, arguments: list[str]) -> None:
     collect_later()
     from search.commands import run
 
-    # Hydra takes overrides in one run only; a person puts flags between them
-    overrides = [one for one in arguments if not one.startswith("-") and "=" in one]
-    flags = [one for one in arguments if one not in overrides]
-    sys.argv = ["lmpareto", *flags, *overrides]
-    run(command)
+    run(command, arguments)
 
 
 def _complete(arguments: list[str]) -> None:

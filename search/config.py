@@ -13,8 +13,9 @@ import lmcore
 from lmcore.corpus import AnyCorpus, Split
 from lmcore.errors import UserError
 from lmcore.model_settings import ModelSettings
-from lmcore.settings import Settings
+from lmcore.settings import PathText, Settings
 from lmcore.training_settings import DenseTrainingSettings
+from search.names import AnyName, Name, check_name
 from search.rules.fidelity import AnyFidelity
 from search.rules.limits import Limits
 from search.rules.sensitivity import AnyPrior
@@ -59,7 +60,7 @@ class StudyConfig(Settings):
     `models` are dense models beside the study's own; `dense` in the space chooses among them all.
     """
 
-    name: Annotated[str, Field(min_length=1)] | None
+    name: Name | None
     corpus: AnyCorpus
     model: ModelSettings
     training: DenseTrainingSettings
@@ -77,7 +78,7 @@ class StudyConfig(Settings):
     device: str
     threads: Count
     format: Literal["text", "json"]
-    cache: str
+    cache: PathText
     max_stages: Size
 
     @property
@@ -99,6 +100,10 @@ class StudyConfig(Settings):
         for name in self.baselines:
             if name.isdigit():
                 raise ValueError(f"baselines.{name}: a number names a trial")
+            try:
+                check_name(name)
+            except ValueError as error:
+                raise ValueError(f"baselines.{name}: {error}") from None
         return self
 
     @property
@@ -116,7 +121,13 @@ class StudyConfig(Settings):
     @property
     def folder(self) -> Path:
         """The cache folder: dense checkpoints, bundles, downloads, the default database."""
-        return Path(self.cache).expanduser()
+        return Path(self.cache)
+
+
+class ReadingConfig(StudyConfig):
+    """Of a command that writes no file: Optuna's own tools may have given its study any name."""
+
+    name: AnyName | None
 
 
 class WorkConfig(StudyConfig):
@@ -144,7 +155,7 @@ class WorkerConfig(WorkConfig):
 
 
 class ExportConfig(StudyConfig):
-    to: str
+    to: PathText
     max_size: Size | None
     max_perplexity: Annotated[float, Field(gt=1)] | None
     pick: Literal["knee", "smallest", "best"] | None
@@ -163,16 +174,16 @@ class ExportConfig(StudyConfig):
 
 
 class PublishConfig(StudyConfig):
-    to: str
+    to: PathText
 
 
 class PlotConfig(StudyConfig):
-    to: str | None
+    to: PathText | None
 
 
 class InspectConfig(StudyConfig):
-    bundle: str | None
-    to: str | None
+    bundle: PathText | None
+    to: PathText | None
 
     @property
     def title(self) -> str:
@@ -200,5 +211,5 @@ class ReplayConfig(StudyConfig):
 
 
 class EvaluateConfig(StudyConfig):
-    bundle: str
+    bundle: PathText
     split: Split

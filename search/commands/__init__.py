@@ -10,7 +10,7 @@ import importlib
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lmcore.errors import UserError
-from search.work.launching import STOPPED, end
+from search.commands.refusals import REFUSED, refusal, unresolved
+from search.commands.typed import for_hydra
+from search.streams import say
+from search.work.launching import STOPPED, JobError, end
 
 if TYPE_CHECKING:
     from search.config import StudyConfig
@@ -26,18 +29,33 @@ if TYPE_CHECKING:
 READING = ("status", "front", "plot")  # commands that need no torch
 
 
-def run(command: str) -> None:
-    """Run a command as a Hydra app on sys.argv. Exits with 1 for a person's error, with 130 when
-    interrupted."""
+def run(command: str, arguments: list[str]) -> None:
+    """Run a command as a Hydra app on the arguments that were typed after it.
+
+    Exits with 1 for a person's error, with 2 for what is no flag and no setting, with 130 when
+    interrupted.
+    """
 
     def task(composed: DictConfig) -> None:
-        _say(_answer(command, composed))
+        say(_answer(command, composed))
 
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
+        sys.argv = ["lmpareto", *for_hydra(arguments)]
         hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
+    except UserError as error:
+        _refuse(f"lmpareto {command}: {error}", 2)
+    except JobError as error:
+        _refuse(str(error), 1)
+    except REFUSED as error:
+        _refuse(f"lmpareto {command}: {refusal(error, sys.argv[1:])}", 1)
     except KeyboardInterrupt:  # while the jobs of a launcher ran
-        print(f"lmpareto {command}: {STOPPED}", file=sys.stderr)
-        sys.exit(130)
+        _refuse(f"lmpareto {command}: {STOPPED}", 130)
+
+
+def _refuse(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def _answer(command: str, composed: DictConfig) -> str:
@@ -65,14 +83,6 @@ def _answer(command: str, composed: DictConfig) -> str:
     return json.dumps(answer.document) if config.format == "json" else str(answer.text)
 
 
-def _say(answer: str) -> None:
-    """Print it, to whoever wants to hear all of it."""
-    try:
-        print(answer, flush=True)
-    except BrokenPipeError:  # `| head` has read enough; at its end Python would try once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def settings_of(kind: type[StudyConfig], composed: DictConfig) -> Any:
     """The composed settings as those of class `kind`. Raises UserError for what is missing or
     wrong."""
@@ -85,9 +95,9 @@ def settings_of(kind: type[StudyConfig], composed: DictConfig) -> Any:
             f"{error.full_key}: this setting is missing; give {error.full_key}=..."
         ) from None
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{error.full_key}: {unresolved(error)}") from None
     assert isinstance(data, dict)
-    config = parse(kind, {str(name): value for name, value in data.items()})
-    if config.name is None and (chosen := HydraConfig.get().runtime.choices.get("study")):
-        return config.model_copy(update={"name": chosen})
-    return config
+    settings = {str(name): value for name, value in data.items()}
+    if settings.get("name") is None:
+        settings["name"] = HydraConfig.get().runtime.choices.get("study")
+    return parse(kind, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lmcore.files import check_folder
 from search.commands.answer import Answer, tell_corpus
 from search.config import ExportConfig
 from search.front import Point, choose
@@ -19,6 +20,7 @@ def run(config: ExportConfig) -> Answer:
     context = StudyContext(config)
     results = results_of(context)
     point = _chosen(config, results)
+    check_folder(Path(config.to))
     tell_corpus(context)
     document = export(context, point, results.measured(point.name), Path(config.to))
     return Answer(

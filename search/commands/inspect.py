@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmcore.bundle import load
+from lmcore.files import check_folder
 from lmcore.inspection import inspect
 from search.commands.answer import Answer, tell_corpus
 from search.config import InspectConfig
@@ -19,6 +20,7 @@ Config = InspectConfig
 def run(config: InspectConfig) -> Answer:
     title, path = config.title, _path(config)
     folder = Path(config.to) if config.to else config.folder / "plots" / (config.name or path.stem)
+    check_folder(folder)
     inspection = inspect(load(path))
     files = write_page(figure(inspection, title), folder, "inspect")
     document = {"bundle": str(path), **inspection_document(inspection), "files": files}

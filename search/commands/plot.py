@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lmcore.files import check_folder
 from search.commands.answer import Answer
 from search.config import PlotConfig
 from search.show.page import write_page
@@ -19,6 +20,7 @@ def run(config: PlotConfig) -> Answer:
     context = StudyContext(config)
     results = results_of(context)
     folder = Path(config.to) if config.to else config.folder / "plots" / context.name
+    check_folder(folder)
     drawn = record_of(results.front, results.corpus, results.beside, results.predicted)
     files = write_page(figure(drawn), folder, "front")
     return Answer({"study": context.name, "files": files}, "\n".join(files))

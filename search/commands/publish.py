@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lmcore.files import check_folder
 from search.commands.answer import Answer, tell_corpus
 from search.config import PublishConfig
 from search.show.page import write_pictures
@@ -19,6 +20,7 @@ Config = PublishConfig
 def run(config: PublishConfig) -> Answer:
     context, folder = StudyContext(config), Path(config.to)
     results = results_of(context)
+    check_folder(folder)
     tell_corpus(context)
     publish(context, results, folder)
     drawn = record_of(results.front, results.corpus, results.beside, results.predicted)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from search.commands.answer import Answer, progress_of
-from search.config import StudyConfig
+from search.config import ReadingConfig
 from search.show.tables import progress_document, progress_table, progress_text
 from search.study.context import StudyContext
 
-Config = StudyConfig
+Config = ReadingConfig
 
 
-def run(config: StudyConfig) -> Answer:
+def run(config: ReadingConfig) -> Answer:
     context = StudyContext(config)
     if config.name is not None:
         done = progress_of(context)

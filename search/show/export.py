@@ -30,11 +30,9 @@ def export(
     measurement.
 
     The test perplexity is computed here, once, from the exported file. If the bundle is not in the
-    cache, it is made again from its recipe. Raises UserError where `folder` is a file, and where
-    the model was trained on another text.
+    cache, it is made again from its recipe. Raises UserError where the model was trained on another
+    text.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"to: {folder} is a file; it takes a folder")
     corpus = context.corpus
     source, measured = bundle_of(context, point.name, measured)
     check_words(load(source), corpus, f"{point.label} of {context.name}")

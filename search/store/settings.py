@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from lmcore.errors import UserError
-from lmcore.settings import Settings
+from lmcore.files import home_opened
+from lmcore.settings import PathText, Settings
 
 
 def secrets(url: URL) -> list[str]:
@@ -24,22 +25,35 @@ def _secret_names(url: URL) -> list[str]:
     return [name for name in url.query if "passw" in name.lower()]
 
 
+Url = Annotated[str, "SQLAlchemy"]
+
+
 class StorageSettings(Settings):
-    """Where trials are stored: any SQLAlchemy URL.
+    """Where trials are stored: any SQLAlchemy URL, or without one the SQLite database in the file
+    `path`.
 
     `lease` is in seconds. A worker that has not renewed its lease for that long loses its trial to
     another. A database that is away is waited for just as long.
     """
 
-    url: str
+    url: Url | None = None
+    path: PathText | None = None
     lease: Annotated[float, Field(gt=0)] = 600.0
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.url is None and self.path is None:
+            raise ValueError("it takes a url, or the path of a file")
+        return self
 
     @property
     def resolved(self) -> URL:
-        """The URL, with a file's ~ resolved."""
+        """The URL of the database, with a file's ~ resolved."""
+        if self.url is None:
+            return URL.create("sqlite", database=self.path)
         url = make_url(self.url)
         if url.database and url.get_backend_name() == "sqlite":
-            return url.set(database=str(Path(url.database).expanduser()))
+            return url.set(database=home_opened(url.database))
         return url
 
     @property
@@ -57,12 +71,24 @@ class StorageSettings(Settings):
 
     def check(self) -> None:
         """Raises UserError for a malformed URL, without showing it: it may hold a password."""
+        examples = "sqlite:////FOLDER/studies.db or postgresql://USER@HOST/DATABASE"
         try:
-            host = make_url(self.url).host or ""
+            url = self.resolved
         except (ArgumentError, ValueError):
             raise UserError(
-                "storage.url: this is no SQLAlchemy URL; it takes for example "
-                "sqlite:////FOLDER/studies.db or postgresql://USER@HOST/DATABASE"
+                f"storage.url: this is no SQLAlchemy URL; it takes for example {examples}"
             ) from None
-        if "@" in host:
+        if "@" in (url.host or ""):
             raise UserError("storage.url: write the @ in a password as %40")
+        if url.get_backend_name() == "sqlite" and url.host:
+            raise UserError(
+                "storage.url: a file of SQLite comes after three slashes (sqlite:///studies.db), "
+                "or four where its path is absolute"
+            )
+        try:
+            url.get_dialect()
+        except NoSuchModuleError:
+            raise UserError(
+                f"storage.url: SQLAlchemy knows no database {url.drivername}; "
+                f"it takes for example {examples}"
+            ) from None

@@ -6,6 +6,7 @@ Three sources give trials before the sampler decides: the study's own `start` ro
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -177,9 +178,19 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
         made = sampler(config, 0, 0)
     except Exception as error:
         # a sampler's constructor, and Hydra's look-up of it, may raise anything
-        raise UserError(f"sampler: {error}") from None
+        raise UserError(_no_sampler(config.sampler, error)) from None
     if not isinstance(made, optuna.samplers.BaseSampler):
         raise UserError(f"sampler: got {config.sampler}; its _target_ is a sampler of Optuna's")
+
+
+def _no_sampler(settings: Mapping[str, Any], error: Exception) -> str:
+    """Why these settings make no sampler, and what would."""
+    target = settings.get("_target_")
+    kind = optuna.samplers.__dict__.get(str(target).removeprefix("optuna.samplers."))
+    if kind is None:
+        return f"sampler._target_: there is no {target!r}; try optuna.samplers.TPESampler"
+    takes = ", ".join(inspect.signature(kind).parameters)
+    return f"sampler: {error.__cause__ or error}; {kind.__name__} takes {takes}"
 
 
 def _check_trainings(recipe: Recipe, corpus: Corpus, where: str) -> None:

@@ -11,6 +11,7 @@ import optuna
 
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
+from lmcore.files import check_folder
 from search.config import StudyConfig
 from search.space.space import OWN, Space
 from search.store.outage import Patience
@@ -111,12 +112,13 @@ class StudyContext(Generic[C]):
 
     def checkpoint(self, dense: str = OWN) -> DenseCheckpoint:
         """The checkpoint of the dense model of that name, trained now where it was not before.
-        Raises UserError where the training diverges."""
+        Raises UserError where the cache cannot be written and where the training diverges."""
         from search.bench.dense import doubt, train_dense
         from search.terminal import training_bar
 
         if known := self.find_checkpoint(dense):
             return known
+        check_folder(self.config.folder / "dense")
         title = "" if dense == OWN else f" {dense}"
         with training_bar(
             f"dense model{title} of {self.config.name or 'these settings'}"

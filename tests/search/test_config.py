@@ -184,7 +184,7 @@ def test_a_study_can_begin(study: str) -> None:
 def test_the_cache_holds_all_that_runs_write(tmp_path: Path) -> None:
     config = composed("sweep", "study=quickstart")
     assert config.folder == tmp_path
-    assert config.storage.url == f"sqlite:///{tmp_path}/studies.db"
+    assert config.storage.resolved.database == f"{tmp_path}/studies.db"
 
 
 def test_sizes_of_models_are_the_ones_of_the_papers() -> None:

@@ -13,7 +13,7 @@ import search
 
 FLOORS = (
     *("cli", "commands", "work", "show", "study", "bench", "config", "store", "space", "rules"),
-    *("front", "terminal", "process", "measurement", "describe", "units"),
+    *("front", "terminal", "process", "measurement", "describe", "names", "streams", "units"),
 )
 ROOT = Path(search.__file__).parent
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path.parts]

@@ -209,7 +209,7 @@ def test_a_study_that_is_nowhere_is_said_and_nothing_is_made(tmp_path: Path) -> 
 def test_reading_leaves_the_files_as_they_were(tmp_path: Path) -> None:
     config = settings(tmp_path, trials=1)
     sweep_here(config)
-    url = make_url(config.storage.url)
+    url = config.storage.resolved
     execute(config.storage, "PRAGMA wal_checkpoint(TRUNCATE)")
     before = Path(str(url.database)).read_bytes()
     results_of(StudyContext(config))

@@ -191,7 +191,7 @@ def test_the_sampler_comes_to_the_new_entries_of_a_list_that_grew(tmp_path: Path
     old, new = drawn[:25], drawn[25:]
     assert set(old) == set(RATES)
     assert set(new) >= {0.016, 0.032, 0.064}
-    shown = optuna.load_study(study_name="mine", storage=growing[0].storage.url)
+    shown = optuna.load_study(study_name="mine", storage=growing[0].storage.shown)
     ranges = {trial.distributions["finetuning.rate"] for trial in shown.trials}
     assert ranges == {optuna.distributions.IntDistribution(0, 6)}
     indices = [trial.params["finetuning.rate"] for trial in shown.trials]
@@ -204,7 +204,7 @@ def test_another_study_keeps_its_ranges_when_one_has_grown(tmp_path: Path) -> No
         Space(config.space, config.model, 200).suggest(begin(config).ask())
     begin(with_rates(tmp_path, [*RATES, 0.016]))
     last = {
-        name: optuna.load_study(study_name=name, storage=other.storage.url)
+        name: optuna.load_study(study_name=name, storage=other.storage.shown)
         .trials[0]
         .distributions["finetuning.rate"]
         for name in ("mine", "other")
@@ -260,7 +260,7 @@ def test_each_slot_is_one_measured_trial(swept: Sweep) -> None:
 def test_the_study_opens_with_plain_optuna_and_its_values_are_the_measurements(
     swept: Sweep,
 ) -> None:
-    opened = optuna.load_study(study_name="mine", storage=swept.context.config.storage.url)
+    opened = optuna.load_study(study_name="mine", storage=swept.context.config.storage.shown)
     assert opened.metric_names == ["size_bytes", "valid_perplexity"]
     results = results_of(swept.context)
     assert set(results.trials) == {trial.number for trial in opened.trials}
