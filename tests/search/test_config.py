@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 

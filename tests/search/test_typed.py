@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from hydra import compose, initialize_config_module
 from hypothesis import given
 from hypothesis import strategies as st
