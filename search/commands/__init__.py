@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lmcore.errors import UserError
+from search.commands.named import by_name
 from search.work.launching import STOPPED, end
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ def run(command: str) -> None:
         _say(_answer(command, composed))
 
     try:
+        sys.argv[1:] = by_name(command, sys.argv[1:])
         hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
+    except UserError as error:
+        print(f"lmpareto {command}: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:  # while the jobs of a launcher ran
         print(f"lmpareto {command}: {STOPPED}", file=sys.stderr)
         sys.exit(130)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import optuna
 from optuna.distributions import IntDistribution, distribution_to_json
 from sqlalchemy import Engine, column, create_engine, delete, event, inspect, select, table, update
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from lmcore.errors import UserError
@@ -28,7 +28,7 @@ from search.measurement import Measurement
 from search.rules.fidelity import Look
 from search.rules.sensitivity import Effect, Effects
 from search.store.migrations import upgrade
-from search.store.outage import AwayError, reason
+from search.store.opening import opening
 from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
 from search.store.settings import StorageSettings
 
@@ -69,7 +69,7 @@ class Store:
             self._options["connect_args"] = {"timeout": BUSY_SECONDS}
             if self._url.database and self._url.database != ":memory:":
                 _make_folder(Path(self._url.database).parent)
-        with self._opening():
+        with opening(settings.shown):
             self.engine = create_engine(self._url, **self._options)
             if self._is_sqlite:
                 _write_ahead(self.engine)
@@ -79,7 +79,7 @@ class Store:
     def optuna(self) -> optuna.storages.RDBStorage:
         """Optuna's storage in this database."""
         url = self._url.render_as_string(hide_password=False)
-        with self._opening():
+        with opening(self.settings.shown):
             opened = _made(lambda: optuna.storages.RDBStorage(url, engine_kwargs=self._options))
         if self._is_sqlite:
             _write_ahead(opened.engine)
@@ -88,20 +88,6 @@ class Store:
     @property
     def _is_sqlite(self) -> bool:
         return self._url.get_backend_name() == "sqlite"
-
-    @contextmanager
-    def _opening(self) -> Iterator[None]:
-        """Says as a UserError what is wrong with a database that is opened."""
-        shown = self.settings.shown
-        try:
-            yield
-        except ModuleNotFoundError as error:
-            raise UserError(f"storage.url {shown}: install its driver, {error.name}") from None
-        except RuntimeError as error:  # the tables of another version of Optuna
-            raise UserError(f"cannot use the storage {shown}: {error}") from None
-        except SQLAlchemyError as error:
-            kind = AwayError if isinstance(error, OperationalError) else UserError
-            raise kind(f"cannot open the storage {shown}: {reason(error)}") from None
 
     def has_study(self, name: str) -> bool:
         """Whether Optuna's tables, if there are any, know a study of that name."""

@@ -12,9 +12,11 @@ from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from search.config import StudyConfig
 from search.space.space import OWN, Space
+from search.store.begun import study_attributes
 from search.store.outage import Patience
 from search.store.slots import Slots
 from search.store.store import Store
+from search.study.begun import text_of
 
 if TYPE_CHECKING:
     from search.bench.dense import DenseCheckpoint
@@ -57,8 +59,13 @@ class StudyContext(Generic[C]):
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The text. Raises UserError where it cannot be read."""
-        return load_corpus(self.config.corpus, self.config.folder)
+        """The text. Raises UserError where it cannot be read, and where the study was begun with
+        another."""
+        config = self.config
+        if config.name is None:
+            return load_corpus(config.corpus, config.folder)
+        known = self.patiently(study_attributes, config.storage, config.name)
+        return text_of(config, known or {})
 
     @property
     def words(self) -> int:

@@ -15,10 +15,10 @@ from search.config import PUBLISHED, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement
 from search.rules.sensitivity import Effects
+from search.study.begun import CORPUS
 from search.study.context import StudyContext
 from search.study.study import complete_keys, infeasible
 
-CORPUS = "lmpareto_corpus"  # the study's attribute in Optuna with the kind of its corpus
 RECORDS = "trials.jsonl"
 PREDICTED = "predicted.json"
 
