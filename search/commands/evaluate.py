@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmcore.bundle import load
+from lmcore.corpus import load_corpus
 from lmcore.evaluation import score
 from lmcore.runtime import device
 from search.commands.answer import Answer
 from search.config import EvaluateConfig
 from search.show.export import check_words
-from search.study.context import StudyContext
 from search.units import format_size
 
 Config = EvaluateConfig
@@ -18,7 +18,7 @@ Config = EvaluateConfig
 
 def run(config: EvaluateConfig) -> Answer:
     bundle = load(Path(config.bundle))
-    corpus = StudyContext(config).corpus
+    corpus = load_corpus(config.corpus, config.folder)
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
     measured = score(model, corpus.split(config.split), corpus.vocabulary.eos)
