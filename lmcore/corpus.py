@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -37,12 +37,26 @@ _NO_ID = -1
 
 
 class CorpusSettings(Family):
-    """Where the text comes from."""
+    """Where the text comes from. `files` names the settings that are paths."""
+
+    files: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Setting -> path, for the paths that are given."""
+        given = {name: getattr(self, name) for name in self.files}
+        return {name: path for name, path in given.items() if path is not None}
+
+    def absolute(self) -> Self:
+        """The same settings with paths that do not depend on the folder they are typed in."""
+        places = {name: str(Path(path).absolute()) for name, path in self.places.items()}
+        return self.model_copy(update=places)
 
 
 class PennTreebank(CorpusSettings):
     """Penn Treebank, word level, Mikolov's preprocessing: 929,589 / 73,760 / 82,430 tokens."""
 
+    files = ("dir",)
     kind: Literal["ptb"] = "ptb"
     dir: PathText | None = None
 
@@ -50,6 +64,7 @@ class PennTreebank(CorpusSettings):
 class TextFiles(CorpusSettings):
     """Anybody's text, one sentence a line: three files, or one that is split 80/10/10 by lines."""
 
+    files = ("train", "valid", "test", "file")
     kind: Literal["text"] = "text"
     train: PathText | None = None
     valid: PathText | None = None

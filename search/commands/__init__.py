@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lmcore.errors import UserError
+from search.commands.named import by_name
 from search.commands.refusals import REFUSED, refusal, unresolved
 from search.commands.typed import for_hydra
 from search.streams import say
@@ -39,12 +40,16 @@ def run(command: str, arguments: list[str]) -> None:
     def task(composed: DictConfig) -> None:
         say(_answer(command, composed))
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
-        sys.argv = ["lmpareto", *for_hydra(arguments)]
-        hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
+        typed = for_hydra(arguments)
     except UserError as error:
         _refuse(f"lmpareto {command}: {error}", 2)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    try:
+        sys.argv = ["lmpareto", *by_name(command, typed)]
+        hydra.main(config_path="pkg://search.conf", config_name=command, version_base="1.3")(task)()
+    except UserError as error:
+        _refuse(f"lmpareto {command}: {error}", 1)
     except JobError as error:
         _refuse(str(error), 1)
     except REFUSED as error:

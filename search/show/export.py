@@ -68,7 +68,8 @@ def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
     if bundle.vocabulary.words != corpus.vocabulary.words:
         raise UserError(
             f"{name} has a vocabulary of {len(bundle.vocabulary):,} words, corpus {corpus.name} "
-            f"another of {len(corpus.vocabulary):,}: it was trained on another text"
+            f"another of {len(corpus.vocabulary):,}: it was trained on another text; give that "
+            f"text by the study (study=NAME) or by its file (corpus=text corpus.file=FILE)"
         )
 
 

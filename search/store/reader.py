@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sqlite3
@@ -30,6 +31,9 @@ BUSY_SECONDS = 60  # how long SQLite waits for another process that writes
 
 # the columns of Optuna's that are read here
 STUDIES = table("studies", column("study_id"), column("study_name"))
+_ATTRIBUTES = table(
+    "study_user_attributes", column("study_id"), column("key"), column("value_json")
+)
 _OPTUNA = table("version_info", column("library_version"))
 REVISION = "alembic_version"  # the table that Optuna makes last
 
@@ -130,7 +134,20 @@ class Reader:
 
     def has_study(self, name: str) -> bool:
         """Whether there is a study of that name."""
-        return name in self.studies()
+        return self.attributes(name) is not None
+
+    def attributes(self, study: str) -> dict[str, Any] | None:
+        """The attributes of Optuna's study of that name, None where there is no such study."""
+        if not self._has(STUDIES.name):
+            return None
+        of_study = (
+            select(STUDIES.c.study_id, _ATTRIBUTES.c.key, _ATTRIBUTES.c.value_json)
+            .outerjoin_from(STUDIES, _ATTRIBUTES, STUDIES.c.study_id == _ATTRIBUTES.c.study_id)
+            .where(STUDIES.c.study_name == study)
+        )
+        with Session(self.engine) as session:
+            rows = session.execute(of_study).all()
+        return {key: json.loads(value) for _, key, value in rows if key} if rows else None
 
     def measurement(self, key: str) -> Measurement | None:
         """The measurement under the key, None where there is none."""

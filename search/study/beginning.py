@@ -22,14 +22,13 @@ from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
+from search.study.begun import BEGUN, CORPUS, SETTINGS, kept
 from search.study.context import StudyContext, WorkContext
 from search.study.effects import known_effects, measure_effects
-from search.study.results import CORPUS
 from search.study.seeds import seeds_of
 from search.study.study import ended_trials, keep_limits, sampler
 
 # names of the study's attributes in Optuna
-BEGUN = "lmpareto"  # the settings that it was begun with
 PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
 SEEDS = "lmpareto_seeds"  # the seeds whose trials were enqueued
 
@@ -70,8 +69,8 @@ def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:
 
 
 def create(context: WorkContext[StudyConfig]) -> optuna.Study:
-    """The study of the settings. A study that does not exist is made, and its `start` rows are
-    enqueued.
+    """The study of the settings, which are kept with it. A study that does not exist is made, and
+    its `start` rows are enqueued.
 
     A study that exists may have grown: its space by entries at the ends of ordered lists, and its
     `models` by new dense models. Raises UserError where any other setting of `identity` changed.
@@ -97,6 +96,9 @@ def create(context: WorkContext[StudyConfig]) -> optuna.Study:
         lengths = {name: len(of) for name, of in context.space.lists.items()}
         context.store.widen(context.name, lengths)
         study.set_user_attr(BEGUN, wanted)
+    settings = kept(context.config)
+    if study.user_attrs.get(SETTINGS) != settings:
+        study.set_user_attr(SETTINGS, settings)
     return study
 
 

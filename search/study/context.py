@@ -18,6 +18,7 @@ from search.store.outage import Patience
 from search.store.reader import Reader
 from search.store.slots import Slots
 from search.store.store import Store
+from search.study.begun import text_of
 
 if TYPE_CHECKING:
     from search.bench.dense import DenseCheckpoint
@@ -60,8 +61,13 @@ class StudyContext(Generic[C]):
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The text. Raises UserError where it cannot be read."""
-        return load_corpus(self.config.corpus, self.config.folder)
+        """The text. Raises UserError where it cannot be read, and where the study was begun with
+        another."""
+        config = self.config
+        if config.name is None:
+            return load_corpus(config.corpus, config.folder)
+        known = self.patiently(self.store.attributes, config.name)
+        return text_of(config, known or {})
 
     @property
     def words(self) -> int:

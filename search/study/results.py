@@ -15,11 +15,11 @@ from search.config import PUBLISHED, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
 from search.rules.sensitivity import Effects
+from search.study.begun import CORPUS
 from search.study.context import StudyContext
 from search.study.study import complete_keys, limits_of
 from search.units import format_ranges
 
-CORPUS = "lmpareto_corpus"  # the study's attribute in Optuna with the kind of its corpus
 RECORDS = "trials.jsonl"
 PREDICTED = "predicted.json"
 

@@ -19,9 +19,8 @@ from lmcore.files import content_key
 from search.config import StudyConfig
 from search.rules.limits import Limits
 from search.store.slots import Slots
+from search.study.begun import LIMITS
 from search.study.note import TrialNote
-
-LIMITS = "lmpareto_limits"  # the study's attribute in Optuna with the limits of its last sweep
 
 
 def sampler(config: StudyConfig, worker: int | str, started: int) -> optuna.samplers.BaseSampler:

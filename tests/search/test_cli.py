@@ -546,7 +546,10 @@ def test_an_unknown_command(typed: str, said: str, tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[list[str], list[str]]] = {
-    "unknown study": (["sweep", "study=nope"], ["study=nope", "mine", "quickstart", "ptb_small"]),
+    "unknown study": (
+        ["sweep", "study=nope"],
+        ["there is no study nope", "mine", "quickstart", "ptb_small"],
+    ),
     "unknown option": (["train", "model=huge"], ["model=huge", "small", "tiny"]),
     "unknown group": (["train", "modle=small"], ["modle"]),
     "unknown setting": (["train", "model.hiden=16"], ["hiden"]),
@@ -628,7 +631,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a corpus of no file": (
         ["train", "study=mine", "corpus.file=no.txt"],
-        ["cannot read no.txt", "No such file"],
+        ["the text of study mine is not at no.txt", "corpus.file=..."],
     ),
     "a training that diverges": (
         ["train", "study=mine", "training.rate=1e30", "training.optimizer=sgd"],

@@ -84,7 +84,10 @@ def test_a_study_is_found_again_with_what_it_begun_with(tmp_path: Path) -> None:
             ["model.hidden was 16, is 24"],
         ),
         ({"space": {"sites": {"*": {"sparsity": 0.5}}}}, ["space.", "was", "is"]),
-        ({"corpus": {"kind": "pydoc", "max_words": 300}}, ["corpus was"]),
+        (
+            {"corpus": {"kind": "pydoc", "max_words": 300}},
+            ["another text or vocabulary", "corpus=pydoc"],
+        ),
     ],
 )
 def test_a_study_begun_with_other_settings_says_which(
@@ -93,7 +96,7 @@ def test_a_study_begun_with_other_settings_says_which(
     begin(settings(tmp_path))
     with pytest.raises(UserError) as error:
         begin(settings(tmp_path, **changed))
-    for part in ("study mine was begun with other settings", "name=mine_2", *said):
+    for part in ("study mine was begun with ", "name=mine_2", *said):
         assert part in str(error.value)
 
 

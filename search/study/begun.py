@@ -1,0 +1,75 @@
+"""What a study was begun with: its settings, kept with it as attributes of Optuna's study.
+
+So a study is known by its name alone. What a study may not change is `identity` in `beginning`;
+what is kept here is all that its next command composes with, the places of its text included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmcore.corpus import Corpus, load_corpus
+from lmcore.errors import UserError
+from search.config import StudyConfig
+
+# names of attributes of Optuna's study
+BEGUN = "lmpareto"  # the settings that the study may not change
+CORPUS = "lmpareto_corpus"  # the kind of its corpus
+LIMITS = "lmpareto_limits"  # the limits of its last sweep
+SETTINGS = "lmpareto_settings"  # the settings of its last sweep
+KEPT = (
+    *("corpus", "model", "training", "models", "space", "sampler", "fidelity", "prior", "seeds"),
+    *("baselines", "start", "trials", "seed"),
+)
+
+
+def kept(config: StudyConfig) -> dict[str, Any]:
+    """The settings that belong to a study, as plain data. Where it is stored, and how and on which
+    machine it runs, does not."""
+    here = config.model_copy(update={"corpus": config.corpus.absolute()})
+    return here.model_dump(mode="json", include=set(KEPT))
+
+
+def kept_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a study's attributes; none where another of Optuna's tools made it.
+
+    A study of an earlier version kept what it may not change, and the kind of its corpus without
+    the files: its `corpus` is then that kind alone.
+    """
+    if SETTINGS in attributes:
+        return dict(attributes[SETTINGS])
+    begun = {name: one for name, one in attributes.get(BEGUN, {}).items() if name != "corpus"}
+    return {**begun, "corpus": attributes[CORPUS]} if CORPUS in attributes else begun
+
+
+def limits_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits in a study's attributes, as settings of a sweep or a worker."""
+    limits = attributes.get(LIMITS, {})
+    return {
+        "max_size": limits.get("max_size_bytes"),
+        "max_perplexity": limits.get("max_perplexity"),
+    }
+
+
+def text_of(config: StudyConfig, attributes: Mapping[str, Any]) -> Corpus:
+    """The text of the settings. Raises UserError where it is not the one that the study of these
+    attributes was begun with."""
+    begun = attributes.get(BEGUN)
+    places = config.corpus.places
+    for setting, path in places.items() if begun else ():
+        if not Path(path).exists():
+            raise UserError(
+                f"the text of study {config.study} is not at {path}; "
+                f"give its new place: corpus.{setting}=..."
+            )
+    corpus = load_corpus(config.corpus, config.folder)
+    if begun and corpus.key != begun["corpus"]:
+        shown = " ".join(f"corpus.{name}={path}" for name, path in places.items())
+        raise UserError(
+            f"study {config.study} was begun with another text or vocabulary than "
+            f"{shown or f'corpus={config.corpus.kind}'} has now; give that text again, "
+            f"or begin another study with this one: name={config.study}_2"
+        )
+    return corpus
