@@ -272,7 +272,7 @@ def test_a_file_that_is_no_yaml_is_named(shell: Shell, tmp_path: Path) -> None:
     path.write_text("trials: [1\nname: mine\n")
     run = shell("front", f"--config-dir={tmp_path}", "study=mine")
     run.refused(f"{path}, line 2: this is no YAML: expected ',' or ']'")
-    path.write_text("defaults:\n  - override /space: nope\n")
+    path.write_text("# @package _global_\ndefaults:\n  - override /space: nope\n")
     run = shell("front", f"--config-dir={tmp_path}", "study=mine")
     run.refused("the defaults of a study: space/nope: there is no space 'nope'; there are ")
     assert run.err.count("\n") == 1
