@@ -19,7 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lmcore.errors import UserError
 from search.commands.named import by_name
-from search.commands.refusals import REFUSED, refusal, unresolved
+from search.commands.refusals import REFUSED, refusal, unresolved, without_secrets
 from search.commands.typed import for_hydra
 from search.streams import say
 from search.work.launching import STOPPED, JobError, end
@@ -80,7 +80,7 @@ def _answer(command: str, composed: DictConfig) -> str:
         imported()
         answer = module.run(config)
     except UserError as error:
-        end(f"lmpareto {command}: {error}", 1)
+        end(f"lmpareto {command}: {without_secrets(str(error), sys.argv[1:])}", 1)
     except AWAY as error:
         end(f"lmpareto {command}: the storage {config.storage.shown}: {reason(error)}", 1)
     except KeyboardInterrupt:

@@ -13,18 +13,27 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError)
 PAIRS = {"(": ")", "[": "]", "{": "}"}
+SECRET = re.compile(r"://.*:.*@|passw", re.DOTALL | re.IGNORECASE)
 
 
 def shown(argument: str) -> str:
     """The argument, with dots in place of a value that may hold a password."""
     setting, equals, _ = argument.partition("=")
-    if "://" in argument or "passw" in argument.lower():
-        return f"{setting}=..." if equals and "://" not in setting else "..."
-    return argument
+    if not SECRET.search(argument):
+        return argument
+    return f"{setting}=..." if equals and "://" not in setting else "..."
+
+
+def without_secrets(message: str, settings: list[str]) -> str:
+    """The message, with dots in place of the values that may hold a password."""
+    for setting in settings:
+        if shown(setting) != setting:
+            message = message.replace(setting.partition("=")[2].strip("'\""), "...")
+    return message
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
@@ -57,7 +66,7 @@ def refusal(error: BaseException, arguments: list[str]) -> str:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}: this is no YAML: {error.problem}"
     lines = [str(one).strip().splitlines() for one in (error, error.__cause__) if one]
-    return _without_secrets(": ".join(line[0] for line in lines if line), settings)
+    return without_secrets(": ".join(line[0] for line in lines if line), settings)
 
 
 def unresolved(error: OmegaConfBaseException) -> str:
@@ -122,10 +131,3 @@ def _no_setting(error: OmegaConfBaseException) -> str:
     return (
         f"{name}: {f'{inside}={here}' if here else inside} has {listed or 'no settings'}{elsewhere}"
     )
-
-
-def _without_secrets(message: str, settings: list[str]) -> str:
-    for setting in settings:
-        if shown(setting) != setting:
-            message = message.replace(setting.partition("=")[2].strip("'\""), "...")
-    return message
