@@ -69,19 +69,20 @@ class _Bar:
 class _Lines:
     def __init__(self, what: str, unit: str) -> None:
         self.what, self.unit = what, unit
-        self.began = self.told = time.monotonic()
-        self.first = self.total = 0.0
+        self.began = self.told = self.since = time.monotonic()
+        self.first = self.total = 0.0  # `first` was done of `total` at the time `since`
 
     def to(self, done: float, total: float, doing: str = "") -> None:
         now = time.monotonic()
         if self.total != total:
-            self.began, self.first, self.total = now, done, total
+            self.since, self.first, self.total = now, done, total
         if now - self.told < LINE_SECONDS:
             return
-        self.told, passed = now, now - self.began
-        line = f"{self.what}: {_rounded(done):,} of {total:,} {self.unit}, {_clock(passed)} passed"
+        self.told, passed = now, _clock(now - self.began)
+        line = f"{self.what}: {_rounded(done):,} of {total:,} {self.unit}, {passed} passed"
         if done > self.first:
-            line += f", {_clock(passed * (total - done) / (done - self.first))} left"
+            left = (now - self.since) * (total - done) / (done - self.first)
+            line += f", {_clock(left)} left"
         self.say(f"{line}, {doing}" if doing else line)
 
     def say(self, line: str) -> None:
