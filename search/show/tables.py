@@ -150,7 +150,8 @@ def progress_text(progress: Progress, workers: int) -> str:
         lines.append(f"{progress.left} to go, by workers started elsewhere")
     elif progress.left and progress.seconds:
         minutes = progress.left * progress.seconds / workers / 60
-        lines.append(f"{progress.left} to go, about {minutes:.0f} min with {workers} worker(s)")
+        time = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
+        lines.append(f"{progress.left} to go, {time} with {workers} worker(s)")
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from lmcore.errors import UserError
 from search.measurement import Measurement
 from search.store.migrations import upgrade
+from search.store.outage import GoneError
 from search.store.reader import BUSY_SECONDS, REVISION, STUDIES, Reader
 from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
 
@@ -64,12 +65,31 @@ class Store(Reader):
         if _is_sqlite(self._url):
             _write_ahead(self.engine)
         _made(lambda: upgrade(self.engine))
+        self._guard(self.engine)
 
     def _opened(self) -> RDBStorage:
         opened = _made(lambda: self._checked(make_tables=not self._has(REVISION)))
         if _is_sqlite(self._url):
             _write_ahead(opened.engine)
+        self._guard(opened.engine)
         return opened
+
+    def _guard(self, engine: Engine) -> None:
+        """Make the engine raise GoneError once its file is deleted or replaced. SQLite would go on
+        writing into the deleted file, or begin a new one."""
+        if (file := self.settings.file) is None:
+            return
+        begun = _identity(file)
+
+        def look(*_: Any) -> None:
+            if _identity(file) != begun:
+                raise GoneError(
+                    f"the database {file} was deleted, moved or replaced while it was in use; put "
+                    f"it back and the same command goes on, or a sweep begins its study anew"
+                )
+
+        event.listen(engine, "do_connect", look)
+        event.listen(engine, "checkout", look)
 
     def keep(self, measurement: Measurement) -> None:
         """Store a measurement. The first one under a key stays."""
@@ -119,6 +139,15 @@ class Store(Reader):
                     .where(_PARAMS.c.param_name == name, _PARAMS.c.trial_id.in_(trials))
                     .values(distribution_json=range_)
                 )
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from any other that has its name, None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_sqlite(url: URL) -> bool:

@@ -16,7 +16,7 @@ from search.front import Front, Point, front_of
 from search.measurement import Measurement
 from search.rules.sensitivity import Effects
 from search.study.context import StudyContext
-from search.study.study import complete_keys, infeasible
+from search.study.study import check_ours, complete_keys, infeasible
 
 CORPUS = "lmpareto_corpus"  # the study's attribute in Optuna with the kind of its corpus
 RECORDS = "trials.jsonl"
@@ -69,9 +69,15 @@ def results_of(context: StudyContext[StudyConfig]) -> Results:
     if not store.has_study(name) and (published := _published(name)).exists():
         return _read(context.config, published)
     study = context.study
+    check_ours(study)
     trials = complete_keys(study)
     names = store.baselines(name)
     found = store.measurements([*trials.values(), *names.values()])
+    if others := [number for number, key in trials.items() if key not in found]:
+        raise UserError(
+            f"study {name}: lmpareto has no measurement of trial {others[0]}; another program has "
+            f"added it, and can delete it"
+        )
     return Results(
         study=name,
         # studies of earlier versions did not store the kind

@@ -32,7 +32,7 @@ from search.measurement import Measurement
 from search.process import imported, interruptible, orphaned
 from search.rules.fidelity import Look
 from search.space.space import OWN
-from search.store.outage import AWAY, Patience
+from search.store.outage import AWAY, GoneError, Patience
 from search.store.slots import Slot
 from search.study.beginning import join
 from search.study.context import WorkContext
@@ -76,6 +76,8 @@ def work(
             Worker(waiting(config, stop), index, name, checkpoints, stop, deadline).run()
     except KeyboardInterrupt:
         sys.exit(130)
+    except GoneError:
+        sys.exit(1)  # the sweep looks more often, and says so once for all workers
     except UserError as error:
         print(f"lmpareto: {error}", file=sys.stderr)
         sys.exit(1)

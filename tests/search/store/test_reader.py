@@ -166,7 +166,7 @@ def test_a_database_of_an_earlier_optuna_names_the_command_that_upgrades_it(
 def test_optunas_tables_without_a_version_are_not_given_one(fresh: StorageSettings) -> None:
     with_optuna(fresh, "v2.6.0.a", "0.19.0")
     execute(fresh, "DROP TABLE alembic_version")
-    with pytest.raises(UserError, match="written by a very early Optuna.*optuna storage upgrade"):
+    with pytest.raises(UserError, match=r"written by a very early Optuna.*optuna storage upgrade"):
         assert Reader(fresh).optuna
     assert "alembic_version" not in schema(fresh)
 
