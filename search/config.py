@@ -25,6 +25,7 @@ from search.units import parse_size
 PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # exists in a checkout only
 DENSE_BASELINE = "dense"  # the name of the baseline that is the study's own dense model
 
+StudyName = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -58,7 +59,7 @@ class StudyConfig(Settings):
     `models` are dense models beside the study's own; `dense` in the space chooses among them all.
     """
 
-    name: Annotated[str, Field(min_length=1)] | None
+    name: StudyName | None
     corpus: AnyCorpus
     model: ModelSettings
     training: DenseTrainingSettings
@@ -160,6 +161,14 @@ class ExportConfig(StudyConfig):
 
 class PublishConfig(StudyConfig):
     to: str
+
+
+class AgreedConfig(StudyConfig):
+    yes: bool  # do it without asking
+
+
+class RenameConfig(StudyConfig):
+    to: StudyName
 
 
 class PlotConfig(StudyConfig):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.front import Front, Point
 from search.rules.sensitivity import Effect, Effects, Predicted, spread
 from search.study.study import Progress
 from search.units import format_size
+
+if TYPE_CHECKING:
+    from search.study.cache import Share
 
 SHOWN = 12  # points of a predicted front in a table
 
@@ -122,6 +125,34 @@ def _settings(one: Effect | Predicted, lists: Mapping[str, Sequence[Any]]) -> st
     named = ((name, lists[name][v] if name in lists else v) for name, v in one.parameters)
     values = ((name, f"{v:.3g}" if isinstance(v, float) else str(v)) for name, v in named)
     return ", ".join(f"{name}={value}" for name, value in values)
+
+
+def shares_document(shares: Iterable[Share]) -> dict[str, Any]:
+    """{"cache": [{"what", "study", "files", "size_bytes", "unneeded_bytes"}]}."""
+    return {
+        "cache": [
+            {
+                "what": one.what,
+                "study": one.study or None,
+                "files": one.files,
+                "size_bytes": one.size_bytes,
+                "unneeded_bytes": one.unneeded_bytes,
+            }
+            for one in shares
+        ]
+    }
+
+
+def shares_table(shares: Sequence[Share]) -> str:
+    """A line for each thing that the cache holds files for, the largest first, and their sum."""
+    rows = [("for", "study", "files", "size", "not needed")]
+    for one in sorted(shares, key=lambda one: -one.size_bytes):
+        free = format_size(one.unneeded_bytes) if one.unneeded else ""
+        rows.append((one.what, one.study, str(one.files), format_size(one.size_bytes), free))
+    files = str(sum(one.files for one in shares))
+    size, unneeded = sum(s.size_bytes for s in shares), sum(s.unneeded_bytes for s in shares)
+    rows.append(("all", "", files, format_size(size), format_size(unneeded)))
+    return "\n".join(aligned(rows, "<<>>>"))
 
 
 def progress_document(progress: Progress) -> dict[str, Any]:

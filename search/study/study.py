@@ -83,11 +83,16 @@ def keep_limits(study: optuna.Study, limits: Limits) -> None:
         study.set_user_attr(LIMITS, asdict(limits))
 
 
+def limits_of(study: optuna.Study) -> Limits:
+    """The limits of the study's last sweep; none for a study of another program."""
+    return Limits(**study.user_attrs.get(LIMITS, {}))
+
+
 def infeasible(study: optuna.Study) -> frozenset[int]:
     """The numbers of the complete trials over a limit of the study's last sweep."""
-    if LIMITS not in study.user_attrs:
+    limits = limits_of(study)
+    if limits == Limits():
         return frozenset()
-    limits = Limits(**study.user_attrs[LIMITS])
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return frozenset(row.number for row in rows if limits.broken(*row.values))
 

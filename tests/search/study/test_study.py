@@ -499,7 +499,7 @@ def test_a_study_from_before_slots_is_to_have_the_trials_that_it_has(swept: Swee
 
 @pytest.mark.parametrize("directions", [["minimize"], ["minimize", "maximize"], ["minimize"] * 3])
 def test_a_study_of_another_program_is_counted_but_not_shown_or_swept(
-    directions: list[str], tmp_path: Path
+    directions: list[Any], tmp_path: Path
 ) -> None:
     config = settings(tmp_path, name="<b>theirs/1</b>", workers=0)
     context = WorkContext(config)
