@@ -22,6 +22,9 @@ COMMANDS = {
     "inspect": "why a model's matrices compress or do not",
     "replay": "run a trial again and compare",
     "publish": "all that a study has to show, in one folder",
+    "rename": "give a study another name",
+    "remove": "delete a study from the database",
+    "clean": "what the cache holds, and what of it can go",
 }
 
 HELP = """lmpareto finds the best small LSTM language models: it searches compression recipes and

@@ -177,6 +177,14 @@ class PublishConfig(StudyConfig):
     to: PathText
 
 
+class AgreedConfig(StudyConfig):
+    yes: bool  # do it without asking
+
+
+class RenameConfig(StudyConfig):
+    to: Name
+
+
 class PlotConfig(StudyConfig):
     to: PathText | None
 

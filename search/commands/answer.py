@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from lmcore.errors import UserError
 from search.config import StudyConfig
 from search.study.context import StudyContext
 from search.study.study import Progress, progress
@@ -17,6 +18,19 @@ class Answer:
 
     document: dict[str, Any]
     text: str
+
+
+def agreed(yes: bool, question: str) -> bool:
+    """Whether the person agrees: by `yes=true`, or at the terminal.
+
+    Raises UserError where there is no terminal to ask at.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} Standard input is no terminal to ask at; yes=true agrees")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def tell_corpus(context: StudyContext[StudyConfig]) -> None:

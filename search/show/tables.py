@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.front import Front, Point
 from search.rules.sensitivity import Effect, Effects, Predicted, spread
 from search.study.study import Progress
 from search.units import format_size
+
+if TYPE_CHECKING:
+    from search.study.cache import Share
 
 SHOWN = 12  # points of a predicted front in a table
 
@@ -125,6 +128,34 @@ def _settings(one: Effect | Predicted, lists: Mapping[str, Sequence[Any]]) -> st
     return ", ".join(f"{name}={value}" for name, value in values)
 
 
+def shares_document(shares: Iterable[Share]) -> dict[str, Any]:
+    """{"cache": [{"what", "study", "files", "size_bytes", "unneeded_bytes"}]}."""
+    return {
+        "cache": [
+            {
+                "what": one.what,
+                "study": one.study or None,
+                "files": one.files,
+                "size_bytes": one.size_bytes,
+                "unneeded_bytes": one.unneeded_bytes,
+            }
+            for one in shares
+        ]
+    }
+
+
+def shares_table(shares: Sequence[Share]) -> str:
+    """A line for each thing that the cache holds files for, the largest first, and their sum."""
+    rows = [("for", "study", "files", "size", "not needed")]
+    for one in sorted(shares, key=lambda one: -one.size_bytes):
+        free = format_size(one.unneeded_bytes) if one.unneeded else ""
+        rows.append((one.what, one.study, str(one.files), format_size(one.size_bytes), free))
+    files = str(sum(one.files for one in shares))
+    size, unneeded = sum(s.size_bytes for s in shares), sum(s.unneeded_bytes for s in shares)
+    rows.append(("all", "", files, format_size(size), format_size(unneeded)))
+    return "\n".join(aligned(rows, "<<>>>"))
+
+
 def progress_document(progress: Progress) -> dict[str, Any]:
     return {
         "study": progress.study,
@@ -151,7 +182,8 @@ def progress_text(progress: Progress, workers: int) -> str:
         lines.append(f"{progress.left} to go, by workers started elsewhere")
     elif progress.left and progress.seconds:
         minutes = progress.left * progress.seconds / workers / 60
-        lines.append(f"{progress.left} to go, about {minutes:.0f} min with {workers} worker(s)")
+        time = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
+        lines.append(f"{progress.left} to go, {time} with {workers} worker(s)")
     return "\n".join(lines)
 
 

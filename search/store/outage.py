@@ -1,4 +1,5 @@
-"""Waiting for a database that is away: it is down, restarting, or cannot be reached."""
+"""Waiting for a database that is away: it is down, restarting, or cannot be reached. A file that is
+gone is not waited for."""
 
 from __future__ import annotations
 
@@ -21,6 +22,10 @@ T = TypeVar("T")
 class AwayError(UserError):
     """A database that cannot be opened now. To a worker it is away, so the worker waits. To the
     person who typed its URL it is an error, since the URL may be wrong."""
+
+
+class GoneError(UserError):
+    """A database whose file was deleted, moved or replaced while it was in use."""
 
 
 AWAY = (OperationalError, InterfaceError, StorageInternalError, AwayError)

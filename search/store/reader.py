@@ -197,6 +197,20 @@ class Reader:
                 found.setdefault(trial, {})[rung] = _measurement(row)
         return found
 
+    def keys(self, study: str) -> set[str]:
+        """The keys of all that the study measured: rungs, baselines, effects."""
+        with Session(self.engine) as session:
+            found = (
+                session.scalars(select(each.key).where(each.study == study))
+                for each in (RungRow, BaselineRow, EffectRow)
+            )
+            return {key for keys in found for key in keys}
+
+    def measured_keys(self) -> set[str]:
+        """The keys of all measurements."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(MeasurementRow.key)))
+
     def effects(self, study: str) -> Effects | None:
         """The effects of the parts of the study's space, None where none was measured."""
         with Session(self.engine) as session:

@@ -197,6 +197,12 @@ class Slots:
             )
             return session.scalars(trials).one()
 
+    def unfinished(self) -> bool:
+        """Whether any slot is not done, however many trials the settings say."""
+        with Session(self.engine) as session:
+            left = select(func.count()).where(SlotRow.study == self.study, SlotRow.done.is_(False))
+            return session.scalars(left).one() > 0
+
     def open(self) -> int:
         """How many slots are not done, of the trials within the total and of the baselines."""
         with Session(self.engine) as session:

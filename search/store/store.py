@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from optuna.distributions import IntDistribution, distribution_to_json
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import URL, Engine, column, delete, event, select, table, update
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
@@ -24,14 +25,17 @@ from sqlalchemy.orm import Session
 from lmcore.errors import UserError
 from search.measurement import Measurement
 from search.store.migrations import upgrade
+from search.store.outage import GoneError
 from search.store.reader import BUSY_SECONDS, REVISION, STUDIES, Reader
-from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow
+from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow, SlotRow
+from search.store.slots import Slots
 
 # the columns of Optuna's that are written here
 _TRIALS = table("trials", column("trial_id"), column("study_id"))
 _PARAMS = table(
     "trial_params", column("trial_id"), column("param_name"), column("distribution_json")
 )
+_OF_A_STUDY = [each for each in Base.metadata.sorted_tables if "study" in each.columns]
 T = TypeVar("T")
 OPENINGS = 4  # attempts at a database in which another process makes the same tables
 
@@ -64,12 +68,31 @@ class Store(Reader):
         if _is_sqlite(self._url):
             _write_ahead(self.engine)
         _made(lambda: upgrade(self.engine))
+        self._guard(self.engine)
 
     def _opened(self) -> RDBStorage:
         opened = _made(lambda: self._checked(make_tables=not self._has(REVISION)))
         if _is_sqlite(self._url):
             _write_ahead(opened.engine)
+        self._guard(opened.engine)
         return opened
+
+    def _guard(self, engine: Engine) -> None:
+        """Make the engine raise GoneError once its file is deleted or replaced. SQLite would go on
+        writing into the deleted file, or begin a new one."""
+        if (file := self.settings.file) is None:
+            return
+        begun = _identity(file)
+
+        def look(*_: Any) -> None:
+            if _identity(file) != begun:
+                raise GoneError(
+                    f"the database {file} was deleted, moved or replaced while it was in use; put "
+                    f"it back and the same command goes on, or a sweep begins its study anew"
+                )
+
+        event.listen(engine, "do_connect", look)
+        event.listen(engine, "checkout", look)
 
     def keep(self, measurement: Measurement) -> None:
         """Store a measurement. The first one under a key stays."""
@@ -101,6 +124,55 @@ class Store(Reader):
             for number, one in enumerate(measured):
                 session.add(EffectRow(study=study, number=number, **asdict(one)))
 
+    def remove(self, slots: Slots) -> None:
+        """Delete the study of these slots in one transaction: Optuna's rows of it, and ours.
+
+        Measurements stay, since they are no study's own. Raises UserError where a worker holds one
+        of the slots.
+        """
+        with self._at_rest(slots) as session:
+            for each in _OF_A_STUDY:
+                session.execute(delete(each).where(each.c.study == slots.study))
+            named = select(StudyModel).where(StudyModel.study_name == slots.study)
+            session.delete(session.scalars(named).one())
+
+    def rename(self, slots: Slots, name: str) -> None:
+        """Give the study of these slots another name, in one transaction.
+
+        Raises UserError where the name is taken, and where a worker holds one of the slots.
+        """
+        try:
+            with self._at_rest(slots) as session:
+                for each in _OF_A_STUDY:
+                    ours = update(each).where(each.c.study == slots.study)
+                    session.execute(ours.values(study=name))
+                theirs = update(STUDIES).where(STUDIES.c.study_name == slots.study)
+                session.execute(theirs.values(study_name=name))
+        except IntegrityError:
+            raise UserError(
+                f"to: {self.settings.shown} has a study {name} already, or what it measured before "
+                f"it began; choose another name, or lmpareto remove study={name} first"
+            ) from None
+
+    @contextmanager
+    def _at_rest(self, slots: Slots) -> Iterator[Session]:
+        """A transaction in which no worker can claim a slot of the study.
+
+        Raises UserError where one holds a slot already.
+        """
+        assert self.optuna, "its tables are of a version that is known"
+        with Session(self.engine) as session, session.begin():
+            lock = update(SlotRow).where(SlotRow.study == slots.study)
+            session.execute(lock.values(attempts=SlotRow.attempts))
+            held = [one for one in slots.held() if one.seconds_left > 0]
+            if held:
+                left = max(one.seconds_left for one in held)
+                raise UserError(
+                    f"study {slots.study} is worked on by {', '.join(one.worker for one in held)}; "
+                    f"stop what works on it, or wait {left:.0f} s if that has died"
+                )
+            yield session
+
     def widen(self, study: str, lengths: dict[str, int]) -> None:
         """Widen the ranges of earlier trials after ordered lists have grown to these `lengths`.
 
@@ -119,6 +191,15 @@ class Store(Reader):
                     .where(_PARAMS.c.param_name == name, _PARAMS.c.trial_id.in_(trials))
                     .values(distribution_json=range_)
                 )
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from any other that has its name, None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_sqlite(url: URL) -> bool:

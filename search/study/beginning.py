@@ -26,7 +26,7 @@ from search.study.begun import BEGUN, CORPUS, SETTINGS, kept
 from search.study.context import StudyContext, WorkContext
 from search.study.effects import known_effects, measure_effects
 from search.study.seeds import seeds_of
-from search.study.study import ended_trials, keep_limits, sampler
+from search.study.study import check_ours, ended_trials, keep_limits, sampler
 
 # names of the study's attributes in Optuna
 PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
@@ -81,6 +81,7 @@ def create(context: WorkContext[StudyConfig]) -> optuna.Study:
         directions=["minimize", "minimize"],
         load_if_exists=True,
     )
+    check_ours(study)
     wanted, begun = identity(context), check_begun(context, study)
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])

@@ -17,7 +17,7 @@ from search.measurement import Measurement, best_of
 from search.rules.sensitivity import Effects
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
-from search.study.study import complete_keys, limits_of
+from search.study.study import check_ours, complete_keys, limits_of
 from search.units import format_ranges
 
 RECORDS = "trials.jsonl"
@@ -116,10 +116,16 @@ def results_of(context: StudyContext[StudyConfig]) -> Results:
     if not store.has_study(name) and (published := _published(name)).exists():
         return _read(context.config, published)
     study = context.study
+    check_ours(study)
     files, ended, baselines = store.files(name), complete_keys(study), store.baselines(name)
     # studies of earlier versions have no rungs: a trial has the one file of its note
     alone = {trial: key for trial, key in ended.items() if trial not in files}
     found = store.measurements([*alone.values(), *baselines.values()])
+    if others := [trial for trial, key in alone.items() if key not in found]:
+        raise UserError(
+            f"study {name}: lmpareto has no measurement of trial {others[0]}; another program has "
+            f"added it, and can delete it"
+        )
     files |= {trial: {0: found[key]} for trial, key in alone.items()}
     results = Results(
         study=name,

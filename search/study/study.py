@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from lmcore.errors import UserError
 from lmcore.files import content_key
 from search.config import StudyConfig
 from search.rules.limits import Limits
@@ -62,9 +64,10 @@ def progress(study: optuna.Study, trials: int) -> Progress:
     reasons = [note.failure or "unknown" for row, note in rows if row.state == TrialState.FAIL]
     running = sum(row.state == TrialState.RUNNING for row, _ in rows)
     seconds = sorted(row.duration.total_seconds() for row in complete if row.duration)
+    ended = len(complete) + len(reasons)
     return Progress(
         study=study.study_name,
-        trials=trials,
+        trials=max(trials, ended),  # earlier versions did not store how many there are to be
         complete=len(complete),
         infeasible=len(infeasible(study) & {row.number for row in complete}),
         failed=dict(Counter(reasons)),
@@ -80,15 +83,26 @@ def keep_limits(study: optuna.Study, limits: Limits) -> None:
 
 
 def limits_of(study: optuna.Study) -> Limits:
-    """The limits of the study's last sweep."""
+    """The limits of the study's last sweep; none for a study of another program."""
     return Limits(**study.user_attrs.get(LIMITS, {}))
 
 
 def infeasible(study: optuna.Study) -> frozenset[int]:
     """The numbers of the complete trials over a limit of the study's last sweep."""
     limits = limits_of(study)
+    if limits == Limits():
+        return frozenset()
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return frozenset(row.number for row in rows if limits.broken(*row.values))
+
+
+def check_ours(study: optuna.Study) -> None:
+    """Raises UserError where another program has made the study for other objectives."""
+    if study.directions != [StudyDirection.MINIMIZE] * 2:
+        raise UserError(
+            f"study {study.study_name} was not made by lmpareto: its objectives are not the size "
+            f"and the perplexity, both to be minimized; choose another name"
+        )
 
 
 def complete_keys(study: optuna.Study) -> dict[int, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lmcore.errors import UserError
+from search.store.slots import Slots
 
 WORKERS = "workers"  # the folder of their locks, in the cache folder
 
@@ -49,6 +50,14 @@ def forget(folder: Path, worker: str) -> None:
     """Delete the lock file of a dead worker, once its slots were released."""
     with suppress(OSError):
         _path(folder, worker).unlink()
+
+
+def free_the_dead(folder: Path, slots: Slots) -> None:
+    """Release the slots of workers that are known to be dead, before their leases run out."""
+    for worker in {one.worker for one in slots.held()}:
+        if is_dead(folder, worker):
+            slots.free(worker)
+            forget(folder, worker)
 
 
 def _path(folder: Path, worker: str) -> Path:

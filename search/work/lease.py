@@ -6,14 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from search.store.outage import AWAY
+from search.store.outage import AWAY, GoneError
 from search.store.slots import Slot, Slots
 
 
 class Lease:
     """Renews the lease on the worker's slot, from a thread, while the worker works.
 
-    `fraction` is how much of the job is done; `lost` is set once the slot is another worker's.
+    `fraction` is how much of the job is done; `lost` is set once the slot is another worker's, or
+    the database is gone.
     """
 
     def __init__(self, slots: Slots, slot: Slot, worker: str) -> None:
@@ -38,5 +39,7 @@ class Lease:
                 self.lost = not self.slots.renew(self.slot, self.worker, self.fraction)
             except AWAY:  # the database may be back before the lease runs out
                 continue
+            except GoneError:
+                self.lost = True
             if self.lost:
                 return

@@ -32,7 +32,7 @@ from search.measurement import Measurement, best_of
 from search.process import imported, interruptible, orphaned
 from search.rules.fidelity import best_so_far
 from search.space.space import OWN
-from search.store.outage import AWAY, Patience
+from search.store.outage import AWAY, GoneError, Patience
 from search.store.slots import Slot
 from search.study.beginning import join
 from search.study.context import WorkContext
@@ -40,7 +40,7 @@ from search.study.note import TrialNote
 from search.study.study import bury, orphans, sampler
 from search.terminal import quiet_optuna
 from search.units import format_size
-from search.work.alive import WORKERS, alive, forget, is_dead
+from search.work.alive import WORKERS, alive, free_the_dead
 from search.work.lease import Lease
 
 MOST_REPEATS = 20  # known recipes proposed in a row, after which a worker gives up
@@ -76,6 +76,8 @@ def work(
             Worker(waiting(config, stop), index, name, checkpoints, stop, deadline).run()
     except KeyboardInterrupt:
         sys.exit(130)
+    except GoneError:
+        sys.exit(1)  # the sweep looks more often, and says so once for all workers
     except UserError as error:
         print(f"lmpareto: {error}", file=sys.stderr)
         sys.exit(1)
@@ -121,7 +123,7 @@ class Worker:
     def run(self) -> None:
         """Work until no slot is left, the deadline is over, or `stop` is set."""
         with alive(self.folder, self.name):
-            self.patiently(self._free_the_dead)
+            self.patiently(free_the_dead, self.folder, self.slots)
             while not self._stopping() and self.repeats < MOST_REPEATS:
                 if self.deadline is not None and time() > self.deadline:
                     return
@@ -130,7 +132,7 @@ class Worker:
                     self._take(slot)
                 elif self.patiently(self.slots.open):
                     sleep(IDLE_SECONDS)  # others work on the last slots and may still die
-                    self.patiently(self._free_the_dead)
+                    self.patiently(free_the_dead, self.folder, self.slots)
                 else:
                     self.patiently(bury, self.study, self.slots)
                     return
@@ -140,13 +142,6 @@ class Worker:
                     f"the space may have no other",
                     file=sys.stderr,
                 )
-
-    def _free_the_dead(self) -> None:
-        """Release the slots of workers that are known to be dead, before their leases run out."""
-        for worker in {one.worker for one in self.slots.held()}:
-            if is_dead(self.folder, worker):
-                self.slots.free(worker)
-                forget(self.folder, worker)
 
     def _start_from(self, dense: str) -> None:
         """Set `bench` to that of a dense model. Each model is loaded when it is first needed."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +15,14 @@ import pytest
 
 from lmcore.errors import UserError
 from search.measurement import Measurement
+from search.store.outage import GoneError
 from search.store.settings import StorageSettings
+from search.store.slots import Slots
 from search.store.store import Store
 from search.study.context import StudyContext
 from search.study.results import results_of
 from search.study.study import progress
+from search.work.lease import Lease
 from studies import lmpareto, settings, sweep_here, write_configs
 
 MEASUREMENT = Measurement(
@@ -134,6 +139,44 @@ def test_sqlite_writes_ahead(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         rows = connection.execute("SELECT recipe FROM lmpareto_measurement").fetchall()
     assert [json.loads(text) for (text,) in rows] == [MEASUREMENT.recipe]
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_file_that_is_gone_is_noticed_and_not_made_again(how: str, tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "studies.db", tmp_path / "elsewhere.db"
+    store = Store(StorageSettings(url=f"sqlite:///{path}"))
+    study = optuna.create_study(storage=store.optuna, study_name="mine")
+    path.rename(elsewhere)
+    if how == "replaced":
+        shutil.copy(elsewhere, path)
+    for use in (lambda: store.keep(MEASUREMENT), study.ask):
+        with pytest.raises(GoneError) as gone:
+            use()
+        assert str(gone.value) == (
+            f"the database {path} was deleted, moved or replaced while it was in use; put it back "
+            f"and the same command goes on, or a sweep begins its study anew"
+        )
+    assert path.exists() == (how == "replaced")
+    elsewhere.rename(path)
+    store.keep(MEASUREMENT)
+    assert study.ask().number == 0
+
+
+def test_a_worker_drops_its_trial_when_the_database_is_gone(tmp_path: Path) -> None:
+    store = Store(StorageSettings(url=f"sqlite:///{tmp_path}/studies.db"))
+    slots = Slots(store.engine, "mine", trials=1, lease=0.5)
+    slots.provide([], [])
+    slot = slots.claim("worker")
+    assert slot
+    lease = Lease(slots, slot, "worker")
+    with lease.held():
+        assert not lease.lost
+        (tmp_path / "studies.db").unlink()
+        for _ in range(100):
+            if lease.lost:
+                break
+            time.sleep(0.1)
+    assert lease.lost
 
 
 def test_a_store_in_memory_keeps_too() -> None:

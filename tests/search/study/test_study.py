@@ -489,6 +489,44 @@ def test_what_is_left_where_no_worker_is_started(swept: Sweep) -> None:
     )
 
 
+def test_what_takes_less_than_a_minute(swept: Sweep) -> None:
+    done = replace(progress(swept.study, 8), seconds=8.0)
+    assert "3 to go, less than a minute with 1 worker(s)" in progress_text(done, workers=1)
+
+
+def test_a_study_from_before_slots_is_to_have_the_trials_that_it_has(swept: Sweep) -> None:
+    done = progress(swept.study, 0)
+    assert (done.trials, done.left) == (5, 0)
+    assert progress_text(done, workers=1).startswith("mine: 5 of 5 trials complete")
+
+
+@pytest.mark.parametrize("directions", [["minimize"], ["minimize", "maximize"], ["minimize"] * 3])
+def test_a_study_of_another_program_is_counted_but_not_shown_or_swept(
+    directions: list[Any], tmp_path: Path
+) -> None:
+    config = settings(tmp_path, name="<b>theirs/1</b>", workers=0)
+    context = WorkContext(config)
+    study = optuna.create_study(
+        storage=context.store.optuna, study_name=config.study, directions=directions
+    )
+    study.add_trial(optuna.create_trial(values=[1.0] * len(directions)))
+    assert progress_text(progress(study, 0), 1) == "<b>theirs/1</b>: 1 of 1 trials complete"
+    for use in (lambda: results_of(StudyContext(config)), lambda: create(context)):
+        with pytest.raises(UserError) as refused:
+            use()
+        assert str(refused.value) == (
+            "study <b>theirs/1</b> was not made by lmpareto: its objectives are not the size and "
+            "the perplexity, both to be minimized; choose another name"
+        )
+
+
+def test_a_trial_of_another_program_is_named(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    create(WorkContext(config)).add_trial(optuna.create_trial(values=[1.0, 2.0]))
+    with pytest.raises(UserError, match=r"study mine: lmpareto has no measurement of trial 0; an"):
+        results_of(StudyContext(config))
+
+
 def test_progress_of_nothing() -> None:
     done = progress(optuna.create_study(study_name="s", directions=["minimize"] * 2), 5)
     assert (done.complete, done.failed, done.running, done.left, done.seconds) == (0, {}, 0, 5, 0)

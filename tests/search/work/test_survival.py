@@ -267,6 +267,22 @@ def test_ctrl_c_ends_a_sweep_cleanly_and_the_same_command_goes_on(sweep: Sweep) 
 
 
 @pytest.mark.slow
+def test_a_database_that_is_deleted_ends_the_sweep_in_one_sentence(sweep: Sweep) -> None:
+    database = sweep.cache / "studies.db"
+    with sweep.sweeping("workers=2", "space.finetuning.epochs=50") as process:
+        until(lambda: sweep.states["RUNNING"], process, sweep)
+        for path in sweep.cache.glob("studies.db*"):
+            path.unlink()
+        assert process.wait(timeout=PATIENCE) == 1
+        assert workers(process) == []
+    assert "Traceback" not in sweep.err
+    assert sweep.err.count("was deleted, moved or replaced while it was in use") == 1
+    assert sweep.err.splitlines()[-1].startswith(f"lmpareto sweep: the database {database} was")
+    assert not database.exists()
+    assert finished(sweep.again()) == (TRIALS, 0, 0)
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_the_workers_start(sweep: Sweep) -> None:
     with sweep.sweeping("workers=2") as process:
         until(lambda: len(workers(process)) == 2, process, sweep)
