@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: quickstart test fast check clean
 
 quickstart: .venv/installed
-	$(BIN)/lmpareto sweep study=quickstart workers=2
+	$(BIN)/lmpareto sweep study=quickstart
 	$(BIN)/lmpareto plot study=quickstart to=$(OUT)
 	$(BIN)/lmpareto export study=quickstart to=$(OUT)/model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -23,8 +24,7 @@ def prepare(threads: int = 1) -> None:
     torch.set_num_threads(threads)
     threadpool_limits(threads, user_api="blas")
     torch.set_flush_denormal(True)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 

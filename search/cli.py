@@ -36,7 +36,7 @@ shows the size-perplexity front of the files they make.
 
 Try it, a few minutes on two cores, no network needed:
 
-    lmpareto sweep study=quickstart workers=2
+    lmpareto sweep study=quickstart
     lmpareto front study=quickstart
     lmpareto plot study=quickstart
     lmpareto export study=quickstart to=small_model

@@ -40,6 +40,16 @@ def _bytes_of(size: Any) -> int:
 Size = Annotated[int, BeforeValidator(_bytes_of)]  # bytes, given as "1.5 MB" or as a number
 
 
+def _workers(given: Any) -> Any:
+    """One message for both forms; pydantic would give one for each."""
+    if given != "auto" and (type(given) is not int or given < 0):
+        raise ValueError("it is auto, or a whole number from 0 on")
+    return given
+
+
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
+
+
 class DenseSettings(Settings):
     """A dense model and how it is trained."""
 
@@ -147,7 +157,7 @@ class WorkConfig(StudyConfig):
 
 
 class SweepConfig(WorkConfig):
-    workers: Annotated[int, Field(ge=0)]
+    workers: Workers
 
 
 class WorkerConfig(WorkConfig):

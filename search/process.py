@@ -14,6 +14,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
+# what Windows does not have
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+TIMEOUT: int | None = getattr(signal, "SIGUSR2", None)
 LOOK_SECONDS = 0.2  # between looks for the parent process
 
 
@@ -81,27 +84,27 @@ def interruptible(stop: Event) -> Iterator[None]:
     asked: set[int] = set()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if number in asked and number != signal.SIGHUP:
+        if number in asked and number != HANGUP:
             raise KeyboardInterrupt
         asked.add(number)
         if len(asked) == 1:  # set once only: a signal that comes during set() would deadlock
             stop.set()
 
-    handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
-        handled.append(signal.SIGHUP)
-    resubmit = signal.getsignal(signal.SIGUSR2)
-    if callable(resubmit):
-        handled.append(signal.SIGUSR2)
+    handled: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP and signal.getsignal(HANGUP) != signal.SIG_IGN:  # nohup ignores it
+        handled.append(HANGUP)
+    resubmit = signal.getsignal(TIMEOUT) if TIMEOUT else None
+    if TIMEOUT and callable(resubmit):
+        handled.append(TIMEOUT)
     before = {number: signal.signal(number, ask) for number in handled}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if signal.SIGUSR2 in asked and callable(resubmit):
+    if TIMEOUT in asked and callable(resubmit):
         with suppress(Exception):  # the job may not be allowed another submission
-            resubmit(signal.SIGUSR2, None)
+            resubmit(TIMEOUT, None)
     if stop.is_set():
         raise KeyboardInterrupt
 
@@ -121,8 +124,9 @@ def end_with_parent() -> None:
     Ctrl-C, joblib would kill those at work. If the terminal's first process ends, the terminal
     hangs up on the others.
     """
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGINT, HANGUP):
+        if number:
+            signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while not orphaned():

@@ -9,6 +9,7 @@ from search.config import SweepConfig
 from search.show.tables import front_document, front_table, progress_document, progress_text
 from search.study.context import WorkContext
 from search.study.results import results_of
+from search.work.machine import Machine, crew_of
 from search.work.sweep import sweep
 
 Config = SweepConfig
@@ -21,8 +22,9 @@ def run(config: SweepConfig) -> Answer:
     tell_corpus(context)
     sweep(context)
     done, results = progress_of(context), results_of(context)
+    crew = crew_of(context, done.left, Machine.here(config.device))
     table = front_table(results.front, results.beside)
     return Answer(
         {**progress_document(done), **front_document(results.front)},
-        f"{progress_text(done, config.workers)}\n{table}",
+        f"{progress_text(done, crew.workers)}\n{table}",
     )

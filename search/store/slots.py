@@ -17,7 +17,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 from search.store.schema import SlotRow
 
 Kind = Literal["baseline", "trial"]
+KINDS: tuple[Kind, ...] = ("baseline", "trial")
 _NOBODY: dict[str, Any] = {"worker": None, "expires_at": None}
 
 
@@ -203,11 +204,11 @@ class Slots:
             left = select(func.count()).where(SlotRow.study == self.study, SlotRow.done.is_(False))
             return session.scalars(left).one() > 0
 
-    def open(self) -> int:
+    def open(self, kinds: Collection[Kind] = KINDS) -> int:
         """How many slots are not done, of the trials within the total and of the baselines."""
         with Session(self.engine) as session:
             count = self._wanted(select(func.count()).select_from(SlotRow))
-            return int(session.scalars(count).one())
+            return int(session.scalars(count.where(SlotRow.kind.in_(kinds))).one())
 
     def orphans(self, running: Iterable[int], worker: str) -> list[int]:
         """The trials among `running` that have no slot and will get none, because the worker that

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
 import optuna
 
 from lmcore.errors import UserError
 from search.bench.dense import DenseCheckpoints
-from search.config import SweepConfig
+from search.config import DENSE_BASELINE, SweepConfig
 from search.process import Importing, interruptible
 from search.store.outage import Patience
 from search.store.slots import Ended, Holding, worker_name
@@ -20,6 +24,7 @@ from search.study.context import WorkContext
 from search.study.study import bury
 from search.terminal import Progress, progress
 from search.work.alive import WORKERS, forget
+from search.work.machine import VISIBLE, Machine, crew_of
 
 POLL_SECONDS = 0.5
 WORK = Importing("search.work.worker", "work")
@@ -34,9 +39,12 @@ def sweep(context: WorkContext[SweepConfig]) -> optuna.Study:
     elsewhere, go on with the trials that were running. Raises UserError for wrong settings, and
     where workers cannot go on.
     """
-    config, checkpoints = context.config, begin(context)
-    if config.workers and context.slots.open():
-        _Crew(context, checkpoints, config.deadline).run()
+    checkpoints, machine = begin(context), Machine.here(context.config.device)
+    crew = crew_of(context, context.slots.open(), machine)
+    if crew.said:
+        print(crew.said, file=sys.stderr)
+    if crew.workers:
+        _Crew(context, checkpoints, crew.workers, machine).run()
     if not context.slots.open():
         bury(context.study, context.slots)
     return context.study
@@ -49,17 +57,19 @@ class _Crew:
         self,
         context: WorkContext[SweepConfig],
         checkpoints: DenseCheckpoints,
-        deadline: float | None,
+        workers: int,
+        machine: Machine,
     ) -> None:
         config, slots = context.config, context.slots
         self.config, self.slots = config, slots
-        self.checkpoints, self.deadline = checkpoints, deadline
+        self.checkpoints, self.deadline = checkpoints, config.deadline
+        self.workers, self.machine = workers, machine
         self.spawning = multiprocessing.get_context("spawn")
         self.processes: dict[str, BaseProcess] = {}
         self.stop = threading.Event()
         self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
         self.said = {(one.kind, one.name) for one in slots.ended()}
-        self.before, self.total = len(self.said), slots.open()
+        self.trials = slots.open(["trial"])
         self.began: set[str] = set()  # the workers that have held a slot
         self.stillborn = 0  # workers in a row that died without ever holding a slot
 
@@ -69,7 +79,7 @@ class _Crew:
             progress(self.config.study, "trials") as bar,
         ):
             try:
-                for index in range(self.config.workers):
+                for index in range(self.workers):
                     self._start(index)
                 while self.processes:
                     if self.stop.wait(POLL_SECONDS):
@@ -85,10 +95,8 @@ class _Crew:
         # few enough for the pipe's buffer: `start` would wait for a process that imports first
         arguments = (self.config, index, name, self.checkpoints, self.deadline)
         process = self.spawning.Process(target=WORK, args=arguments, name=str(index), daemon=True)
-        # the child ignores Ctrl-C until it has its own handler
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        process.start()
-        signal.signal(signal.SIGINT, before)
+        with _inherited(self.machine.gpu(index)):
+            process.start()
         self.processes[name] = process
 
     def _replace(self) -> None:
@@ -128,12 +136,30 @@ class _Crew:
                     bar.say(f"{_label(one)}: {one.outcome}")
         held = self.slots.held()
         self.began |= {one.worker for one in held}
-        done = len(self.said) - self.before + sum(one.fraction for one in held)
-        bar.to(done, self.total, ", ".join(_label(one) for one in held))
+        trials = sum(one.fraction for one in held if one.kind == "trial")
+        done = self.trials - self.slots.open(["trial"]) + trials
+        bar.to(done, self.trials, ", ".join(_label(one) for one in held))
+
+
+@contextmanager
+def _inherited(gpu: str | None) -> Iterator[None]:
+    """Inside the block, a process that starts sees that GPU alone, where it is one, and ignores
+    Ctrl-C until it has its own handler."""
+    visible = os.environ.get(VISIBLE)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        os.environ.pop(VISIBLE, None)
+        if visible is not None:
+            os.environ[VISIBLE] = visible
 
 
 def _label(one: Ended | Holding) -> str:
-    """ "trial 17", "control"."""
+    """ "trial 17", "dense model", "baseline control"."""
     if one.kind == "baseline":
-        return one.name
+        return "dense model" if one.name == DENSE_BASELINE else f"baseline {one.name}"
     return "a new trial" if one.trial is None else f"trial {one.trial}"

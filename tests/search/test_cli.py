@@ -196,6 +196,12 @@ def test_sweep_runs_the_trials(studio: Studio) -> None:
     assert perplexities == sorted(perplexities, reverse=True)
 
 
+def test_the_bar_counts_trials_and_names_the_rest(studio: Studio) -> None:
+    assert f"{TRIALS}.0/{TRIALS} [" in studio.swept.err
+    assert "\ndense model: " in studio.swept.err
+    assert "\nbaseline coarse: " in studio.swept.err
+
+
 def test_sweep_again_trains_nothing_and_ends_at_once(studio: Studio) -> None:
     before = studio.bundles()
     started = time.perf_counter()
@@ -569,7 +575,9 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "trials that are no number": (["sweep", "study=mine", "trials=many"], ["trials", "'many'"]),
     "no trials": (["sweep", "study=mine", "trials=0"], ["trials: got 0", "greater than"]),
-    "half a worker": (["sweep", "study=mine", "workers=1.5"], ["workers: got 1.5"]),
+    "half a worker": (["sweep", "study=mine", "workers=1.5"], ["workers: got 1.5; it is auto, or"]),
+    "workers in words": (["sweep", "study=mine", "workers=all"], ["workers: got 'all'", "auto"]),
+    "workers below none": (["sweep", "study=mine", "workers=-1"], ["workers: got -1", "from 0 on"]),
     "no hours": (["sweep", "study=mine", "max_hours=0"], ["max_hours", "got 0"]),
     "threads below one": (["train", "study=mine", "threads=0"], ["threads: got 0"]),
     "a seed below zero": (["train", "study=mine", "seed=-1"], ["seed: got -1"]),

@@ -168,6 +168,26 @@ def test_every_space_fits_every_model(model: str, spaces: dict[str, Any]) -> Non
         Space(space, settings, WORDS["ptb"])
 
 
+@pytest.mark.parametrize("space", [name for name in GROUPS["space"] if name != "methods"])
+def test_every_space_has_a_choice_for_a_model_of_any_size(
+    space: str, spaces: dict[str, Any]
+) -> None:
+    """A range beyond a model's sizes is refused, or gives the same recipe at both of its ends."""
+    for width, layers, tied in itertools.product((8, 16, 200, 650), (1, 2, 3), (False, True)):
+        model = ModelSettings(layers=layers, hidden=width, embedding=width, tied=tied)
+        corners = Space(spaces[space], model, 1000).corners
+        recipes = [one.recipe.model_copy(update={"finetuning": None}) for one in corners]
+        assert any(one != recipes[0] for one in recipes), (width, layers, tied)
+
+
+def test_published_studies_keep_their_spaces(spaces: dict[str, Any]) -> None:
+    """A study cannot go on with another space than the one that it was begun with."""
+    assert composed("sweep", "study=methods").space == spaces["methods"]
+    assert spaces["methods"]["layers"] == {"embedding": {"low": 100, "high": 200}}
+    for study in ("ptb_small", "ptb_tied"):
+        assert composed("sweep", f"study={study}").space == spaces["codes"]
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_can_begin(study: str) -> None:
     """Its space, the values it starts from and its baselines fit its model and corpus."""

@@ -240,6 +240,7 @@ def test_a_worker_that_is_killed_while_it_asks_loses_no_trial(tmp_path: Path) ->
     run = lmpareto(
         "sweep",
         *sweep.mine,
+        "workers=1",
         f"trials={TRIALS}",
         "format=json",
         cache=sweep.cache,
