@@ -73,9 +73,10 @@ def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
         try:
             record = json.loads(record_path.read_text())
             whole = bundle.stat().st_size == record["size_bytes"]
-        except (OSError, ValueError, KeyError):
+            known = (record["key"], record["valid_perplexity"])
+        except (OSError, ValueError, KeyError, TypeError):
             continue
-        if record.get("key") == key and whole:
+        if known[0] == key and whole:
             return DenseCheckpoint(bundle, record)
     return None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
@@ -14,6 +15,7 @@ from lmcore.methods import methods_of
 from search.config import PUBLISHED, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
+from search.names import check_name
 from search.rules.sensitivity import Effects
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
@@ -173,16 +175,17 @@ def _published(study: str) -> Path:
 def _read(config: StudyConfig, path: Path) -> Results:
     files: dict[int, dict[int, Measurement]] = {}
     baselines, over = {}, set()
-    for row in map(json.loads, path.read_text().splitlines()):
-        name = row.pop("name")
-        if not row.pop("feasible", True):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            name, trial, rung, feasible, measured = _record(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}, line {number} is no record of a study: {error}") from None
+        if not feasible:
             over.add(name)
-        # earlier versions published the last file of each trial, without its rung
-        trial, rung = row.pop("trial", int(name) if name.isdigit() else None), row.pop("rung", 0)
         if trial is None:
-            baselines[name] = Measurement(**row)
+            baselines[name] = measured
         else:
-            files.setdefault(trial, {})[rung] = Measurement(**row)
+            files.setdefault(trial, {})[rung] = measured
     predicted = path.with_name(PREDICTED)
     return Results(
         study=config.study,
@@ -192,6 +195,14 @@ def _read(config: StudyConfig, path: Path) -> Results:
         predicted=json.loads(predicted.read_text()) if predicted.exists() else (),
         infeasible=frozenset(over),
     )
+
+
+def _record(row: dict[str, Any]) -> tuple[str, int | None, int, bool, Measurement]:
+    """The name, trial, rung, feasibility and measurement of a published line."""
+    name = check_name(row.pop("name"))  # publishing names a file by it
+    # earlier versions published the last file of each trial, without its rung
+    trial, rung = row.pop("trial", int(name) if name.isdigit() else None), row.pop("rung", 0)
+    return name, trial, rung, row.pop("feasible", True), Measurement(**row)
 
 
 def _point(

@@ -8,8 +8,10 @@ with that trial and its parameters.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -27,12 +29,32 @@ from search.study.note import TrialNote
 
 def sampler(config: StudyConfig, worker: int | str, started: int) -> optuna.samplers.BaseSampler:
     """The configured sampler. Its seed is a function of the study's seed, the worker, and how many
-    trials the study had `started` before."""
+    trials the study had `started` before.
+
+    Raises UserError where a `_target_` is no sampler: the settings may come from a database that
+    somebody else wrote, and Hydra would call anything.
+    """
     import hydra.utils
 
+    if "_target_" not in config.sampler:
+        raise UserError("sampler: it takes a _target_, as in optuna.samplers.TPESampler")
+    for target in _targets(config.sampler):
+        if not issubclass(hydra.utils.get_class(target), optuna.samplers.BaseSampler):
+            raise UserError(f"sampler._target_: {target} is no sampler of Optuna's")
     seed = int(content_key(config.seed, worker, started), 16) % 2**31
     made: optuna.samplers.BaseSampler = hydra.utils.instantiate(config.sampler, seed=seed)
     return made
+
+
+def _targets(settings: Any) -> Iterator[str]:
+    """What Hydra would call for these settings, whatever they are nested in."""
+    if isinstance(settings, Mapping):
+        yield from (str(value) for name, value in settings.items() if name == "_target_")
+        settings = settings.values()
+    elif not isinstance(settings, list):
+        return
+    for one in settings:
+        yield from _targets(one)
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,22 @@ def test_what_was_not_measured_is_not_found(asked: tuple[Any, ...], message: str
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", "{}", '{"name": "../../evil"}', '{"name": "17", "size_bytes": 3}', "\xff", "null"],
+)
+def test_a_published_line_that_lies_is_named(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path)
+    path = tmp_path / "mine" / RECORDS
+    path.parent.mkdir()
+    write_records(results_with({0: {0: (1, 2.0)}}), path)
+    path.write_bytes(path.read_bytes() + line.encode("latin-1"))
+    with pytest.raises(UserError, match=r"trials\.jsonl, line 2 is no record of a study"):
+        results_of(StudyContext(settings(tmp_path)))
+
+
 def test_a_study_shows_files_that_optuna_was_not_told_of(tmp_path: Path) -> None:
     """A trial that ended worse than it began, told by an earlier version; one that still runs; one
     from before there were rungs; a limit."""

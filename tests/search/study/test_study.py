@@ -546,10 +546,23 @@ def test_progress_of_nothing() -> None:
         ),
         ({"baselines": {"zeros": {"sites": {"x": {}}}}}, "x: matches no site"),
         ({"baselines": {"dense": {}}}, "baselines.dense"),
-        ({"sampler": {"_target_": "optuna.samplers.NoSuchSampler"}}, "sampler: "),
+        (
+            {"sampler": {"_target_": "optuna.samplers.NoSuchSampler"}},
+            "sampler._target_: there is no",
+        ),
         ({"sampler": {"_target_": "optuna.samplers.TPESampler", "bogus": 1}}, "sampler: "),
         ({"sampler": {}}, "sampler: "),
-        ({"sampler": {"_target_": "builtins.dict"}}, "sampler: "),
+        ({"sampler": {"_target_": "builtins.dict"}}, "builtins.dict is no sampler"),
+        ({"sampler": {"_target_": "os.system", "command": "touch evil"}}, "sampler"),
+        (
+            {
+                "sampler": {
+                    "_target_": "optuna.samplers.PartialFixedSampler",
+                    "fixed_params": [{"_target_": "subprocess.Popen", "args": ["touch", "evil"]}],
+                }
+            },
+            "subprocess.Popen is no sampler",
+        ),
         ({"device": "nonsense"}, "device: got 'nonsense'"),
     ],
 )
