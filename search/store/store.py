@@ -45,12 +45,13 @@ OPENINGS = 4  # attempts at a database in which another process makes the same t
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """A setting of a part, the key of its measurement, and the bytes of each site in its file."""
+    """A setting of a part, the key of its recipe, and its effect."""
 
     part: str
     parameters: dict[str, Any]
     key: str
     site_bytes: dict[str, int]
+    nats: float
 
 
 class Store:
@@ -173,7 +174,7 @@ class Store:
         with Session(self.engine) as session:
             rows = session.execute(
                 select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
-                .join(MeasurementRow, MeasurementRow.key == EffectRow.key)
+                .outerjoin(MeasurementRow, MeasurementRow.key == EffectRow.key)
                 .where(EffectRow.study == study)
                 .order_by(EffectRow.number)
             ).all()
@@ -182,18 +183,19 @@ class Store:
         (first, size_bytes, perplexity), *others = rows
         parts: dict[str, list[Effect]] = {}
         for row, _, reached in others:
-            nats = math.log(reached / perplexity)
+            nats = math.log(reached / perplexity) if row.nats is None else row.nats
             effect = Effect(nats, row.site_bytes, tuple(row.parameters.items()))
             parts.setdefault(row.part, []).append(effect)
         return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
 
     def effect_keys(self, study: str) -> set[str]:
-        """The keys of the measurements of the study's effects."""
+        """The keys of the recipes of the study's effects."""
         with Session(self.engine) as session:
             return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
 
     def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
-        """Replace the study's effects. The first one is the model that the parts act on."""
+        """Replace the study's effects. The first one is the model that the parts act on, whose
+        measurement is stored under its key."""
         with self._writing() as session:
             session.execute(delete(EffectRow).where(EffectRow.study == study))
             for number, one in enumerate(measured):

@@ -21,7 +21,7 @@ from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
 from search.study.context import StudyContext
-from search.study.effects import known_effects, measure_effects
+from search.study.effects import affordable, known_effects, measure_effects
 from search.study.results import CORPUS
 from search.study.seeds import seeds_of
 from search.study.study import ended_trials, keep_limits, sampler
@@ -144,7 +144,7 @@ def enqueue_prior(context: StudyContext[StudyConfig], max_size_bytes: int | None
         return
     bench = context.bench()
     effects = known_effects(context, bench, prior.settings) or measure_effects(
-        context, bench, prior.settings
+        context, bench, prior.settings, affordable(context)
     )
     own = context.space.start({"dense": OWN} if context.space.dense else {})
     for parameters in prior.chosen(effects.front, max_size_bytes):
