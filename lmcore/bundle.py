@@ -62,16 +62,23 @@ class Bundle:
 def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
     """The file's bytes."""
     leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
-    leaves += model.biases.values()
-    streams = [
-        encode(array, stream.low, stream.high)
-        for leaf in leaves
-        for stream, array in zip(leaf.spec.streams, leaf.write(), strict=True)
-    ]
+    streams = [stream for leaf in [*leaves, *model.biases.values()] for stream in _coded(leaf)]
     body = _prefixed(header_of(model)) + b"".join(
         _LENGTH.pack(len(stream)) + stream for stream in [*streams, pack_words(vocabulary)]
     )
     return body + hashlib.sha256(body).digest()
+
+
+def leaf_bytes(leaf: Leaf) -> int:
+    """How many bytes of a file a leaf takes."""
+    return sum(_LENGTH.size + len(stream) for stream in _coded(leaf))
+
+
+def _coded(leaf: Leaf) -> list[bytes]:
+    return [
+        encode(array, stream.low, stream.high)
+        for stream, array in zip(leaf.spec.streams, leaf.write(), strict=True)
+    ]
 
 
 def save(path: Path, model: LanguageModel, vocabulary: Vocabulary) -> int:

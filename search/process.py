@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any, Protocol
 
 # what Windows does not have
-HANGUP: int | None = getattr(signal, "SIGHUP", None)
-TIMEOUT: int | None = getattr(signal, "SIGUSR2", None)
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+TIMEOUT: signal.Signals | None = getattr(signal, "SIGUSR2", None)
 LOOK_SECONDS = 0.2  # between looks for the parent process
 
 

@@ -20,7 +20,7 @@ from lmcore.calibration import Calibration
 from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import score
+from lmcore.evaluation import Comparison, score
 from lmcore.files import content_key
 from lmcore.model import LanguageModel
 from lmcore.progress import DivergedError, Observer, TrainingRecord, ignore
@@ -74,7 +74,7 @@ class Workbench:
         the perplexity is not finite.
         """
         key, laps = self.key(recipe), Laps()
-        model = self._built(recipe, observe).to(self.device)
+        model = self.untrained(recipe, observe).to(self.device)
         laps.end("build")
         record = TrainingRecord()
         if recipe.finetuning:
@@ -106,11 +106,16 @@ class Workbench:
             | {"seed": self.seed, "dense": self.dense.sha256, "seconds": laps.seconds},
         )
 
+    def comparison(self, base: LanguageModel) -> Comparison:
+        """What models lose over the base on the validation text."""
+        return Comparison(base.to(self.device), self.corpus.valid, self.dense.vocabulary.eos)
+
     def untrained_size(self, recipe: Recipe, observe: Observer = ignore) -> int:
         """The size in bytes of a resolved recipe's file before any fine-tuning."""
-        return len(pack(self._built(recipe, observe), self.dense.vocabulary))
+        return len(pack(self.untrained(recipe, observe), self.dense.vocabulary))
 
-    def _built(self, recipe: Recipe, observe: Observer) -> LanguageModel:
+    def untrained(self, recipe: Recipe, observe: Observer = ignore) -> LanguageModel:
+        """The model of a resolved recipe before any fine-tuning."""
         start = self.calibration
         if recipe.layers.units:
             start = start.of(self._stage(recipe.layers.units, observe))

@@ -86,8 +86,9 @@ class Nowhere(Prior):
 class Sensitivity(Prior):
     """Up to `starts` recipes of the predicted front.
 
-    Each part is measured alone at about `settings` settings, without training. Harsh recipes are
-    among the starts, since training brings back most of what they lose.
+    Each part is measured alone at about `settings` settings, without training; at fewer where that
+    would cost more than a twentieth of what the trials will cost. Harsh recipes are among the
+    starts, since training brings back most of what they lose.
     """
 
     kind: Literal["sensitivity"] = "sensitivity"

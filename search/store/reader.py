@@ -216,7 +216,7 @@ class Reader:
         with Session(self.engine) as session:
             rows = session.execute(
                 select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
-                .join(MeasurementRow, MeasurementRow.key == EffectRow.key)
+                .outerjoin(MeasurementRow, MeasurementRow.key == EffectRow.key)
                 .where(EffectRow.study == study)
                 .order_by(EffectRow.number)
             ).all()
@@ -225,13 +225,13 @@ class Reader:
         (first, size_bytes, perplexity), *others = rows
         parts: dict[str, list[Effect]] = {}
         for row, _, reached in others:
-            nats = math.log(reached / perplexity)
+            nats = math.log(reached / perplexity) if row.nats is None else row.nats
             effect = Effect(nats, row.site_bytes, tuple(row.parameters.items()))
             parts.setdefault(row.part, []).append(effect)
         return Effects(Effect(0.0, first.site_bytes), size_bytes, perplexity, parts)
 
     def effect_keys(self, study: str) -> set[str]:
-        """The keys of the measurements of the study's effects."""
+        """The keys of the recipes of the study's effects."""
         with Session(self.engine) as session:
             return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
 
@@ -259,12 +259,19 @@ def _connect(file: Path) -> sqlite3.Connection:
 
 
 def _lend(engine: Engine) -> None:
-    """Give each connection of the engine, empty and temporary, the tables that its database lacks,
-    so that whoever reads need not know which version wrote it. SQLite then refuses to write."""
-    made = []
-    for one in lacking(engine):
-        columns = (f"{each.name} {each.type.compile(engine.dialect)}" for each in one.columns)
-        made.append(f"CREATE TEMPORARY TABLE {one.name} ({', '.join(columns)})")
+    """Give each connection of the engine, empty and temporary, the tables and the columns that its
+    database lacks, so that whoever reads need not know which version wrote it. SQLite then refuses
+    to write."""
+    made, schema = [], inspect(engine).default_schema_name
+    for one, columns in lacking(engine).items():
+        typed = [(each.name, each.type.compile(engine.dialect)) for each in columns]
+        if len(columns) == len(one.columns):
+            shape = ", ".join(f"{name} {kind}" for name, kind in typed)
+            made.append(f"CREATE TEMPORARY TABLE {one.name} ({shape})")
+        else:
+            more = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in typed)
+            every = f"SELECT *, {more} FROM {schema}.{one.name}"
+            made.append(f"CREATE TEMPORARY VIEW {one.name} AS {every}")
     if engine.dialect.name == "sqlite":
         made.append("PRAGMA query_only = ON")
 

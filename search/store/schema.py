@@ -61,7 +61,11 @@ class RungRow(Base):
 
 
 class EffectRow(Base):
-    """The effect of one setting of a part of the study's space, alone and without training."""
+    """The effect of one setting of a part of the study's space, alone and without training.
+
+    `key` is that of the recipe. `nats` is what the setting adds to ln perplexity; None in studies
+    of earlier versions, which measured the recipe as a trial is measured.
+    """
 
     __tablename__ = "lmpareto_effect"
 
@@ -71,6 +75,7 @@ class EffectRow(Base):
     parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     key: Mapped[str] = mapped_column(String(16))
     site_bytes: Mapped[dict[str, int]] = mapped_column(JSON)
+    nats: Mapped[float | None] = mapped_column(Float(53))
 
 
 class SlotRow(Base):

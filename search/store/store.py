@@ -42,12 +42,13 @@ OPENINGS = 4  # attempts at a database in which another process makes the same t
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """A setting of a part, the key of its measurement, and the bytes of each site in its file."""
+    """A setting of a part, the key of its recipe, and its effect."""
 
     part: str
     parameters: dict[str, Any]
     key: str
     site_bytes: dict[str, int]
+    nats: float
 
 
 class Store(Reader):
@@ -118,7 +119,8 @@ class Store(Reader):
             yield session
 
     def keep_effects(self, study: str, measured: Iterable[MeasuredPart]) -> None:
-        """Replace the study's effects. The first one is the model that the parts act on."""
+        """Replace the study's effects. The first one is the model that the parts act on, whose
+        measurement is stored under its key."""
         with self._writing() as session:
             session.execute(delete(EffectRow).where(EffectRow.study == study))
             for number, one in enumerate(measured):

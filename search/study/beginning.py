@@ -24,7 +24,7 @@ from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
 from search.study.begun import BEGUN, CORPUS, SETTINGS, kept
 from search.study.context import StudyContext, WorkContext
-from search.study.effects import known_effects, measure_effects
+from search.study.effects import affordable, known_effects, measure_effects
 from search.study.seeds import seeds_of
 from search.study.study import check_ours, ended_trials, keep_limits, sampler
 
@@ -149,7 +149,7 @@ def enqueue_prior(context: WorkContext[StudyConfig], max_size_bytes: int | None)
         return
     bench = context.bench()
     effects = known_effects(context, bench, prior.settings) or measure_effects(
-        context, bench, prior.settings
+        context, bench, prior.settings, affordable(context)
     )
     own = context.space.start({"dense": OWN} if context.space.dense else {})
     for parameters in prior.chosen(effects.front, max_size_bytes):

@@ -2,48 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from lmcore import sites
-from lmcore.bundle import Bundle, load
-from lmcore.errors import UserError
-from lmcore.progress import DivergedError
+from lmcore.bundle import leaf_bytes
+from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, resolve
 from search.bench.dense import DENSE
 from search.bench.workbench import Workbench
 from search.config import StudyConfig
-from search.measurement import Measurement
-from search.rules.sensitivity import BIASES, Effects
+from search.rules.sensitivity import BIASES, LAYERS, Effects
 from search.space.model_space import ModelSpace
 from search.space.parts import Part, alone, parts_of, settings_of
-from search.store.store import MeasuredPart, Store
+from search.store.store import MeasuredPart
 from search.study.context import StudyContext, WorkContext
 from search.terminal import progress
 
+SHARE = 1 / 20  # of what a study spends at least, that its prior may cost
+# Costs, in tokens that the model reads. All of them grow with the model's weights.
+MAKING = 70_000  # to make and write a file (measured)
+TRAINING = 3  # to train on a token: forward, and backward
+LEAST = 16 * 256  # to read one window of the text
 
-def measure_effects(context: WorkContext[StudyConfig], bench: Workbench, most: int) -> Effects:
+Wanted = tuple[Part, dict[str, Any], Recipe]
+
+
+def measure_effects(
+    context: WorkContext[StudyConfig], bench: Workbench, most: int, tokens: float = math.inf
+) -> Effects:
     """Measure each part of the space at about `most` settings, and store the effects.
 
-    `bench` is that of the study's own dense model. Recipes that were measured before are not
-    measured again. Settings whose file has an infinite perplexity are left out.
+    `bench` is that of the study's own dense model. The work is to cost no more than reading
+    `tokens` tokens: with less, there are fewer settings, but at least all options of choices, and
+    less of the validation text is read, but at least a window. Settings of infinite perplexity are
+    left out.
     """
-    study, store = context.name, context.store
-    wanted = list(_wanted(context.space.own(), most))
-    found = []
-    with progress(f"parts of {study}", "settings") as bar:
+    store, space = context.store, context.space.own()
+    (_, _, recipe), *wanted = _within(space, most, tokens)
+    measured = store.measurement(bench.key(recipe)) or bench.measure(recipe)
+    store.keep(measured)
+    base = bench.untrained(recipe)
+    comparison, whole = bench.comparison(base), _site_bytes(base, base.sites.keys() | {BIASES})
+    found = [MeasuredPart("", {}, measured.key, whole, 0.0)]
+    left = tokens - _cost_of_making(space, wanted)
+    what = f"{context.name}: each part of a recipe alone, to predict a front"
+    with progress(what, "settings") as bar:
         for number, (part, values, recipe) in enumerate(wanted):
             bar.to(number, len(wanted))
-            try:
-                measured, bundle = _measured(recipe, bench, store)
-            except DivergedError:
-                continue
-            name = part.name if part else ""
-            found.append(MeasuredPart(name, values, measured.key, _site_bytes(bundle)))
-    store.keep_effects(study, found)
-    effects = store.effects(study)
+            model = bench.untrained(recipe).to(bench.device)
+            nats, read = comparison(model, left / (len(wanted) - number))
+            left -= read
+            if math.isfinite(nats):
+                site_bytes = whole | _site_bytes(model.cpu(), _changed(part, model))
+                found.append(MeasuredPart(part.name, values, bench.key(recipe), site_bytes, nats))
+    store.keep_effects(context.name, found)
+    effects = store.effects(context.name)
     assert effects, "the first of them is the dense model"
     return effects
+
+
+def affordable(context: StudyContext[StudyConfig]) -> float:
+    """What the study's prior may cost, in tokens to read: a share of what the trials cost if each
+    of them ends at its first rung with training."""
+    config, corpus = context.config, context.corpus
+    costs = []
+    for corner in context.space.corners:
+        ladder = config.fidelity.ladder(corner.recipe)[:2]
+        epochs = ladder[-1].finetuning.epochs if ladder[-1].finetuning else 0.0
+        trained = epochs * len(corpus.train)
+        costs.append(len(ladder) * (MAKING + len(corpus.valid)) + TRAINING * trained)
+    return SHARE * config.trials * min(costs)
 
 
 def known_effects(
@@ -60,34 +89,43 @@ def known_effects(
     return effects if keys <= wanted else None
 
 
-def _wanted(space: ModelSpace, most: int) -> Iterator[tuple[Part | None, dict[str, Any], Recipe]]:
+def _within(space: ModelSpace, most: int, tokens: float) -> list[Wanted]:
+    """The recipes to measure: at as many settings of each part as can be made and read for the cost
+    of `tokens` tokens, but at no fewer than 2."""
+    for settings in range(most, 2, -1):
+        wanted = list(_wanted(space, settings))
+        if _cost_of_making(space, wanted) + LEAST * len(wanted) <= tokens:
+            return wanted
+    return list(_wanted(space, 2))
+
+
+def _wanted(space: ModelSpace, most: int) -> Iterator[Wanted]:
     """The recipes to measure, each with its part and the part's values. The first, of no part, is
     what all recipes of the space share."""
     model, words = space.model, space.words
     base = resolve(alone(space, None, {}, resolve(DENSE, model, words)), model, words)
-    yield None, {}, base
+    yield Part((), ()), {}, base
     for part in parts_of(space):
         for values in settings_of(space, part, most):
             yield part, values, resolve(alone(space, part, values, base), model, words)
 
 
-def _measured(recipe: Recipe, bench: Workbench, store: Store) -> tuple[Measurement, Bundle]:
-    """The recipe's measurement and its file, from the cache or made now."""
-    known = store.measurement(bench.key(recipe))
-    if known:
-        try:
-            return known, load(bench.path(known.key))
-        except UserError:
-            pass  # its file is not in the cache any more
-    measured = bench.measure(recipe)
-    store.keep(measured)
-    return measured, load(bench.path(measured.key))
+def _cost_of_making(space: ModelSpace, wanted: Sequence[Wanted]) -> float:
+    """What it costs to make the sites that the recipes change, in tokens to read."""
+    shapes = space.model.site_shapes(space.words)
+    weights = {site: rows * columns for site, (rows, columns) in shapes.items()}
+    weights[LAYERS] = sum(weights.values())
+    changed = sum(weights.get(name, 0) for part, _, _ in wanted for name in part.acts_on)
+    return MAKING * changed / weights[LAYERS]
 
 
-def _site_bytes(bundle: Bundle) -> dict[str, int]:
-    """Site, or `BIASES` -> its bytes in the file."""
-    found: dict[str, int] = {}
-    for name, sizes in bundle.parts.leaves.items():
-        site = sites.site_of(name) or BIASES
-        found[site] = found.get(site, 0) + sum(sizes)
-    return found
+def _changed(part: Part, model: LanguageModel) -> Collection[str]:
+    """What differs in a model from the base: sites and `BIASES`."""
+    return model.sites.keys() | {BIASES} if LAYERS in part.acts_on else part.acts_on
+
+
+def _site_bytes(model: LanguageModel, of: Collection[str]) -> dict[str, int]:
+    """Site, or `BIASES` -> its bytes in a file of the model, for those in `of`."""
+    leaves = {site: weight.leaves.values() for site, weight in model.sites.items()}
+    every = {**leaves, BIASES: model.biases.values()}
+    return {name: sum(map(leaf_bytes, every[name])) for name in every if name in of}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lmcore import evaluation
 from lmcore.building import build
 from lmcore.corpus import Corpus
-from lmcore.evaluation import score, unigram_perplexity
+from lmcore.evaluation import STREAMS, Comparison, score, unigram_perplexity
 from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, resolve
 from lmcore.training import train
@@ -130,6 +131,67 @@ def test_a_model_that_is_no_number_has_infinite_perplexity(
         with torch.no_grad():
             model.decoder_bias.data[3] = spoiled
         assert score(model, corpus.valid, corpus.vocabulary.eos).perplexity == math.inf
+
+
+# --- a model and a base --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worse(trained: LanguageModel) -> LanguageModel:
+    model = copy.deepcopy(trained)
+    with torch.no_grad():
+        model.decoder.leaves["matrix"].data.mul_(0.8)
+    return model
+
+
+def test_a_comparison_of_all_of_a_text_is_the_difference_of_its_scores(
+    trained: LanguageModel,
+    worse: LanguageModel,
+    corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "PRECISE", -1.0)
+    monkeypatch.setattr(evaluation, "RELATIVE", 0.0)
+    monkeypatch.setattr(evaluation, "WINDOW", 20)
+    ids, eos = corpus.valid, corpus.vocabulary.eos
+    scores = (score(model, ids, eos, streams=STREAMS).perplexity for model in (trained, worse))
+    before, after = map(math.log, scores)
+    compare = Comparison(trained, ids, eos)
+    for _ in range(2):
+        nats, read = compare(worse)
+        assert nats == pytest.approx(after - before)
+        assert read == len(ids)
+
+
+def test_a_comparison_reads_as_far_as_it_needs_and_may(
+    trained: LanguageModel,
+    worse: LanguageModel,
+    corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "WINDOW", 80)
+    ids, eos = corpus.valid.repeat(8), corpus.vocabulary.eos
+    compare = Comparison(trained, ids, eos)
+    nats, read = compare(worse)
+    assert read < len(ids)
+    monkeypatch.setattr(evaluation, "PRECISE", -1.0)
+    monkeypatch.setattr(evaluation, "RELATIVE", 0.0)
+    whole, every = compare(worse)
+    assert every == len(ids)
+    assert nats == pytest.approx(whole, rel=0.3, abs=0.015)
+    _, once = compare(worse, most=1)
+    _, twice = compare(worse, most=once + 1)
+    assert 0 < once < twice <= once + STREAMS * 80
+
+
+def test_a_comparison_with_a_model_that_is_no_number_is_infinite(
+    trained: LanguageModel, corpus: Corpus
+) -> None:
+    spoiled = copy.deepcopy(trained)
+    with torch.no_grad():
+        spoiled.decoder_bias.data[3] = math.nan
+    nats, _ = Comparison(trained, corpus.valid, corpus.vocabulary.eos)(spoiled)
+    assert nats == math.inf
 
 
 # --- The layer -----------------------------------------------------------------------------------

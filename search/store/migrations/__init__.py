@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, Table, column, insert, inspect, select, table
+from sqlalchemy import Column, Engine, Table, column, insert, inspect, select, table
 
 from search.store.schema import Base, ReleaseRow
 
@@ -42,19 +43,22 @@ def upgrade(engine: Engine) -> None:
         connection.execute(insert(ReleaseRow).values(version=newest(), release=_release()))
 
 
-def lacking(engine: Engine) -> list[Table]:
-    """Our tables that the database of an earlier version lacks.
+def lacking(engine: Engine) -> dict[Table, list[Column[Any]]]:
+    """Our tables that the database of an earlier version lacks, or of which it lacks columns, each
+    with those columns.
 
-    Raises VersionError where a later lmpareto wrote it, and where tables that it has lack columns.
+    Raises VersionError where a later lmpareto wrote the database, and where a table lacks a column
+    that cannot be empty.
     """
     if _version(engine) == newest():
-        return []
-    found, absent = inspect(engine), []
+        return {}
+    found, absent = inspect(engine), dict[Table, list[Column[Any]]]()
     there = found.get_table_names()
     for one in Base.metadata.sorted_tables:
-        if one.name not in there:
-            absent.append(one)
-        elif not {each["name"] for each in found.get_columns(one.name)} >= {*one.columns.keys()}:
+        known = [each["name"] for each in found.get_columns(one.name)] if one.name in there else []
+        if columns := [each for each in one.columns if each.name not in known]:
+            absent[one] = columns
+        if known and not all(each.nullable for each in columns):
             raise VersionError(
                 f"was written by an earlier lmpareto than this one, {_release()}: "
                 f"lmpareto sweep study=NAME workers=0 brings it up to date"

@@ -6,22 +6,26 @@ import itertools
 import math
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
 
+from lmcore.bundle import load
+from lmcore.model import LanguageModel
 from lmcore.model_settings import ModelSettings
-from lmcore.recipe import Recipe
+from lmcore.recipe import Recipe, resolve
+from lmcore.sites import site_of
+from search.bench.dense import DENSE
 from search.bench.workbench import Workbench
 from search.rules.sensitivity import LAYERS, Effect, Effects, Sensitivity, predicted_front, spread
 from search.show.tables import effects_table
 from search.space.model_space import ModelSpace
-from search.space.parts import parts_of, settings_of
+from search.space.parts import alone, parts_of, settings_of
 from search.space.space import Space
 from search.study.beginning import PRIOR, enqueue_prior
-from search.study.context import WorkContext
-from search.study.effects import known_effects, measure_effects
+from search.study.context import StudyContext, WorkContext
+from search.study.effects import LEAST, MAKING, affordable, known_effects, measure_effects
 from search.study.results import results_of
 from studies import Sweep, settings, sweep_here
 
@@ -209,12 +213,26 @@ def test_an_effect_is_what_the_part_does_to_the_dense_model(effects: Effects) ->
         )
 
 
-def test_what_was_measured_is_not_measured_again(
-    swept: Sweep, effects: Effects, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(Workbench, "measure")
-    again = measure_effects(swept.context, swept.context.bench(), 3)
-    assert again == effects
+def test_an_effect_is_that_of_its_file(swept: Sweep, effects: Effects, tmp_path: Path) -> None:
+    """The recipe written and scored as a trial is: the same bytes, and nearly the same nats."""
+    bench, space = swept.context.bench(), swept.context.space.own()
+    bench.folder = tmp_path
+    part = next(part for part in parts_of(space) if part.name == "decoder")
+    first, *_ = effects.parts["decoder"]
+    base = alone(space, None, {}, resolve(DENSE, space.model, space.words))
+    recipe = alone(space, part, dict(first.parameters), base)
+    measured = bench.measure(resolve(recipe, space.model, space.words))
+    leaves = load(bench.path(measured.key)).parts.leaves
+    assert first.site_bytes == {
+        **effects.dense.site_bytes,
+        "decoder": sum(sum(leaves[name]) for name in leaves if site_of(name) == "decoder"),
+    }
+    nats = math.log(measured.valid_perplexity / effects.perplexity)
+    assert first.nats == pytest.approx(nats, rel=0.2, abs=0.01)
+
+
+def test_the_same_parts_give_the_same_effects(swept: Sweep, effects: Effects) -> None:
+    assert measure_effects(swept.context, swept.context.bench(), 3) == effects
 
 
 def test_a_sweep_begins_with_the_predicted_front_once(swept: Sweep, effects: Effects) -> None:
@@ -264,6 +282,57 @@ def test_what_was_measured_of_another_space_is_no_prior(tmp_path: Path) -> None:
     finer = measure_effects(mine, bench, 7)
     for most in (3, 7, 9):
         assert known_effects(mine, bench, most) == finer
+
+
+# --- what it costs -------------------------------------------------------------------------------
+
+
+class Counting:
+    """A bench that counts the tokens that its comparisons read."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench, self.tokens = bench, list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bench, name)
+
+    def comparison(self, base: LanguageModel) -> Any:
+        compare = self.bench.comparison(base)
+
+        def counted(model: LanguageModel, most: float) -> tuple[float, int]:
+            nats, read = compare(model, most)
+            self.tokens.append(read)
+            return nats, read
+
+        return counted
+
+
+def test_a_prior_costs_what_it_may(swept: Sweep, effects: Effects) -> None:
+    """Fewer tokens, then fewer settings, but each part is measured at two and on a window."""
+    context, space = swept.context, swept.context.space.own()
+    rich, poor, broke = (Counting(context.bench()) for _ in range(3))
+    measure_effects(context, cast(Workbench, rich), 6)
+    measure_effects(context, cast(Workbench, poor), 6, 3 * MAKING)
+    assert 4 < len(poor.tokens) < len(rich.tokens) == 12
+    shapes = space.model.site_shapes(space.words)
+    weights = {site: math.prod(shape) for site, shape in shapes.items()}
+    each = (weights["decoder"] + weights["embedding"]) / 2 / sum(weights.values())
+    assert len(poor.tokens) * each * MAKING + sum(poor.tokens) <= 3 * MAKING
+    measure_effects(context, cast(Workbench, broke), 6, 1.0)
+    assert len(broke.tokens) == 4
+    assert max(broke.tokens) <= LEAST
+
+
+def test_a_prior_may_cost_a_twentieth_of_what_trials_cost_at_least(tmp_path: Path) -> None:
+    """Each trial makes and reads its file before training and after a quarter of an epoch."""
+    finetuning = {"epochs": 1, "rate": 0.01, "dropout": {"kind": "sequence", "rate": 0.1}}
+    space = {"sites": {"*": {"bits": {"kind": "uniform", "step": 0.7}}}, "finetuning": finetuning}
+    climbing = {"kind": "front", "rungs": [0, 0.25]}
+    for fidelity, rungs, epochs in ((climbing, 2, 0.25), ("whole", 1, 1.0)):
+        context = StudyContext(settings(tmp_path, trials=40, space=space, fidelity=fidelity))
+        train, valid = len(context.corpus.train), len(context.corpus.valid)
+        trial = rungs * (MAKING + valid) + 3 * epochs * train
+        assert affordable(context) == pytest.approx(40 * trial / 20)
 
 
 def test_a_table_of_few_points_says_how_many() -> None:

@@ -27,7 +27,7 @@ def filled(store: Store, lease: float = 60.0) -> Slots:
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     store.keep_baseline(name, "control", "key1")
     store.keep_rung(name, 0, 0, "key2")
-    store.keep_effects(name, [MeasuredPart("", {}, "key3", {})])
+    store.keep_effects(name, [MeasuredPart("", {}, "key3", {}, 0.0)])
     slots = Slots(store.engine, name, trials=2, lease=lease)
     slots.provide([], [0, 1])
     return slots

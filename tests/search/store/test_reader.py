@@ -14,7 +14,7 @@ from search.store import migrations
 from search.store.reader import Reader
 from search.store.settings import StorageSettings
 from search.store.slots import Slots
-from search.store.store import Store
+from search.store.store import MeasuredPart, Store
 from search.study.context import StudyContext
 from search.study.results import results_of
 from search.study.study import progress
@@ -104,12 +104,27 @@ def test_an_earlier_database_is_read_as_it_is_and_written_once_it_is_upgraded(
     assert results_of(StudyContext(config)).trials == results.trials
 
 
+def test_a_column_that_an_earlier_table_lacks_reads_as_empty(fresh: StorageSettings) -> None:
+    Store(fresh).keep_effects("mine", [MeasuredPart("", {}, "key", {"decoder": 3}, 0.0)])
+    execute(
+        fresh,
+        "ALTER TABLE lmpareto_effect DROP COLUMN nats",
+        "UPDATE lmpareto_version SET version_num = '0004'",
+    )
+    before = schema(fresh)
+    assert Reader(fresh).effect_keys("mine") == {"key"}
+    effects = Reader(fresh).effects("mine")
+    assert effects is not None
+    assert effects.dense.site_bytes == {"decoder": 3}
+    assert schema(fresh) == before
+
+
 @pytest.mark.parametrize("table", ["lmpareto_slot", "lmpareto_measurement"])
 def test_an_earlier_table_that_lacks_a_column_names_the_command_that_upgrades_it(
     table: str, fresh: StorageSettings
 ) -> None:
     Store(fresh)
-    column = {"lmpareto_slot": "outcome", "lmpareto_measurement": "provenance"}[table]
+    column = {"lmpareto_slot": "attempts", "lmpareto_measurement": "provenance"}[table]
     execute(
         fresh,
         f"ALTER TABLE {table} DROP COLUMN {column}",

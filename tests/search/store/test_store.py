@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sqlite3
 import threading
@@ -15,10 +16,11 @@ import pytest
 
 from lmcore.errors import UserError
 from search.measurement import Measurement
+from search.rules.sensitivity import Effect
 from search.store.outage import GoneError
 from search.store.settings import StorageSettings
 from search.store.slots import Slots
-from search.store.store import Store
+from search.store.store import MeasuredPart, Store
 from search.study.context import StudyContext
 from search.study.results import results_of
 from search.study.study import progress
@@ -212,3 +214,28 @@ def test_a_database_of_a_later_optuna_is_refused(tmp_path: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
     with pytest.raises(UserError, match=r"studies\.db"):
         assert Store(StorageSettings(url=f"sqlite:///{path}")).optuna
+
+
+def test_effects_of_an_earlier_version_are_read(store: Store) -> None:
+    """It measured a setting as a trial is measured; the effect is the difference to the base."""
+    base, other = keyed("base", "effects"), keyed("other", "effects")
+    store.keep(base)
+    store.keep(replace(other, valid_perplexity=2 * base.valid_perplexity))
+    parts = [
+        MeasuredPart("", {}, base.key, {"decoder": 100}, 0.0),
+        MeasuredPart("decoder", {"step": 1.0}, "none", {"decoder": 60}, 0.25),
+        MeasuredPart("decoder", {"step": 2.0}, other.key, {"decoder": 30}, 9.0),
+    ]
+    study = f"effects-{other.key}"
+    store.keep_effects(study, parts)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE lmpareto_effect SET nats = NULL WHERE key = '{other.key}'"
+        )
+    found = store.effects(study)
+    assert found
+    assert (found.size_bytes, found.perplexity) == (base.size_bytes, base.valid_perplexity)
+    one, two = found.parts["decoder"]
+    assert one == Effect(0.25, {"decoder": 60}, (("step", 1.0),))
+    assert replace(two, nats=0.0) == Effect(0.0, {"decoder": 30}, (("step", 2.0),))
+    assert two.nats == pytest.approx(math.log(2))
