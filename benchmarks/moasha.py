@@ -55,7 +55,8 @@ class Moasha:
         self.trials.append(trial)
         return trial.trial_id, setting
 
-    def goes_on(self, mine: Look, looks: Sequence[Look]) -> bool:
+    def goes_on(self, looks: Sequence[Look]) -> bool:
+        mine = looks[-1]
         result = {
             "quarters": self.quarters[mine.rung],
             "log_size": math.log(mine.size_bytes),

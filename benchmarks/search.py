@@ -53,8 +53,9 @@ class Searcher(Protocol):
     def ask(self) -> tuple[int, dict[str, int]]:
         """A trial's number and its recipe."""
 
-    def goes_on(self, mine: Look, looks: list[Look]) -> bool:
-        """Whether the trial is trained to the next rung; not asked at the last one."""
+    def goes_on(self, looks: list[Look]) -> bool:
+        """Whether the trial of the last look is trained to the next rung; not asked at the last
+        one."""
 
     def end(self, trial: int, values: tuple[float, float] | None) -> None:
         """The trial's size and perplexity; None for a recipe that another trial is at."""
@@ -156,9 +157,9 @@ class Sampled:
             axis: trial.suggest_int(axis, 0, len(values) - 1) for axis, values in AXES.items()
         }
 
-    def goes_on(self, mine: Look, looks: list[Look]) -> bool:
-        dense = table().dense
-        return self.rule.goes_on(mine, looks, (dense.size_bytes, dense.perplexity))
+    def goes_on(self, looks: list[Look]) -> bool:
+        dense, best = table().dense, best_so_far(looks)
+        return self.rule.goes_on(best[-1], best, (dense.size_bytes, dense.perplexity))
 
     def end(self, trial: int, values: tuple[float, float] | None) -> None:
         self.study.tell(trial, values, state=None if values else optuna.trial.TrialState.FAIL)
@@ -188,11 +189,10 @@ class Search:
             self.course.volume.append(volume_of(self.looks))
             if self.course.volume[-1] >= self.volume:
                 break
-            looks = best_so_far(self.looks)
-            best = looks[-1]
-            if rung + 1 < len(LADDER) and self.searcher.goes_on(best, looks):
+            if rung + 1 < len(LADDER) and self.searcher.goes_on(self.looks):
                 self._train(now, trial, cell, rung + 1)
                 continue
+            best = best_so_far(self.looks)[-1]
             self.known[cell] = (best.size_bytes, best.perplexity)
             self.searcher.end(trial, self.known[cell])
             self._begin(now)
@@ -255,7 +255,7 @@ def _additive(cell: Cell) -> float:
 
 def main() -> None:
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
-    full = volume_of([look for looks in table().looks.values() for look in looks])
+    full = volume_of([looks[-1] for looks in table().looks.values()])
     budget = WHOLE_TRIALS * grid.EPOCHS
     whole = [name for name in plans() if name.endswith("whole")]
     others = [name for name in plans() if name not in whole]

@@ -29,7 +29,7 @@ class Capacity:
         return cls(
             values=(1 << 24) + 64 * size_bytes,
             weights=(1 << 27) + 64 * size_bytes,
-            words=(1 << 16) + size_bytes,
+            words=(1 << 18) + size_bytes,
             word_bytes=(1 << 22) + 8 * size_bytes,
         )
 

@@ -95,6 +95,7 @@ def tarred(stream: io.BytesIO) -> None:
         (bz2.compress(TEXT.encode())[:-5], ["damaged or cut short", "bzip2"]),
         (lzma.compress(TEXT.encode())[:-5], ["damaged or cut short", "xz"]),
     ],
+    ids=lambda one: one[0] if isinstance(one, list) else "data",  # packed bytes have the time
 )
 def test_what_is_no_text_is_named(data: bytes, said: list[str], tmp_path: Path) -> None:
     path = tmp_path / "my text.txt"
