@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_module
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -42,6 +41,7 @@ SHOWN = 8  # names in a message, the nearest
 
 def by_name(command: str, arguments: Sequence[str]) -> list[str]:
     """The arguments with which Hydra composes what the study was begun with, and what is typed.
+    They are given as `for_hydra` makes them.
 
     Raises UserError where there is no study of the name that is typed as `study=`, and where the
     storage cannot be opened.
@@ -89,8 +89,8 @@ class _Typed:
                     continue
                 if not override.is_sweep_override():
                     settings[_key(one)] = override.value()
-        own = get_args_parser().parse_known_args(arguments)[0].config_dir
-        return cls(settings, [CONF, *([Path(own)] if own else [])])
+        own = [Path(one.partition("=")[2]) for one in arguments if one.startswith("--config-dir=")]
+        return cls(settings, [CONF, *own])
 
     @property
     def study(self) -> str | None:
