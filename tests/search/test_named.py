@@ -36,7 +36,7 @@ def test_a_stranger_types_the_place_of_a_text_once(tmp_path: Path) -> None:
     def typed(*arguments: str, cwd: Path = elsewhere) -> Run:
         return lmpareto(*arguments, cache=cache, cwd=cwd).ok()
 
-    text = ("corpus=text", "corpus.file='my texts/été #1.txt'", "name=mine", "trials=2")
+    text = ("corpus=text", "corpus.file=my texts/été #1.txt", "name=mine", "trials=2")
     typed("sweep", "study=quickstart", *text, *TINY, *QUICK, cwd=tmp_path)
     front = typed("front", "study=mine", "format=json").document
     assert front["study"] == "mine"
