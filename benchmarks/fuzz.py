@@ -7,9 +7,9 @@ the number FIRST (0) on, and prints a table of what became of them and the numbe
 wrong. `python -m benchmarks.fuzz 1 FIRST` tries that one again. Each batch of mutants is read in a
 process of its own with bounded memory; a mutant that ends its process counts as crashed.
 
-Seconds are of the processor. Memory is what the process had at most while it read the mutant, beyond
-what it had before. What is loaded must be a model that can be used: its parts agree, it takes a step, and
-its file loads again to the same model.
+Seconds are of the processor. Memory is what the process had at most while it read the mutant,
+beyond what it had before. What is loaded must be a model that can be used: its parts agree, it
+takes a step, and its file loads again to the same model.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def contradictions(bundle: Bundle) -> list[str]:
 
 
 def _forget_peak() -> None:
-    """Let `_peak_bytes` begin anew, where the system can: on Linux. Elsewhere it counts on, and more
-    memory is seen only where it is more than ever before."""
+    """Let `_peak_bytes` begin anew, where the system can: on Linux. Elsewhere, memory is seen only
+    where it is more than ever before."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
