@@ -231,7 +231,8 @@ def _download_ptb(folder: Path) -> Path:
                 data = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise UserError(
-                f"Penn Treebank is not at hand and {url} cannot be fetched ({error}). Put "
+                f"Penn Treebank, the text unless study=NAME or corpus=text corpus.file=FILE gives "
+                f"another, is not at hand and {url} cannot be fetched ({error}). Put "
                 f"train.txt, valid.txt and test.txt (Mikolov's preprocessing) into a folder and "
                 f"name it: corpus.dir=FOLDER, or LMPARETO_DATA=PARENT with the files in PARENT/ptb"
             ) from None

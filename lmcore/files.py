@@ -59,6 +59,12 @@ def write_json(path: Path, data: Any) -> None:
     write_atomic(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
+def finite(data: Any) -> Any:
+    """Plain data for any reader of JSON: None in place of each NaN and infinity, which JSON has
+    not."""
+    return json.loads(json.dumps(data), parse_constant=lambda _: None)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of the file's bytes, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lmcore.errors import UserError
+from lmcore.files import finite
 from search.commands.named import by_name
 from search.commands.refusals import REFUSED, refusal, unresolved, without_secrets
 from search.commands.typed import for_hydra
@@ -85,7 +86,7 @@ def _answer(command: str, composed: DictConfig) -> str:
         end(f"lmpareto {command}: the storage {config.storage.shown}: {reason(error)}", 1)
     except KeyboardInterrupt:
         end(f"lmpareto {command}: {STOPPED}", 130)
-    return json.dumps(answer.document) if config.format == "json" else str(answer.text)
+    return json.dumps(finite(answer.document)) if config.format == "json" else str(answer.text)
 
 
 def settings_of(kind: type[StudyConfig], composed: DictConfig) -> Any:

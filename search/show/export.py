@@ -9,7 +9,7 @@ from lmcore.bundle import Bundle, load
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
-from lmcore.files import sha256_of, write_atomic, write_json
+from lmcore.files import finite, sha256_of, write_atomic, write_json
 from search.bench.workbench import stored_recipe
 from search.config import PUBLISHED, StudyConfig
 from search.front import Point
@@ -54,7 +54,7 @@ def export(
         "sha256": bundle.sha256,
         "provenance": measured.provenance,
     }
-    write_json(folder / "measurement.json", document)
+    write_json(folder / "measurement.json", finite(document))
     return {**document, "bundle": str(path)}
 
 

@@ -41,7 +41,7 @@ def begin(context: WorkContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
     """
     config = context.config
     check_settings(context)
-    seeds = list(seeds_of(context))
+    seeds = _new_seeds(context)
     study = create(context)
     keep_limits(study, config.limits)
     checkpoints = {name: context.checkpoint(name) for name in config.dense_names}
@@ -52,6 +52,13 @@ def begin(context: WorkContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
     enqueue_seeds(context, seeds)
     enqueue_prior(context, config.limits.max_size_bytes)
     return checkpoints
+
+
+def _new_seeds(context: WorkContext[SweepConfig]) -> list[dict[str, Any]]:
+    """The parameter values of the seeds; none where the same `seeds` were enqueued before. The
+    studies that they came from may be gone by now."""
+    begun = context.store.attributes(context.name) or {}
+    return [] if begun.get(SEEDS) == context.config.seeds.plain() else list(seeds_of(context))
 
 
 def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:

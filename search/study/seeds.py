@@ -10,6 +10,7 @@ from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 from search.config import StudyConfig
+from search.front import Front
 from search.space.space import OWN
 from search.study.context import StudyContext
 from search.study.results import results_of
@@ -44,9 +45,16 @@ def _recipes(context: StudyContext[StudyConfig]) -> Iterator[tuple[str, Recipe]]
     for number, data in enumerate(context.config.seeds.recipes):
         yield f"seeds.recipes.{number}", resolved(f"seeds.recipes.{number}", data)
     for study in context.config.seeds.studies:
-        for point in results_of(context.but(name=study)).front.points:
+        for point in _front_of(context, study).points:
             name = f"{point.label} of {study}"
             try:
                 yield name, resolved(name, point.recipe or {})
             except UserError as error:
                 print(error, file=sys.stderr)
+
+
+def _front_of(context: StudyContext[StudyConfig], study: str) -> Front:
+    try:
+        return results_of(context.but(name=study)).front
+    except UserError as error:
+        raise UserError(f"seeds.studies: {error}") from None

@@ -103,7 +103,8 @@ def test_a_failed_download_says_what_to_put_where(
     monkeypatch.delenv("LMPARETO_DATA", raising=False)
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     said = message(PennTreebank(), tmp_path)
-    for part in ("train.txt, valid.txt and test.txt", "corpus.dir=", "LMPARETO_DATA=", "https://"):
+    places = ("train.txt, valid.txt and test.txt", "corpus.dir=", "LMPARETO_DATA=", "https://")
+    for part in (*places, "study=NAME", "corpus=text corpus.file=FILE"):
         assert part in said
     assert not list(tmp_path.rglob("*.txt"))
 

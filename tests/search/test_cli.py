@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shlex
 import shutil
@@ -15,13 +16,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import connect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from sqlalchemy import create_engine
 
 from lmcore.bundle import load
+from search import commands
 from search.cli import COMMANDS
+from search.commands import status
+from search.commands.answer import Answer
 from search.store.slots import Slots
 from search.units import format_size
 from studies import COMMAND, TRIALS, Run, Shell, environment, lmpareto, write_configs, write_text
@@ -532,6 +538,12 @@ def test_json_is_one_line_of_one_document_and_nothing_else(studio: Studio, tmp_p
         assert fields.get(command, set()) <= set(document)
 
 
+def test_numbers_that_json_has_not_are_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "settings_of", lambda *_: SimpleNamespace(format="json"))
+    monkeypatch.setattr(status, "run", lambda _: Answer({"perplexity": math.inf}, ""))
+    assert commands._answer("status", OmegaConf.create()) == '{"perplexity": null}'
+
+
 # --- refusals ----------------------------------------------------------------------------------
 
 
@@ -627,7 +639,10 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "replay of no trial": (["replay", "study=mine", "trial=99"], ["no measured trial 99"]),
     "a bundle that is not there": (["evaluate", "bundle=no.lmb"], ["no.lmb", "No such file"]),
-    "a bundle that is a folder": (["evaluate", "bundle=/"], ["cannot read /"]),
+    "a bundle that is a folder": (
+        ["evaluate", "bundle=/"],
+        ["cannot read /", "give the bundle in it: /model.lmb"],
+    ),
     "a bundle that is text": (
         ["evaluate", f"bundle={Path(__file__)}"],
         ["is not a bundle of lmpareto"],

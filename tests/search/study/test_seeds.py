@@ -112,6 +112,15 @@ def test_the_front_of_another_study_seeds_this_one(tmp_path: Path) -> None:
     assert waiting == seeds
 
 
+def test_a_study_goes_on_without_the_studies_that_seeded_it(tmp_path: Path) -> None:
+    other = sweep_here(settings(tmp_path, name="other", trials=1))
+    seeds = {"recipes": [], "studies": ["other"]}
+    mine = settings(tmp_path, seeds=seeds, workers=0)
+    (waiting,) = sweep(WorkContext(mine)).get_trials()
+    WorkContext(other.context.config).store.remove(other.context.slots)
+    assert [row.number for row in sweep(WorkContext(mine)).get_trials()] == [waiting.number]
+
+
 def test_seeds_that_come_later_are_tried_next(tmp_path: Path) -> None:
     other = sweep_here(settings(tmp_path, name="other", trials=1))
     begun = sweep(WorkContext(settings(tmp_path, workers=0)))
@@ -159,7 +168,7 @@ def test_a_recipe_of_another_model_is_left_out(
 @pytest.mark.parametrize(
     ("seeds", "said"),
     [
-        ({"recipes": [], "studies": ["nope"]}, "there is no study nope"),
+        ({"recipes": [], "studies": ["nope"]}, "seeds.studies: there is no study nope"),
         ({"recipes": [{"sites": {"nope": {}}}], "studies": []}, "seeds.recipes.0: recipe.sites.n"),
     ],
 )
