@@ -127,6 +127,8 @@ def load(path: Path) -> Bundle:
 def _read(path: Path) -> bytes:
     """The file's bytes; all of them only where the first are those of a bundle."""
     try:
+        if path.is_fifo():  # to open one waits for somebody who writes
+            raise UserError(f"{path} is a pipe; write what comes from it to a file")
         with path.open("rb") as file:
             if file.peek(len(MAGIC))[: len(MAGIC)] == MAGIC:
                 return file.read()

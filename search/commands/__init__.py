@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lmcore.errors import UserError
+from lmcore.errors import UserError, is_out_of_memory
 from lmcore.files import finite
 from search.commands.named import by_name
 from search.commands.refusals import REFUSED, refusal, unresolved, without_secrets
@@ -28,6 +28,9 @@ from search.work.launching import STOPPED, JobError, end
 if TYPE_CHECKING:
     from search.config import StudyConfig
 
+NO_MEMORY = (
+    "this needs more memory than the process may have; give a smaller file or text, or free memory"
+)
 READING = ("status", "front", "plot")  # commands that need no torch
 
 
@@ -84,6 +87,10 @@ def _answer(command: str, composed: DictConfig) -> str:
         end(f"lmpareto {command}: {without_secrets(str(error), sys.argv[1:])}", 1)
     except AWAY as error:
         end(f"lmpareto {command}: the storage {config.storage.shown}: {reason(error)}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        end(f"lmpareto {command}: {NO_MEMORY}", 1)
     except KeyboardInterrupt:
         end(f"lmpareto {command}: {STOPPED}", 130)
     return json.dumps(finite(answer.document)) if config.format == "json" else str(answer.text)

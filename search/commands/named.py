@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmcore.errors import UserError
+from search.commands.own_study import check_own_study
 
 if TYPE_CHECKING:
     from search.store.settings import StorageSettings
@@ -47,7 +48,10 @@ def by_name(command: str, arguments: Sequence[str]) -> list[str]:
     storage cannot be opened.
     """
     typed = _Typed.of(arguments)
-    if not typed.names or typed.study in _options("study", typed.folders[1:]):
+    if typed.own:
+        chosen = _choices(OmegaConf.load(CONF / "base.yaml")).keys() - {"study"}
+        check_own_study(typed.own, chosen, _groups(typed.folders))
+    if typed.own or not typed.names:
         return list(arguments)
     from search.study.begun import SETTINGS
 
@@ -98,6 +102,12 @@ class _Typed:
         return None if value is None else str(value)
 
     @property
+    def own(self) -> Path | None:
+        """The file of the study in the person's own --config-dir, None where there is none."""
+        found = (folder / "study" / f"{self.study}.yaml" for folder in self.folders[1:])
+        return next((path for path in found if path.is_file()), None)
+
+    @property
     def names(self) -> list[str]:
         """The names under which to look for the study, the first one first."""
         given = (self.settings.get(setting) for setting in ("name", "study"))
@@ -139,6 +149,10 @@ def _choices(base: Any) -> dict[str, str]:
     """Group -> option, of the defaults of conf/base.yaml."""
     chosen = [one for one in base.defaults if isinstance(one, DictConfig)]
     return {str(group): option for one in chosen for group, option in one.items()}
+
+
+def _groups(folders: Iterable[Path]) -> list[str]:
+    return sorted({path.name for folder in folders for path in folder.glob("[!_.]*/")})
 
 
 def _options(group: str, folders: Iterable[Path]) -> list[str]:

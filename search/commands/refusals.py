@@ -63,10 +63,15 @@ def refusal(error: BaseException, arguments: list[str]) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _no_setting(cause)
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
-        mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1}: this is no YAML: {error.problem}"
+        return no_yaml(error, error.problem_mark.name)
     lines = [str(one).strip().splitlines() for one in (error, error.__cause__) if one]
     return without_secrets(": ".join(line[0] for line in lines if line), settings)
+
+
+def no_yaml(error: MarkedYAMLError, file: str) -> str:
+    """Where a file is no YAML, and why."""
+    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+    return f"{file}{line}: this is no YAML: {error.problem}"
 
 
 def unresolved(error: OmegaConfBaseException) -> str:

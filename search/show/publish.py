@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from lmcore.bundle import load
 from lmcore.corpus import Corpus, CorpusSettings
 from lmcore.evaluation import score
-from lmcore.files import write_atomic, write_json
+from lmcore.files import sha256_of, write_atomic, write_json
 from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig
@@ -34,7 +35,8 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
     """
     config, corpus = context.config, context.corpus
     kept_dense = _publish_dense(context, folder)
-    known, bundles = _published_rows(folder), folder / "bundles"
+    earlier, bundles = _published_files(folder), folder / "bundles"
+    known = _published_rows(folder, earlier)
     points = [*results.beside, *results.front.points]
     best = (*results.front.points, *front_of(context.name, points).points)
     rows, kept = [], {point.name: bundles / file_of(point.name) for point in best}
@@ -58,7 +60,8 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
     writer.writerows(rows)
     write_atomic(folder / "results.csv", text.getvalue().encode())
     write_records(results, folder / RECORDS)  # last: it says which files the lines are of
-    for old in set(bundles.glob("*.lmb")) - set(kept.values()):
+    ours = {bundles / file_of(name) for name in earlier}
+    for old in ours.intersection(bundles.glob("*.lmb")) - set(kept.values()):
         old.unlink()
 
 
@@ -93,18 +96,29 @@ def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
     }
 
 
-def _published_rows(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+def _published_files(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the files that were published into the folder before. None of them where
+    their records are damaged."""
+    try:
+        records = [json.loads(line) for line in (folder / RECORDS).read_bytes().splitlines()]
+        return {str(record["name"]): str(record["sha256"]) for record in records}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _published_rows(
+    folder: Path, files: Mapping[str, str]
+) -> dict[tuple[str, str], dict[str, str]]:
     """The rows of an earlier results.csv in the folder, by name and the file's SHA-256. The same
     file has the same test perplexity, so that need not be computed again."""
-    if not ((folder / RECORDS).exists() and (folder / "results.csv").exists()):
+    try:
+        text = (folder / "results.csv").read_text()
+    except (OSError, ValueError):
         return {}
-    records = map(json.loads, (folder / RECORDS).read_text().splitlines())
-    files = {record["name"]: record["sha256"] for record in records}
-    lines = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
     return {
         (line["name"], files[line["name"]]): line
-        for line in lines
-        if line["name"] in files and set(line) == set(COLUMNS)
+        for line in csv.DictReader(io.StringIO(text))
+        if set(line) == set(COLUMNS) and None not in line.values() and line["name"] in files
     }
 
 
@@ -125,8 +139,7 @@ def _publish_dense(context: StudyContext[StudyConfig], folder: Path) -> dict[str
 
 def _published_dense(checkpoint: DenseCheckpoint, path: Path) -> Path:
     """The published file of a dense model: that of another study beside this one, else `path`."""
-    for record in sorted(path.parent.parent.glob("*/dense*.json")):
-        same = json.loads(record.read_text()).get("key") == checkpoint.record["key"]
-        if same and record.parent != path.parent and record.with_suffix(".lmb").exists():
-            return record.with_suffix(".lmb")
+    for other in sorted(path.parent.parent.glob("*/dense*.lmb")):
+        if other.parent != path.parent and sha256_of(other) == checkpoint.sha256:
+            return other
     return path

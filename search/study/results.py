@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
 from lmcore.methods import methods_of
+from lmcore.settings import Settings, explain
 from search.config import PUBLISHED, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
@@ -24,6 +27,11 @@ from search.units import format_ranges
 
 RECORDS = "trials.jsonl"
 PREDICTED = "predicted.json"
+
+# what reading a damaged record raises
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_MEASUREMENT = TypeAdapter(Measurement)
+_POINTS = TypeAdapter(list[tuple[float, float]])
 
 
 @dataclass(frozen=True)
@@ -172,37 +180,63 @@ def _published(study: str) -> Path:
     return PUBLISHED / study / RECORDS
 
 
+class _Place(Settings):
+    """What a published line says of a file beside its measurement."""
+
+    trial: Annotated[int, Field(ge=0)] | None
+    rung: Annotated[int, Field(ge=0)]
+    feasible: bool
+
+
 def _read(config: StudyConfig, path: Path) -> Results:
     files: dict[int, dict[int, Measurement]] = {}
     baselines, over = {}, set()
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            name, trial, rung, feasible, measured = _record(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}, line {number} is no record of a study: {error}") from None
-        if not feasible:
+            name, place, measured = _record(json.loads(line))
+        except _WRONG as error:
+            raise UserError(
+                f"{path}, line {number} is no record of a study: {_said(error)}"
+            ) from None
+        if not place.feasible:
             over.add(name)
-        if trial is None:
+        if place.trial is None:
             baselines[name] = measured
         else:
-            files.setdefault(trial, {})[rung] = measured
-    predicted = path.with_name(PREDICTED)
+            files.setdefault(place.trial, {})[place.rung] = measured
     return Results(
         study=config.study,
         corpus=config.corpus.kind,
         files=files,
         baselines=baselines,
-        predicted=json.loads(predicted.read_text()) if predicted.exists() else (),
+        predicted=_read_predicted(path.with_name(PREDICTED)),
         infeasible=frozenset(over),
     )
 
 
-def _record(row: dict[str, Any]) -> tuple[str, int | None, int, bool, Measurement]:
-    """The name, trial, rung, feasibility and measurement of a published line."""
+def _read_predicted(path: Path) -> list[tuple[float, float]]:
+    try:
+        return _POINTS.validate_python(json.loads(path.read_bytes())) if path.exists() else []
+    except _WRONG as error:
+        raise UserError(f"{path} is no predicted front of a study: {_said(error)}") from None
+
+
+def _record(row: dict[str, Any]) -> tuple[str, _Place, Measurement]:
+    """The name, the place and the measurement of a published line."""
     name = check_name(row.pop("name"))  # publishing names a file by it
     # earlier versions published the last file of each trial, without its rung
-    trial, rung = row.pop("trial", int(name) if name.isdigit() else None), row.pop("rung", 0)
-    return name, trial, rung, row.pop("feasible", True), Measurement(**row)
+    place = _Place(
+        trial=row.pop("trial", int(name) if name.isdigit() else None),
+        rung=row.pop("rung", 0),
+        feasible=row.pop("feasible", True),
+    )
+    measured = _MEASUREMENT.validate_python(row)
+    methods_of(measured.recipe)  # raises where that is no recipe
+    return name, place, measured
+
+
+def _said(error: Exception) -> str:
+    return explain(error, "")[0] if isinstance(error, ValidationError) else str(error)
 
 
 def _point(

@@ -19,7 +19,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from lmcore.errors import DiskError, UserError
+from lmcore.errors import DiskError, UserError, is_out_of_memory
 from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
@@ -390,7 +390,6 @@ def _outcome(measured: Measurement | None, failure: str | None) -> str:
 
 
 def _reason(error: Exception) -> str:
-    said = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in said or "not enough memory" in said:
+    if is_out_of_memory(error):
         return "out of memory"
     return "".join(traceback.format_exception(error))

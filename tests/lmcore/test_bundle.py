@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,12 @@ def test_every_byte_of_a_file_is_in_a_part(
 def test_what_follows_the_last_stream_is_refused(data: bytes, tmp_path: Path) -> None:
     body = data[:-32] + b"more"
     assert "damaged" in refused(tmp_path / "more", body + hashlib.sha256(body).digest())
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe is a pipe; write what comes from it to a file"):
+        bundle.load(tmp_path / "pipe")
 
 
 def test_a_cut_file_is_refused(data: bytes, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -755,3 +756,11 @@ def test_max_hours_ends_a_sweep_and_another_goes_on(studio: Studio, tmp_path: Pa
     assert (run.document["complete"], run.document["left"]) == (0, TRIALS)
     assert run.document["front"] == []
     studio("export", f"to={tmp_path}", "name=late").refused("late has no measured model yet")
+
+
+def test_a_file_that_no_memory_holds(tmp_path: Path) -> None:
+    bundle = tmp_path / "huge.lmb"
+    bundle.write_bytes(b"LMPB")
+    os.truncate(bundle, 1 << 42)  # a hole takes no disk
+    run = lmpareto("inspect", f"bundle={bundle}", cache=tmp_path / "cache")
+    run.refused("this needs more memory than the process may have; give a smaller file or text")

@@ -281,6 +281,60 @@ def test_a_file_that_is_no_yaml_is_named(shell: Shell, tmp_path: Path) -> None:
     assert run.err.count("\n") == 1
 
 
+OWN = """\
+# @package _global_
+defaults:
+  - override /corpus: pydoc
+  - /model@models.wide.model: medium
+trials: 3
+"""
+WRONG = {  # a change to a study's file -> what is said after the file's name
+    ("# @package _global_", "# mine"): ": the first line of a study is # @package _global_",
+    ("# @package", "# mine\n# @package"): ": the first line of a study is # @package _global_",
+    ("# @package", "\ufeff# @package"): ": the first line of a study is # @package _global_",
+    (OWN, ""): " has no settings; write them as NAME: VALUE, one a line",
+    (OWN, "- a"): " has no settings; write them as NAME: VALUE, one a line",
+    ("trials: 3", "trials:\n\t3"): ", line 6: this is no YAML: found character '\\t'",
+    ("trials: 3", "trials: 3\ntrials: 4"): ", line 6: this is no YAML: found duplicate key trials",
+    ("trials: 3", "trials: *a"): ", line 5: this is no YAML: found undefined alias 'a'",
+    ("trials: 3", "trials: \0"): ": this is no YAML: unacceptable character #x0000",
+    ("trials: 3", "trials: ${seed"): ": no viable alternative at input '${seed'",
+    ("trials: 3", "~: 3"): ": Incompatible key type 'NoneType'",
+    ("trials: 3", f"trials: {'[' * 3000}"): ": this is no YAML: it is nested too deeply",
+    ("trials: 3", "name: caf\udce9"): " is not UTF-8 text: it has the byte 0xE9 at offset 104; ",
+    ("  - override", "  override"): ", line 4: this is no YAML: ",
+    ("  - override /corpus: pydoc\n  -", "  "): ": defaults is a list, each line like - override",
+    ("- /model", "-\n  - /model"): ": defaults has None in it; a line is like - override /corpus",
+    ("/corpus", "/corpse"): ": the defaults name '/corpse'; there is no such group, but corpus, ",
+    (
+        "/corpus",
+        "corpus",
+    ): ": the defaults have override corpus: pydoc; write override /corpus: pydoc",
+    ("override /", "/"): ": the defaults have /corpus: pydoc; write override /corpus: pydoc",
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_what_is_wrong_with_a_study_of_ones_own(
+    change: tuple[str, str], shell: Shell, tmp_path: Path
+) -> None:
+    path = tmp_path / "study" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_bytes(OWN.replace(*change).encode(errors="surrogateescape"))
+    run = shell("space", f"--config-dir={tmp_path}", "study=mine")
+    run.refused(f"lmpareto space: {path}{WRONG[change]}")
+    assert run.err.count("\n") == 1
+
+
+def test_the_study_of_the_readme(shell: Shell, tmp_path: Path) -> None:
+    section = (Path(__file__).parents[2] / "README.md").read_text().split("To go further")[1]
+    path = tmp_path / "study" / "keyboard.yaml"
+    path.parent.mkdir()
+    path.write_text(section.split("```yaml\n")[1].split("```")[0])
+    run = shell("space", f"--config-dir={tmp_path}", "study=keyboard", cwd=tmp_path)
+    run.refused("messages.txt: No such file")  # all else is right
+
+
 # --- standard output -----------------------------------------------------------------------------
 
 

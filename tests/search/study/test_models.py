@@ -24,7 +24,7 @@ from search.store.settings import StorageSettings
 from search.study.beginning import create
 from search.study.context import StudyContext, WorkContext
 from search.study.note import TrialNote
-from search.study.results import Results, results_of
+from search.study.results import RECORDS, Results, results_of
 from search.work.sweep import sweep
 from studies import Shell, settings, sweep_here, write_configs
 
@@ -149,6 +149,37 @@ def test_every_dense_model_is_published(
     lines = (other / "results.csv").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("wide,"))
     assert str(folder / "dense_wide.lmb") in line
+
+
+def test_publishing_again_deletes_its_own_files_alone(
+    context: StudyContext[SweepConfig], results: Results, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "published" / "mine", tmp_path / "published" / "other"
+    publish(context, results, folder)
+    theirs = [folder / "README.md", folder / "bundles" / "theirs.lmb", other / "dense.lmb"]
+    other.mkdir()
+    for path in theirs:
+        path.write_text("theirs")
+    (other / "dense.json").write_text("{")
+    gone = folder / "bundles" / "99.lmb"
+    gone.write_text("of a trial that was on the front")
+    records = (folder / RECORDS).read_text()
+    (folder / RECORDS).write_text(records + '{"name": "99", "sha256": ""}\n')
+    publish(context, results, folder)
+    assert not gone.exists()
+    assert (folder / RECORDS).read_text() == records
+    assert {path.read_text() for path in theirs} == {"theirs"}
+
+
+@pytest.mark.parametrize("name", [RECORDS, "results.csv"])
+def test_publishing_mends_what_was_damaged(
+    name: str, context: StudyContext[SweepConfig], results: Results, tmp_path: Path
+) -> None:
+    publish(context, results, tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(b"\xff" + whole[: len(whole) // 2])
+    publish(context, results, tmp_path)
+    assert len((tmp_path / name).read_bytes().splitlines()) == len(whole.splitlines())
 
 
 def test_a_dense_model_that_no_trial_chose_is_not_loaded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from search.rules.limits import Limits
 from search.study import results
 from search.study.context import StudyContext, WorkContext
 from search.study.note import ATTRIBUTE
-from search.study.results import RECORDS, Results, results_of, write_records
+from search.study.results import PREDICTED, RECORDS, Results, results_of, write_records
 from search.study.study import keep_limits
 from studies import settings
 
@@ -142,9 +143,60 @@ def test_what_was_not_measured_is_not_found(asked: tuple[Any, ...], message: str
     assert str(error.value) == message
 
 
+def published(line: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published study `mine` with two measured files; the second one's line has other values."""
+    monkeypatch.setattr(results, "PUBLISHED", folder)
+    path = folder / "mine" / RECORDS
+    path.parent.mkdir()
+    write_records(results_with({0: {0: (1, 2.0)}, 1: {0: (2, 1.0)}}), path)
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(second) | line)}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"size_bytes": "large"}, "size_bytes: got 'large'"),
+        ({"valid_perplexity": None}, "valid_perplexity: got None"),
+        ({"tokens_per_second": "fast"}, "tokens_per_second: got 'fast'"),
+        ({"trial": "x"}, "trial: got 'x'"),
+        ({"rung": -1}, "rung: got -1"),
+        ({"recipe": [1]}, "recipe: got [1]"),
+        ({"recipe": {"sites": {"*": 3}}}, "'int' object is not a mapping"),
+    ],
+)
+def test_a_published_value_of_another_kind_is_named(
+    line: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(line, tmp_path, monkeypatch)
+    with pytest.raises(UserError) as error:
+        results_of(StudyContext(settings(tmp_path)))
+    assert f"{RECORDS}, line 2 is no record of a study: {said}" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[[1]]", '[["a", 2]]', '{"a": 1}', "\xff", "[" * 100_000])
+def test_a_damaged_predicted_front_is_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = published({}, tmp_path, monkeypatch).with_name(PREDICTED)
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"predicted\.json is no predicted front of a study: "):
+        results_of(StudyContext(settings(tmp_path)))
+
+
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", "{}", '{"name": "../../evil"}', '{"name": "17", "size_bytes": 3}', "\xff", "null"],
+    [
+        "[" * 100_000,
+        "{",
+        "[]",
+        "{}",
+        '{"name": "../../evil"}',
+        '{"name": "17", "size_bytes": 3}',
+        "\xff",
+        "null",
+    ],
 )
 def test_a_published_line_that_lies_is_named(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

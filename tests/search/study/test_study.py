@@ -398,6 +398,7 @@ def test_a_diverging_recipe_fails_with_its_reason_and_the_study_goes_on(tmp_path
     [
         (MemoryError(), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
         (ZeroDivisionError("a bug in a method"), "ZeroDivisionError: a bug in a method"),
     ],
 )
