@@ -64,13 +64,12 @@ class Seeds(Settings):
     studies: list[str]
 
 
-class StudyConfig(Settings):
-    """The settings that every command has.
+class StudySettings(Settings):
+    """The settings that are kept with a study. All its later commands take them from there.
 
     `models` are dense models beside the study's own; `dense` in the space chooses among them all.
     """
 
-    name: Name | None
     corpus: AnyCorpus
     model: ModelSettings
     training: DenseTrainingSettings
@@ -79,24 +78,11 @@ class StudyConfig(Settings):
     sampler: dict[str, Any]
     fidelity: AnyFidelity
     prior: AnyPrior
-    storage: StorageSettings
     baselines: dict[str, dict[str, Any]]
     start: list[dict[str, Any]]
     seeds: Seeds
     trials: Count
     seed: Annotated[int, Field(ge=0)]
-    device: str
-    threads: Count
-    format: Literal["text", "json"]
-    cache: PathText
-    max_stages: Size
-
-    @property
-    def study(self) -> str:
-        """The study's name. Raises UserError where none was chosen."""
-        if self.name is None:
-            raise UserError("name a study: study=quickstart, say, or one of your own")
-        return self.name
 
     @model_validator(mode="after")
     def _names_apart(self) -> Self:
@@ -127,6 +113,26 @@ class StudyConfig(Settings):
             return self
         chosen = self.models[dense]
         return self.model_copy(update={"model": chosen.model, "training": chosen.training})
+
+
+class StudyConfig(StudySettings):
+    """The settings that every command has: those of a study, its name, where it is stored, and how
+    this machine runs the command."""
+
+    name: Name | None
+    storage: StorageSettings
+    device: str
+    threads: Count
+    format: Literal["text", "json"]
+    cache: PathText
+    max_stages: Size
+
+    @property
+    def study(self) -> str:
+        """The study's name. Raises UserError where none was chosen."""
+        if self.name is None:
+            raise UserError("name a study: study=quickstart, say, or one of your own")
+        return self.name
 
     @property
     def folder(self) -> Path:

@@ -25,8 +25,8 @@ WORSE = (
 )
 
 
-class Progress(Protocol):
-    """How far something is."""
+class ProgressBar(Protocol):
+    """Shows how far something is."""
 
     def to(self, done: float, total: float, doing: str = "") -> None:
         """So much is done now, of so much; `doing` is what is at work."""
@@ -36,7 +36,7 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress(what: str, unit: str) -> Iterator[Progress]:
+def progress_bar(what: str, unit: str) -> Iterator[ProgressBar]:
     """A bar in a terminal, elsewhere plain lines, 30 seconds apart."""
     if not sys.stderr.isatty():
         yield _Lines(what, unit)
@@ -110,7 +110,7 @@ def training_bar(what: str) -> Iterator[Observer]:
     Ctrl-C ends the training after the current update, with KeyboardInterrupt.
     """
     said, stop = 0, threading.Event()
-    with progress(what, "updates") as bar, interruptible(stop):
+    with progress_bar(what, "updates") as bar, interruptible(stop):
 
         def observe(record: TrainingRecord, updates: int) -> None:
             nonlocal said

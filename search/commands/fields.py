@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic.fields import FieldInfo
 
 from lmcore.settings import PathText, Settings
-from search.config import StudyConfig
+from search.config import StudySettings
 from search.names import AnyName, Name
 from search.store.settings import Url
 
@@ -31,7 +31,7 @@ class SettingField:
 
 def fields() -> Iterator[SettingField]:
     """Those of all commands."""
-    kinds: list[type[Settings]] = [StudyConfig]
+    kinds: list[type[Settings]] = [StudySettings]
     for kind in kinds:
         kinds += kind.__subclasses__()
         own = [name for name in kind.model_fields if name in kind.__annotations__]

@@ -28,6 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmcore.errors import UserError
 from search.commands.own_study import check_own_study
+from search.commands.refusals import nearest
+from search.commands.typed import uninterpolated
 
 if TYPE_CHECKING:
     from search.store.settings import StorageSettings
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 STORED = "__stored__"
 CONF = Path(str(files("search.conf")))
 LIMITED = ("sweep", "worker")  # the commands that take a study's limits
-SETTING = ("train", "sweep", "worker", "space", "sensitivity")  # in which every setting matters
+COMPUTING = ("train", "sweep", "worker", "space", "sensitivity")  # every setting matters to them
 BEGUN_ONLY = ("worker", "status", "front", "plot", "export", "replay", "publish")
 SHOWN = 8  # names in a message, the nearest
 
@@ -184,19 +186,18 @@ def _check_published(study: str, storage: StorageSettings | None, folders: Seque
     near = get_close_matches(study, [*stored, *others], 1)
     raise UserError(
         f"there is no study {study}{f': did you mean {near[0]}?' if near else '.'} "
-        f"{storage.shown} has {_nearest(study, stored) or 'none'}; "
-        f"those to begin are {_nearest(study, others)}"
+        f"{storage.shown} has {_listed(study, stored) or 'none'}; "
+        f"those to begin are {_listed(study, others)}"
     )
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, SHOWN, cutoff=0.0)
-    return ", ".join([*near, *(["..."] if len(names) > SHOWN else [])])
+def _listed(name: str, names: Sequence[str]) -> str:
+    return ", ".join([*nearest(name, names)[:SHOWN], *(["..."] if len(names) > SHOWN else [])])
 
 
 def _tell_changes(command: str, name: str, stored: Mapping[str, Any]) -> None:
     """Say on standard error where the study of that name in `conf/` has other settings."""
-    if command not in SETTING or name not in _options("study", [CONF]):
+    if command not in COMPUTING or name not in _options("study", [CONF]):
         return
     from lmcore.settings import parse
     from search.config import StudyConfig
@@ -262,11 +263,11 @@ def _has(settings: Any, path: Sequence[str]) -> bool:
 
 
 def _literal(data: Any) -> Any:
-    """The data as OmegaConf takes them, with each "${" as two characters of a text."""
+    """The data, with each text in them as it stands."""
     if isinstance(data, dict):
         return {key: _literal(value) for key, value in data.items()}
     if isinstance(data, list):
         return [_literal(value) for value in data]
     if isinstance(data, str):
-        return re.sub(r"(\\*)\$\{", lambda found: rf"{found[1] * 2}\${{", data)
+        return uninterpolated(data)
     return data

@@ -114,5 +114,10 @@ def _quoted(setting: str, texts: set[str], multirun: bool) -> str:
     if value == "null" or QUOTED.fullmatch(value) or (multirun and has_several_values(setting)):
         return setting
     if name != "storage.url":  # its password may be an interpolation
-        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+        value = uninterpolated(value)
     return f"{sign}{name}={QuotedString(value, Quote.single).with_quotes()}"
+
+
+def uninterpolated(text: str) -> str:
+    """The text as OmegaConf takes it, with each "${" as two characters."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)

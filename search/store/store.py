@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from optuna import delete_study
 from optuna.distributions import IntDistribution, distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import StudyModel
 from sqlalchemy import URL, Engine, column, delete, event, select, table, update
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
@@ -127,7 +127,8 @@ class Store(Reader):
                 session.add(EffectRow(study=study, number=number, **asdict(one)))
 
     def remove(self, slots: Slots) -> None:
-        """Delete the study of these slots in one transaction: Optuna's rows of it, and ours.
+        """Delete the study of these slots: our rows of it in one transaction, then Optuna's. Where
+        the second does not happen, removing the study again does it.
 
         Measurements stay, since they are no study's own. Raises UserError where a worker holds one
         of the slots.
@@ -135,8 +136,7 @@ class Store(Reader):
         with self._at_rest(slots) as session:
             for each in _OF_A_STUDY:
                 session.execute(delete(each).where(each.c.study == slots.study))
-            named = select(StudyModel).where(StudyModel.study_name == slots.study)
-            session.delete(session.scalars(named).one())
+        delete_study(study_name=slots.study, storage=self.optuna)
 
     def rename(self, slots: Slots, name: str) -> None:
         """Give the study of these slots another name, in one transaction.

@@ -12,24 +12,19 @@ from typing import Any
 
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
-from search.config import StudyConfig
+from search.config import StudyConfig, StudySettings
 
 # names of attributes of Optuna's study
 BEGUN = "lmpareto"  # the settings that the study may not change
 CORPUS = "lmpareto_corpus"  # the kind of its corpus
 LIMITS = "lmpareto_limits"  # the limits of its last sweep
 SETTINGS = "lmpareto_settings"  # the settings of its last sweep
-KEPT = (
-    *("corpus", "model", "training", "models", "space", "sampler", "fidelity", "prior", "seeds"),
-    *("baselines", "start", "trials", "seed"),
-)
 
 
 def kept(config: StudyConfig) -> dict[str, Any]:
-    """The settings that belong to a study, as plain data. Where it is stored, and how and on which
-    machine it runs, does not."""
+    """The study's settings as plain data, its files by absolute paths."""
     here = config.model_copy(update={"corpus": config.corpus.absolute()})
-    return here.model_dump(mode="json", include=set(KEPT))
+    return here.model_dump(mode="json", include=set(StudySettings.model_fields))
 
 
 def kept_in(attributes: Mapping[str, Any]) -> dict[str, Any]:

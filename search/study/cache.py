@@ -68,9 +68,10 @@ def survey(context: StudyContext[StudyConfig]) -> list[Share]:
     found = [(kind, path) for kind in KINDS for path in _files(folder / kind)]
     known = context.store.measured_keys()
     needs = [_needs(context.but(name=name)) for name in context.store.studies()]
-    bundles = {key for one in needs for key in one.bundles}
-    stages = {key for one in needs for key in one.stages}
-    needed = {"bundles": bundles, "stages": stages}
+    needed = {
+        "bundles": {key for one in needs for key in one.bundles},
+        "stages": {key for one in needs for key in one.stages},
+    }
     shares: dict[tuple[str, str], Share] = {}
     for kind, path in found:
         try:
@@ -79,12 +80,18 @@ def survey(context: StudyContext[StudyConfig]) -> list[Share]:
             continue  # another process has deleted it
         study = _owner(path.stem, needs)
         share = shares.setdefault((kind, study), Share(KINDS[kind], study))
-        age = time.time() - stat.st_mtime
-        partial = path.name.startswith(".") and age > WRITE_SECONDS
-        old = path.suffix in SUFFIXES and path.stem in known and age > RECENT_SECONDS
-        unneeded = kind in needed and (partial or (old and path.stem not in needed[kind]))
-        share.add(path, stat.st_size, needed=not unneeded)
+        waste = kind in needed and _is_waste(path, stat.st_mtime, known - needed[kind])
+        share.add(path, stat.st_size, needed=not waste)
     return [*shares.values(), *_database(context)]
+
+
+def _is_waste(path: Path, written_at: float, unneeded: set[str]) -> bool:
+    """Whether a file, written at that time in seconds since 1970, can go: its key is one of these,
+    or the process that wrote it died at that."""
+    age = time.time() - written_at
+    if path.name.startswith("."):
+        return age > WRITE_SECONDS
+    return age > RECENT_SECONDS and path.suffix in SUFFIXES and path.stem in unneeded
 
 
 def free(shares: Iterable[Share]) -> None:

@@ -17,7 +17,7 @@ from search.space.model_space import ModelSpace
 from search.space.parts import Part, alone, parts_of, settings_of
 from search.store.store import MeasuredPart
 from search.study.context import StudyContext, WorkContext
-from search.terminal import progress
+from search.terminal import progress_bar
 
 SHARE = 1 / 20  # of what a study spends at least, that its prior may cost
 # Costs, in tokens that the model reads. All of them grow with the model's weights.
@@ -47,7 +47,7 @@ def measure_effects(
     found = [MeasuredPart("", {}, measured.key, whole, 0.0)]
     left = tokens - _cost_of_making(space, wanted)
     what = f"{context.name}: each part of a recipe alone, to predict a front"
-    with progress(what, "settings") as bar:
+    with progress_bar(what, "settings") as bar:
         for number, (part, values, recipe) in enumerate(wanted):
             bar.to(number, len(wanted))
             model = bench.untrained(recipe).to(bench.device)

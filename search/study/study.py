@@ -141,6 +141,11 @@ def ended_trials(study: optuna.Study) -> list[int]:
     return [row.number for row in rows if TrialNote.of(row).takes_slot]
 
 
+def live_trial(study: optuna.Study, number: int) -> optuna.trial.Trial:
+    """The trial of that number, to go on with. Optuna has no public way to it but `ask`."""
+    return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+
 def orphans(study: optuna.Study, slots: Slots, worker: str) -> list[int]:
     """The numbers of the study's orphans; see `Slots.orphans`."""
     rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -151,6 +156,5 @@ def bury(study: optuna.Study, slots: Slots, worker: str = "") -> None:
     """Tell Optuna that the study's orphans have failed."""
     for number in orphans(study, slots, worker):
         with suppress(UpdateFinishedTrialError):  # another worker did so first
-            row = study.get_trials(deepcopy=False)[number]
-            TrialNote(surplus=True).write(optuna.trial.Trial(study, row._trial_id))
+            TrialNote(surplus=True).write(live_trial(study, number))
             study.tell(number, state=TrialState.FAIL, skip_if_finished=True)

@@ -22,7 +22,7 @@ from search.store.slots import Ended, Holding, worker_name
 from search.study.beginning import begin
 from search.study.context import WorkContext
 from search.study.study import bury
-from search.terminal import Progress, progress
+from search.terminal import ProgressBar, progress_bar
 from search.work.alive import WORKERS, forget
 from search.work.machine import VISIBLE, Machine, crew_of
 
@@ -74,10 +74,7 @@ class _Crew:
         self.stillborn = 0  # workers in a row that died without ever holding a slot
 
     def run(self) -> None:
-        with (
-            interruptible(self.stop),
-            progress(self.config.study, "trials") as bar,
-        ):
+        with interruptible(self.stop), progress_bar(self.config.study, "trials") as bar:
             try:
                 for index in range(self.workers):
                     self._start(index)
@@ -127,7 +124,7 @@ class _Crew:
         for process in self.processes.values():
             process.join()
 
-    def _tell(self, bar: Progress) -> None:
+    def _tell(self, bar: ProgressBar) -> None:
         """Update the bar, and say a line for each slot that has just ended."""
         for one in self.slots.ended():
             if (one.kind, one.name) not in self.said:

@@ -37,7 +37,7 @@ from search.store.slots import Slot
 from search.study.beginning import join
 from search.study.context import WorkContext
 from search.study.note import TrialNote
-from search.study.study import bury, orphans, sampler
+from search.study.study import bury, live_trial, orphans, sampler
 from search.terminal import quiet_optuna
 from search.units import format_size
 from search.work.alive import WORKERS, alive, free_the_dead
@@ -226,10 +226,10 @@ class Worker:
         """The trial that another worker left behind: the one that fills the slot, else an orphan,
         whose worker died before it filled a slot. None where there is neither."""
         if slot.trial is not None:
-            return optuna.trial.Trial(self.study, self._row(slot.trial)._trial_id)
+            return live_trial(self.study, slot.trial)
         for number in orphans(self.study, self.slots, self.name):
             if self.slots.fill(slot, self.name, number):
-                return optuna.trial.Trial(self.study, self._row(number)._trial_id)
+                return live_trial(self.study, number)
         return None
 
     def _asked(self, slot: Slot) -> optuna.trial.Trial:

@@ -143,7 +143,7 @@ def test_a_studys_own_settings_win_over_the_built_in_ones(
 def test_a_study_of_a_folder_of_ones_own_is_taken_as_it_stands_there(cache: Path) -> None:
     configs = write_configs(cache / "configs")
     store(cache, "mine", **{SETTINGS: kept(composed(SweepConfig, "study=quickstart"))})
-    arguments = ["--config-dir", str(configs), "study=mine"]
+    arguments = [f"--config-dir={configs}", "study=mine"]
     assert by_name("sweep", arguments) == arguments
 
 

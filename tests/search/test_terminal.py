@@ -16,7 +16,7 @@ from lmcore.progress import TrainingRecord
 from search.bench.dense import DenseCheckpoint, doubt
 from search.commands.answer import tell_corpus
 from search.study.context import StudyContext
-from search.terminal import WORSE, progress, training_bar
+from search.terminal import WORSE, progress_bar, training_bar
 from studies import settings, write_text
 
 
@@ -32,7 +32,7 @@ def test_a_log_gets_a_line_each_30_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock(monkeypatch)
-    with progress("dense model of mine", "updates") as bar:
+    with progress_bar("dense model of mine", "updates") as bar:
         for second in range(10, 101):  # a model has to be built first
             clock.now = second
             bar.to(1900 + 10 * second, 6000)
@@ -50,7 +50,7 @@ def test_a_log_has_what_is_at_work_and_what_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock(monkeypatch)
-    with progress("mine", "trials") as bar:
+    with progress_bar("mine", "trials") as bar:
         bar.to(0.0, 30)
         bar.say("trial 1: failed")
         clock.now = 31
@@ -71,7 +71,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", shown := Terminal())
-    with progress("mine", "trials") as bar:
+    with progress_bar("mine", "trials") as bar:
         bar.to(0.0, 30)
         bar.to(3.4217, 30, "trial 4")
         bar.say("trial 1: failed")
