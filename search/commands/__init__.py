@@ -45,6 +45,7 @@ def run(command: str, arguments: list[str]) -> None:
         say(_answer(command, composed))
 
     try:
+        _check_working_folder()
         typed = for_hydra(arguments)
     except UserError as error:
         _refuse(f"lmpareto {command}: {error}", 2)
@@ -60,6 +61,14 @@ def run(command: str, arguments: list[str]) -> None:
         _refuse(f"lmpareto {command}: {refusal(error, sys.argv[1:])}", 1)
     except KeyboardInterrupt:  # while the jobs of a launcher ran
         _refuse(f"lmpareto {command}: {STOPPED}", 130)
+
+
+def _check_working_folder() -> None:
+    """Raises UserError where the folder that the person is in does not exist any more."""
+    try:
+        os.getcwd()  # noqa: PTH109 (Path's look-up is this one)
+    except FileNotFoundError:
+        raise UserError("the folder that you are in was deleted; cd to another one") from None
 
 
 def _refuse(message: str, code: int) -> NoReturn:

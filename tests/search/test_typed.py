@@ -382,3 +382,19 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     run = shell("train", "study=quickstart", url, "cache=/proc/no")
     run.refused("cannot write in /proc/no/dense: ")
     assert "%" not in run.err.replace("%, ", "").replace("% <unk>", "")  # no bar of a training
+
+
+def test_a_working_folder_that_was_deleted_is_named(tmp_path: Path) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    script = f"rmdir '{gone}'; exec '{COMMAND}' front study=mine"
+    run = subprocess.run(
+        ["/bin/sh", "-c", script],
+        cwd=gone,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == (
+        "lmpareto front: the folder that you are in was deleted; cd to another one\n"
+    )
