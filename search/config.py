@@ -84,7 +84,7 @@ class StudyConfig(Settings):
     start: list[dict[str, Any]]
     seeds: Seeds
     trials: Count
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
     device: str
     threads: Count
     format: Literal["text", "json"]
