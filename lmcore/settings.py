@@ -17,9 +17,9 @@ PathText = Annotated[str, AfterValidator(home_opened)]  # of a file or folder; i
 
 
 class Settings(BaseModel):
-    """Base of every settings class: frozen, unknown names refused."""
+    """Base of every settings class: frozen, unknown names refused, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON-ready data, from which `parse` makes them again."""

@@ -85,7 +85,7 @@ class TrainingSettings(Settings):
 class DistillationSettings(Settings):
     """See `lmcore.loss.distillation`; a mix of 0 is none."""
 
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
     mix: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 

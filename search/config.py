@@ -82,7 +82,7 @@ class StudySettings(Settings):
     start: list[dict[str, Any]]
     seeds: Seeds
     trials: Count
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
 
     @model_validator(mode="after")
     def _names_apart(self) -> Self:

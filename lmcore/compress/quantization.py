@@ -263,7 +263,7 @@ class Uniform(GridCodec):
     """
 
     kind: Literal["uniform"] = "uniform"
-    step: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    step: Annotated[float, Field(gt=0)]
     rounding: Annotated[float, Field(ge=0, le=1)] = 0.1
     scope: Scope = "matrix"
     zeros_are_codes: ClassVar[bool] = True

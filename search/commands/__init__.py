@@ -80,7 +80,7 @@ def _answer(command: str, composed: DictConfig) -> str:
     """The command's output for these settings. Ends the process where the command fails."""
     module = importlib.import_module(f"search.commands.{command}")
     from search.process import imported
-    from search.store.outage import AWAY, reason
+    from search.store.outage import FAILED, reason
     from search.terminal import quiet_optuna
 
     try:
@@ -94,7 +94,7 @@ def _answer(command: str, composed: DictConfig) -> str:
         answer = module.run(config)
     except UserError as error:
         end(f"lmpareto {command}: {without_secrets(str(error), sys.argv[1:])}", 1)
-    except AWAY as error:
+    except FAILED as error:
         end(f"lmpareto {command}: the storage {config.storage.shown}: {reason(error)}", 1)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

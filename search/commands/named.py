@@ -167,12 +167,16 @@ def _options(group: str, folders: Iterable[Path]) -> list[str]:
 def _known(names: Sequence[str], storage: StorageSettings | None) -> dict[str, dict[str, Any]]:
     """Name -> attributes, of the studies of these names that the storage has."""
     from search.store.reader import Reader
+    from search.study.begun import check_kept
 
     if storage is None:
         return {}
     store = Reader(storage)
     found = {name: store.attributes(name) for name in names}
-    return {name: attributes for name, attributes in found.items() if attributes is not None}
+    known = {name: attributes for name, attributes in found.items() if attributes is not None}
+    for name, attributes in known.items():
+        check_kept(name, attributes)
+    return known
 
 
 def _check_published(study: str, storage: StorageSettings | None, folders: Sequence[Path]) -> None:

@@ -65,7 +65,13 @@ def refusal(error: BaseException, arguments: list[str]) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return no_yaml(error, error.problem_mark.name)
     lines = [str(one).strip().splitlines() for one in (error, error.__cause__) if one]
-    return without_secrets(": ".join(line[0] for line in lines if line), settings)
+    said = ": ".join(line[0] for line in lines if line)
+    if merged := re.match(r"Error merging override \+*([^=]+)=.*Cannot merge DictConfig", said):
+        name = merged[1]
+        return f"{name}: got a list; it takes settings by name, as in {name}.NAME=VALUE"
+    if absent := re.match(r"Could not override '([^']+@[^']+)'", said):
+        return f"{absent[1]}: nothing is chosen there yet; a plus adds it: +{absent[1]}=NAME"
+    return without_secrets(said, settings)
 
 
 def no_yaml(error: MarkedYAMLError, file: str) -> str:

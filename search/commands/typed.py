@@ -1,9 +1,9 @@
 """What a person types after a command, as Hydra takes it.
 
 Hydra reads a value by a grammar of its own, in which `=`, `,`, `#` or `é` mean something or are
-refused. A path, a name or a URL is meant as typed, so it is quoted for Hydra here. With
-`--multirun`, several values with commas between them stay several values; a comma inside one of
-them is quoted by hand: 'name="a,b",c'.
+refused. A path, a name or a URL is meant as typed, so it is quoted for Hydra here. So is the option
+of a group, which would be a number in `model=5`. With `--multirun`, several values with commas
+between them stay several values; a comma inside one of them is quoted by hand: 'name="a,b",c'.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from lmcore.errors import UserError
 from lmcore.files import home_opened
+from search.commands.named import CONF
 from search.commands.refusals import has_several_values, shown
 
 SHORT = {
@@ -30,7 +31,8 @@ WITH_VALUE = {  # and the values that each takes, where they are few
     "--package": (),
 }
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
-SETTING = re.compile(r"(\+{0,2})([^=]+)=(.*)", re.DOTALL)
+WORD = re.compile(r"[\w.+-]+")
+SETTING = re.compile(r"(\+{0,2})([^=+][^=]*)=(.*)", re.DOTALL)
 
 
 def for_hydra(arguments: list[str]) -> list[str]:
@@ -41,7 +43,7 @@ def for_hydra(arguments: list[str]) -> list[str]:
         from search.commands.fields import fields
 
         _check_settings(settings)
-        texts = {"study", *(field.name for field in fields() if field.is_text)}
+        texts = {field.name for field in fields() if field.is_text}
         multirun = "--multirun" in flags
         settings = [_quoted(setting, texts, multirun) for setting in settings]
     return [*flags, *settings]
@@ -108,10 +110,14 @@ def _check_settings(words: list[str]) -> None:
 def _quoted(setting: str, texts: set[str], multirun: bool) -> str:
     """The setting with its value quoted for Hydra, where that is a text."""
     match = SETTING.fullmatch(setting)
-    if not match or match[2] not in texts:
+    if not match:
         return setting
     sign, name, value = match.groups()
-    if value == "null" or QUOTED.fullmatch(value) or (multirun and has_several_values(setting)):
+    if name != "study" and _is_group(name):
+        is_text = bool(WORD.fullmatch(value))
+    else:
+        is_text = name == "study" or (name in texts and value != "null")
+    if not is_text or QUOTED.fullmatch(value) or (multirun and has_several_values(setting)):
         return setting
     if name != "storage.url":  # its password may be an interpolation
         value = uninterpolated(value)
@@ -121,3 +127,9 @@ def _quoted(setting: str, texts: set[str], multirun: bool) -> str:
 def uninterpolated(text: str) -> str:
     """The text as OmegaConf takes it, with each "${" as two characters."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _is_group(setting: str) -> bool:
+    """Whether the setting chooses an option of a group, as do model@models.wide.model and
+    hydra/launcher."""
+    return setting.startswith("hydra/") or (CONF / setting.partition("@")[0]).is_dir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -155,8 +156,8 @@ def _kept(node: Node, path: str) -> Node:
 def _number(value: Mapping[str, Any], name: str) -> Number:
     low, high, log = value["low"], value["high"], bool(value.get("log", False))
     for end in (low, high):
-        if not isinstance(end, int | float) or isinstance(end, bool):
-            raise UserError(f"space.{name}: got {end!r}; low and high are numbers")
+        if not isinstance(end, int | float) or isinstance(end, bool) or not math.isfinite(end):
+            raise UserError(f"space.{name}: got {end!r}; low and high are finite numbers")
     if low > high:
         raise UserError(f"space.{name}: got low {low} above high {high}")
     if log and low <= 0:

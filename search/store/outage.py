@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from lmcore.errors import UserError
 
@@ -29,6 +29,7 @@ class GoneError(UserError):
 
 
 AWAY = (OperationalError, InterfaceError, StorageInternalError, AwayError)
+FAILED = (SQLAlchemyError, StorageInternalError)  # away, or damaged
 
 
 def never() -> bool:

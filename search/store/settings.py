@@ -85,6 +85,11 @@ class StorageSettings(Settings):
                 "storage.url: a file of SQLite comes after three slashes (sqlite:///studies.db), "
                 "or four where its path is absolute"
             )
+        if self.file and self.file.exists() and not self.file.is_file():
+            raise UserError(
+                f"{self.file} is a folder, a pipe or a device; the storage is a file of SQLite, "
+                f"which the first sweep makes"
+            )
         try:
             url.get_dialect()
         except NoSuchModuleError:

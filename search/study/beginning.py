@@ -22,7 +22,7 @@ from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
-from search.study.begun import BEGUN, CORPUS, SETTINGS, kept
+from search.study.begun import BEGUN, CORPUS, SETTINGS, check_kept, kept
 from search.study.context import StudyContext, WorkContext
 from search.study.effects import affordable, known_effects, measure_effects
 from search.study.seeds import seeds_of
@@ -89,6 +89,7 @@ def create(context: WorkContext[StudyConfig]) -> optuna.Study:
         load_if_exists=True,
     )
     check_ours(study)
+    check_kept(context.name, study.user_attrs)
     wanted, begun = identity(context), check_begun(context, study)
     if begun is None:
         study.set_metric_names(["size_bytes", "valid_perplexity"])

@@ -7,18 +7,41 @@ what is kept here is all that its next command composes with, the places of its 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from search.config import StudyConfig, StudySettings
+from search.rules.limits import Limits
 
 # names of attributes of Optuna's study
 BEGUN = "lmpareto"  # the settings that the study may not change
 CORPUS = "lmpareto_corpus"  # the kind of its corpus
 LIMITS = "lmpareto_limits"  # the limits of its last sweep
 SETTINGS = "lmpareto_settings"  # the settings of its last sweep
+
+
+def check_kept(study: str, attributes: Mapping[str, Any]) -> None:
+    """Raises UserError where an attribute of the study is not as lmpareto keeps it."""
+    kinds = {BEGUN: dict, CORPUS: str, LIMITS: dict, SETTINGS: dict}
+    wrong = [
+        name for name, kind in kinds.items() if not isinstance(attributes.get(name, kind()), kind)
+    ]
+    if not wrong and not _are_limits(attributes.get(LIMITS, {})):
+        wrong = [LIMITS]
+    if wrong:
+        raise UserError(
+            f"study {study}: its attribute {wrong[0]} is damaged, so what it was begun with is not "
+            f"known; restore the database, or begin another study: name={study}_2"
+        )
+
+
+def _are_limits(kept: Mapping[str, Any]) -> bool:
+    names = {one.name for one in fields(Limits)}
+    numbers = (one for one in kept.values() if one is not None)
+    return kept.keys() <= names and all(type(one) in (int, float) and one > 0 for one in numbers)
 
 
 def kept(config: StudyConfig) -> dict[str, Any]:
@@ -28,13 +51,15 @@ def kept(config: StudyConfig) -> dict[str, Any]:
 
 
 def kept_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a study's attributes; none where another of Optuna's tools made it.
+    """The settings in a study's attributes; none where another of Optuna's tools made it. Whatever
+    else the database has, such as another cache folder, is not taken from there.
 
     A study of an earlier version kept what it may not change, and the kind of its corpus without
     the files: its `corpus` is then that kind alone.
     """
     if SETTINGS in attributes:
-        return dict(attributes[SETTINGS])
+        own = StudySettings.model_fields
+        return {name: one for name, one in attributes[SETTINGS].items() if name in own}
     begun = {name: one for name, one in attributes.get(BEGUN, {}).items() if name != "corpus"}
     return {**begun, "corpus": attributes[CORPUS]} if CORPUS in attributes else begun
 

@@ -18,7 +18,7 @@ from search.store.outage import Patience
 from search.store.reader import Reader
 from search.store.slots import Slots
 from search.store.store import Store
-from search.study.begun import text_of
+from search.study.begun import check_kept, text_of
 
 if TYPE_CHECKING:
     from search.bench.dense import DenseCheckpoint
@@ -92,7 +92,9 @@ class StudyContext(Generic[C]):
 
     def _find(self) -> optuna.Study:
         if self.store.has_study(self.name):
-            return optuna.load_study(study_name=self.name, storage=self.store.optuna)
+            study = optuna.load_study(study_name=self.name, storage=self.store.optuna)
+            check_kept(self.name, study.user_attrs)
+            return study
         raise UserError(
             f"there is no study {self.name} in {self.store.settings.shown}; "
             f"lmpareto sweep with the same settings begins it"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from pydantic import TypeAdapter, ValidationError
+
+from lmcore.errors import UserError
 
 ATTRIBUTE = "lmpareto"  # one JSON attribute for the whole note, since each write is a transaction
 
@@ -30,9 +33,18 @@ class TrialNote:
 
     @classmethod
     def of(cls, row: FrozenTrial) -> TrialNote:
-        """The note of a stored trial; an empty note where it has none."""
+        """The note of a stored trial; an empty note where it has none. Raises UserError for a note
+        that lmpareto did not write."""
         stored = row.user_attrs.get(ATTRIBUTE, {})
-        return cls(**{one.name: stored[one.name] for one in fields(cls) if one.name in stored})
+        try:
+            return _NOTE.validate_python(stored)
+        except ValidationError as error:
+            (wrong,) = error.errors()[:1]
+            name = ".".join(map(str, (ATTRIBUTE, *wrong["loc"])))
+            raise UserError(
+                f"trial {row.number}: its attribute {name} is damaged, {wrong['msg'].lower()}; "
+                f"restore the database, or begin another study"
+            ) from None
 
     def write(self, trial: optuna.trial.Trial) -> None:
         """Store the note with the trial, instead of the one before."""
@@ -45,3 +57,6 @@ class TrialNote:
         """Whether the trial counts among those that the study is to have. Duplicates and orphans do
         not."""
         return not (self.duplicate or self.surplus)
+
+
+_NOTE = TypeAdapter(TrialNote)

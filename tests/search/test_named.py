@@ -14,10 +14,11 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from lmcore.corpus import TextFiles
+from lmcore.errors import UserError
 from lmcore.settings import parse
 from search.commands.named import CONF, by_name
 from search.config import StudyConfig, SweepConfig
-from search.study.begun import BEGUN, CORPUS, SETTINGS, kept
+from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, kept
 from studies import Run, Shell, lmpareto, write_configs, write_text
 
 STUDIES = sorted(path.stem for path in CONF.glob("study/*.yaml"))
@@ -122,6 +123,33 @@ def test_a_name_of_its_own_comes_before_the_study_that_it_was_made_of(cache: Pat
     assert composed(SweepConfig, *both).seed == 5
     other = by_name("sweep", ["study=quickstart", "name=other"])
     assert composed(SweepConfig, *other).seed == 6
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        (SETTINGS, [1]),
+        (SETTINGS, None),
+        (BEGUN, "text"),
+        (CORPUS, {"kind": "text"}),
+        (LIMITS, {"max_size_bytes": "1 MB"}),
+        (LIMITS, {"max_perplexity": 0}),
+        (LIMITS, {"most": 5}),
+    ],
+)
+def test_a_damaged_attribute_is_named(attribute: str, value: Any, cache: Path) -> None:
+    store(cache, "mine", **{attribute: value})
+    with pytest.raises(UserError, match=f"study mine: its attribute {attribute} is damaged"):
+        by_name("front", ["study=mine"])
+
+
+def test_a_database_names_no_other_folder_or_program(cache: Path) -> None:
+    """Of what somebody else's database keeps, only the settings of a study are taken."""
+    theirs = {"cache": "/theirs", "storage": {"path": "/theirs.db"}, "hydra": {"run": {"dir": "/"}}}
+    store(cache, "mine", **{SETTINGS: {"trials": 5, **theirs}})
+    found = composed(SweepConfig, *by_name("sweep", ["study=mine", "corpus=pydoc"]))
+    assert (found.trials, found.folder) == (5, cache)
+    assert found.storage.file == cache / "studies.db"
 
 
 def test_a_studys_own_settings_win_over_the_built_in_ones(

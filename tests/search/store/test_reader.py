@@ -256,3 +256,25 @@ def test_a_published_study_needs_no_cache(tmp_path: Path) -> None:
     run = lmpareto("front", "study=ptb_small", cache=tmp_path / "none").ok()
     assert "on the front" in run.out
     assert list(tmp_path.iterdir()) == []
+
+
+def damaged_in_the_middle(file: Path) -> None:
+    """The pages after those of the schema are noise."""
+    data = bytearray(file.read_bytes())
+    data[2 * 4096 :] = b"\xff" * (len(data) - 2 * 4096)
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("command", ["status", "front name=mine", "clean yes=true"])
+def test_a_damaged_database_is_said_and_nothing_is_deleted(command: str, tmp_path: Path) -> None:
+    storage = StorageSettings(path=str(tmp_path / "studies.db"))
+    store = Store(storage)
+    optuna.create_study(study_name="mine", storage=store.optuna)
+    store.engine.dispose()
+    store.optuna.engine.dispose()
+    (bundle := tmp_path / "bundles" / "0123456789abcdef.lmb").parent.mkdir()
+    bundle.touch()
+    damaged_in_the_middle(tmp_path / "studies.db")
+    run = lmpareto(*command.split(), cache=tmp_path).refused("studies.db: ", "malformed")
+    assert len(run.err.splitlines()) == 1
+    assert bundle.exists()

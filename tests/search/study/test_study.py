@@ -699,3 +699,10 @@ def test_names_that_would_be_taken_for_something_else(
 ) -> None:
     with pytest.raises(UserError, match=said):
         settings(tmp_path, **changed)
+
+
+@pytest.mark.parametrize("stored", ["text", None, {"key": 5}, {"recipe": 7}, {"moved": [1]}])
+def test_a_damaged_note_is_named(stored: Any) -> None:
+    row = optuna.trial.create_trial(values=[1.0, 2.0], user_attrs={ATTRIBUTE: stored})
+    with pytest.raises(UserError, match=f"its attribute {ATTRIBUTE}.* is damaged"):
+        TrialNote.of(row)
