@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +28,12 @@ from omegaconf.errors import OmegaConfBaseException
 from lmcore.errors import UserError
 from search.commands.own_study import check_own_study
 from search.commands.refusals import nearest
-from search.commands.typed import uninterpolated
+from search.commands.typed import CONF, uninterpolated
 
 if TYPE_CHECKING:
     from search.store.settings import StorageSettings
 
 STORED = "__stored__"
-CONF = Path(str(files("search.conf")))
 LIMITED = ("sweep", "worker")  # the commands that take a study's limits
 COMPUTING = ("train", "sweep", "worker", "space", "sensitivity")  # every setting matters to them
 BEGUN_ONLY = ("worker", "status", "front", "plot", "export", "replay", "publish")

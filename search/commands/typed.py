@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import difflib
 import re
+from importlib.resources import files
 from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from lmcore.errors import UserError
 from lmcore.files import home_opened
-from search.commands.named import CONF
 from search.commands.refusals import has_several_values, shown
 
+CONF = Path(str(files("search.conf")))
 SHORT = {
     **{"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-i": "--info"},
     **{"-p": "--package", "-cd": "--config-dir", "-sc": "--shell-completion"},

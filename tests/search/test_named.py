@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from lmcore.corpus import TextFiles
 from lmcore.errors import UserError
 from lmcore.settings import parse
-from search.commands.named import CONF, by_name
+from search.commands.named import by_name
+from search.commands.typed import CONF
 from search.config import StudyConfig, SweepConfig
 from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, kept
 from studies import Run, Shell, lmpareto, write_configs, write_text
