@@ -225,7 +225,7 @@ def _offered(
     command: str, arguments: Sequence[str], name: str, attributes: Mapping[str, Any]
 ) -> list[str]:
     """Offer the settings of a study to Hydra, and choose them in the arguments."""
-    from search.study.begun import kept_in, limits_in
+    from search.study.begun import SETTINGS, damaged, kept_in, limits_in
 
     settings = kept_in(attributes)
     groups = settings.keys() & _choices(OmegaConf.load(CONF / "base.yaml")).keys()
@@ -236,6 +236,8 @@ def _offered(
         if isinstance(chosen, dict):
             store.store(name=STORED, node=_literal(chosen), group=group)
             chosen = STORED
+        elif not isinstance(chosen, str):
+            raise UserError(damaged(name, SETTINGS))
         defaults.append({f"override /{group}": chosen})
     own = {one: settings[one] for one in settings.keys() - groups}
     limits = limits_in(attributes) if command in LIMITED else {}

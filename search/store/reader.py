@@ -147,7 +147,13 @@ class Reader:
         )
         with Session(self.engine) as session:
             rows = session.execute(of_study).all()
-        return {key: json.loads(value) for _, key, value in rows if key} if rows else None
+        try:
+            return {key: json.loads(value) for _, key, value in rows if key} if rows else None
+        except ValueError:
+            raise UserError(
+                f"study {study}: an attribute in {self.settings.shown} is no JSON; restore the "
+                f"database from a copy"
+            ) from None
 
     def measurement(self, key: str) -> Measurement | None:
         """The measurement under the key, None where there is none."""

@@ -32,10 +32,15 @@ def check_kept(study: str, attributes: Mapping[str, Any]) -> None:
     if not wrong and not _are_limits(attributes.get(LIMITS, {})):
         wrong = [LIMITS]
     if wrong:
-        raise UserError(
-            f"study {study}: its attribute {wrong[0]} is damaged, so what it was begun with is not "
-            f"known; restore the database, or begin another study: name={study}_2"
-        )
+        raise UserError(damaged(study, wrong[0]))
+
+
+def damaged(study: str, attribute: str) -> str:
+    """What is said of an attribute that is not as lmpareto keeps it."""
+    return (
+        f"study {study}: its attribute {attribute} is damaged, so what it was begun with is not "
+        f"known; restore the database, or begin another study: name={study}_2"
+    )
 
 
 def _are_limits(kept: Mapping[str, Any]) -> bool:

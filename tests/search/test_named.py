@@ -131,6 +131,7 @@ def test_a_name_of_its_own_comes_before_the_study_that_it_was_made_of(cache: Pat
     [
         (SETTINGS, [1]),
         (SETTINGS, None),
+        (SETTINGS, {"model": 5}),
         (BEGUN, "text"),
         (CORPUS, {"kind": "text"}),
         (LIMITS, {"max_size_bytes": "1 MB"}),

@@ -146,7 +146,7 @@ def test_nothing_is_written_outside_for_a_name(command: str, shell: Shell) -> No
 
 
 def test_a_study_of_any_name_is_read(shell: Shell) -> None:
-    shell("front", "name=../../evil").refused("there is no study ../../evil in ")
+    shell("front", "name=../../evil").refused("there is no study ../../evil. ")
 
 
 def test_a_baseline_has_a_name_that_makes_a_file(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_url_may_stand_in_the_place_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_study_in_an_odd_folder(tmp_path: Path) -> None:
-    configs = write_configs(tmp_path / "configs ${x}")
+    configs = write_configs(tmp_path / "configs é")
     cache = tmp_path / "ca%20ché {SCHEMA}? #1"
     mine = (f"--config-dir={configs}", "study=mine", "name=李明 #1")
     swept = lmpareto("sweep", *mine, "trials=2", "workers=2", "format=json", cache=cache).ok()
@@ -203,7 +203,7 @@ REFUSED: dict[str, list[str]] = {
     "train model.hiden=5": ["model.hiden: model has hidden, "],
     "train model.projection=5": ["model.projection: ", "+model.projection=VALUE"],
     "train model.hidden=abc": ["model.hidden: got 'abc'; it is a whole number"],
-    "train study=quickstar": ["study=quickstar: there is no study", "there are quickstart, "],
+    "train study=quickstar": ["there is no study quickstar: did you mean quickstart?"],
     "train corpus=nope": ["corpus=nope: there is no corpus 'nope'; there are p"],
     "train space=5": ["space=5: there is no space '5'; there are "],
     "train model=null": ["model=null: there is no model 'null'; there are "],
@@ -241,7 +241,7 @@ REFUSED: dict[str, list[str]] = {
     "status storage.url=foo://a": ["storage.url: ", "no database foo", "sqlite:////FOLDER"],
     "status storage.url=sqlite://tmp/a.db": ["storage.url: ", "three slashes"],
     "status storage.path=/": ["/ is a folder, a pipe or a device; the storage is a file of SQLite"],
-    "status storage.path=/proc/no/a.db": ["cannot make the folder /proc/no"],
+    "sweep study=quickstart storage.path=/proc/no/a.db": ["cannot make the folder /proc/no"],
     "sweep study=quickstart sampler._target_=nope.Nope": [
         "sampler._target_: there is no 'nope.Nope'; try optuna.samplers.TPESampler"
     ],

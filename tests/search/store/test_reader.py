@@ -104,6 +104,14 @@ def test_an_earlier_database_is_read_as_it_is_and_written_once_it_is_upgraded(
     assert results_of(StudyContext(config)).trials == results.trials
 
 
+def test_an_attribute_that_is_no_json_is_said(fresh: StorageSettings) -> None:
+    optuna.create_study(storage=Store(fresh).optuna, study_name="mine").set_user_attr("a", 1)
+    assert Reader(fresh).attributes("mine") == {"a": 1}
+    execute(fresh, "UPDATE study_user_attributes SET value_json = '{'")
+    with pytest.raises(UserError, match=r"study mine: an attribute in .* is no JSON; restore"):
+        Reader(fresh).attributes("mine")
+
+
 def test_a_column_that_an_earlier_table_lacks_reads_as_empty(fresh: StorageSettings) -> None:
     Store(fresh).keep_effects("mine", [MeasuredPart("", {}, "key", {"decoder": 3}, 0.0)])
     execute(
