@@ -137,8 +137,10 @@ def test_what_a_study_can_sample_is_shown_without_a_model(studio: Studio, tmp_pa
     assert [one["name"] for one in document["parameters"]] == ["all.bits.step", "finetuning.rate"]
     for point in studio.front:
         assert point["size_bytes"] <= document["largest"]["packed_bytes"]
-    run = studio("space", "space.biases={kind: linear, bits: 9}")
+    run = studio("space", "+space.biases={kind: linear, bits: 9}")
     run.refused("space.biases", "9")
+    run = studio("space", "space.biases={kind: linear, bits: 8}")
+    run.refused("space.biases: space has sites, finetuning")
 
 
 RICH = """\
@@ -203,8 +205,8 @@ def test_sweep_runs_the_trials(studio: Studio) -> None:
     assert perplexities == sorted(perplexities, reverse=True)
 
 
-def test_the_bar_counts_trials_and_names_the_rest(studio: Studio) -> None:
-    assert f"{TRIALS}.0/{TRIALS} [" in studio.swept.err
+def test_a_sweep_names_trials_baselines_and_the_dense_model(studio: Studio) -> None:
+    assert all(f"\ntrial {number}: " in studio.swept.err for number in range(TRIALS))
     assert "\ndense model: " in studio.swept.err
     assert "\nbaseline coarse: " in studio.swept.err
 
@@ -328,7 +330,7 @@ def test_status_counts_on_the_workers_that_are_at_work(studio: Studio, tmp_path:
     for worker, known in (("one", 1), ("two", 2)):
         assert slots.claim(worker)
         said = studio("status", f"storage.url={url}").ok().out
-        assert f"3 to go, about 0 min with {known} worker(s)" in said
+        assert f"3 to go, less than a minute with {known} worker(s)" in said
 
 
 def test_nothing_is_said_of_a_reader_that_has_read_enough(studio: Studio) -> None:

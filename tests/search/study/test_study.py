@@ -505,18 +505,18 @@ def test_a_study_from_before_slots_is_to_have_the_trials_that_it_has(swept: Swee
 def test_a_study_of_another_program_is_counted_but_not_shown_or_swept(
     directions: list[Any], tmp_path: Path
 ) -> None:
-    config = settings(tmp_path, name="<b>theirs/1</b>", workers=0)
+    config = settings(tmp_path, name="theirs & 1", workers=0)
     context = WorkContext(config)
     study = optuna.create_study(
         storage=context.store.optuna, study_name=config.study, directions=directions
     )
     study.add_trial(optuna.create_trial(values=[1.0] * len(directions)))
-    assert progress_text(progress(study, 0), 1) == "<b>theirs/1</b>: 1 of 1 trials complete"
+    assert progress_text(progress(study, 0), 1) == "theirs & 1: 1 of 1 trials complete"
     for use in (lambda: results_of(StudyContext(config)), lambda: create(context)):
         with pytest.raises(UserError) as refused:
             use()
         assert str(refused.value) == (
-            "study <b>theirs/1</b> was not made by lmpareto: its objectives are not the size and "
+            "study theirs & 1 was not made by lmpareto: its objectives are not the size and "
             "the perplexity, both to be minimized; choose another name"
         )
 
