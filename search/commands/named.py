@@ -29,6 +29,7 @@ from lmcore.errors import UserError
 from search.commands.own_study import check_own_study
 from search.commands.refusals import nearest
 from search.commands.typed import CONF, uninterpolated
+from search.work.launching import holds_password
 
 if TYPE_CHECKING:
     from search.store.settings import StorageSettings
@@ -51,7 +52,8 @@ def by_name(command: str, arguments: Sequence[str]) -> list[str]:
     if typed.own:
         chosen = _choices(OmegaConf.load(CONF / "base.yaml")).keys() - {"study"}
         check_own_study(typed.own, chosen, _groups(typed.folders))
-    if typed.own or not typed.names:
+    refused = "--multirun" in arguments and holds_password(typed.url)  # by Launching
+    if typed.own or not typed.names or refused:
         return list(arguments)
     from search.study.begun import SETTINGS
 
@@ -112,6 +114,10 @@ class _Typed:
         """The names under which to look for the study, the first one first."""
         given = (self.settings.get(setting) for setting in ("name", "study"))
         return [str(name) for name in given if name is not None]
+
+    @property
+    def url(self) -> str:
+        return str(self.settings.get("storage.url", ""))
 
     @property
     def storage(self) -> StorageSettings | None:

@@ -49,7 +49,7 @@ class Launching(Callback):
         name = config.hydra.job.name
         settings = OmegaConf.to_container(config, resolve=False)
         assert isinstance(settings, dict)
-        if _holds_password(str(settings["storage"]["url"])):
+        if holds_password(str(settings["storage"]["url"])):
             print(
                 f"{name}: storage.url: its password would be written into the jobs' folders; "
                 f"storage=url takes the URL from $LMPARETO_STORAGE",
@@ -76,7 +76,7 @@ class Launching(Callback):
             os._exit(1)
 
 
-def _holds_password(url: str) -> bool:
+def holds_password(url: str) -> bool:
     """Whether a URL contains a password itself, and not a ${...} that is resolved later."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
