@@ -54,6 +54,7 @@ from search.store.reader import Reader
 from search.store.schema import SlotRow
 from search.store.settings import StorageSettings
 from search.store.slots import Slots
+from search.store.store import Store
 from search.study.context import StudyContext
 from search.study.note import TrialNote
 from search.terminal import quiet_optuna
@@ -111,8 +112,10 @@ class Victim:
     commands: int = 0  # how often one was given
 
     @cached_property
-    def store(self) -> Reader:
-        return Reader(StorageSettings(url=self.url))
+    def store(self) -> Store:
+        """It lives as long as the victim. A reader would keep to the tables that it found first,
+        perhaps before the first sweep had made them."""
+        return Store(StorageSettings(url=self.url))
 
     @property
     def caches(self) -> list[Path]:

@@ -39,7 +39,7 @@ REVISION = "alembic_version"  # the table that Optuna makes last
 
 
 class Reader:
-    """The database of a storage URL, as it is.
+    """The database of a storage URL, as it is when the reader is made.
 
     A SQLite file that does not exist reads as a database without studies. Tables that an earlier
     version of lmpareto did not have read as empty. The constructor, and `optuna` when it is first
