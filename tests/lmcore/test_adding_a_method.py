@@ -14,7 +14,7 @@ import pytest
 
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
 PAGE = ROOT / "docs" / "adding_a_method.md"
-COPIED = ("lmcore", "search", "conf", "tests")
+COPIED = ("lmcore", "search", "conf", "tests", "benchmarks")
 BUILT = """
 import torch
 from pathlib import Path
