@@ -1,0 +1,117 @@
+"""What the page of a report shows: a record of plain data, computed once, rendered elsewhere.
+
+Lists that have one entry a trial, a file or a point are columns, so that 50,000 trials stay small.
+NaN and infinity stand as None. Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Number = float | None
+Stairs = list[tuple[float, float]]  # bytes and perplexity, by size
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site of a point of the front."""
+
+    site: str
+    structure: str  # "dense", "svd", ...
+    rank: str  # "40", "4 x 8 x 4"; empty where the site is dense
+    zeros: float  # share, 0 to 1
+    bits: str  # "uniform, step 0.7"
+    bits_a_weight: Number  # of the file, over the weights of the dense site
+    size_bytes: int | None  # of the site in the file
+
+
+@dataclass(frozen=True)
+class Sureness:
+    """A point trained again with other seeds; its own measurement counts as one of the seeds."""
+
+    seeds: int
+    perplexity: tuple[float, float]  # mean and standard deviation
+    size_bytes: tuple[float, float]
+    on_front: float  # the share of seeds in which it stays on the front
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A point of the front, as the slider and the tables show it."""
+
+    name: str  # "17", "17 rung 0"
+    label: str  # "trial 17"
+    size_bytes: int
+    perplexity: float
+    ratio: Number  # dense size / size_bytes
+    epochs: float  # of fine-tuning
+    tokens_per_second: Number
+    recipe: list[str]  # in words, a line each
+    sites: list[Site]
+    export: str  # the command
+    sure: Sureness | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point beside the search: a baseline or a row of the literature."""
+
+    label: str
+    size_bytes: float
+    perplexity: float
+    source: str = ""  # of the literature; empty for a baseline
+    text: str = ""  # hover
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the search went. The hypervolume (see `search.front.hypervolume`) is a share of the final
+    one."""
+
+    epochs: list[float]  # spent so far, after each measured file
+    hours: list[float]  # of all workers' time; since the first trial began
+    hypervolume: list[float]
+    rungs: dict[str, int]  # "0 epochs", "0.25 epochs": how many trials came to it
+    failures: dict[str, int]  # reason -> how many
+    stages: dict[str, float]  # "fine-tuning", "measuring": seconds
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """One study of the report.
+
+    `trials` are columns of one length, a row for every trial: number, state ("front", "dominated",
+    "infeasible", "failed", "running", "duplicate"), stopped_early, rung, epochs, size_bytes,
+    perplexity, tokens_per_second, seconds, started, method, recipe (index into `recipes`), failure.
+    `files` are the same for every further measured file (trial, rung, size_bytes, perplexity).
+    `parameters` are columns of the same rows; None where the trial was not asked for it.
+    """
+
+    name: str
+    corpus: str
+    unit: str  # "perplexity" or "bits per byte"
+    sentence: str
+    objectives: list[str]
+    front: list[FrontPoint]
+    knee: str | None  # name of a point
+    marks: list[Mark]
+    predicted: Stairs
+    trials: dict[str, list[Any]]
+    parameters: dict[str, list[Any]]
+    recipes: list[str]  # in words
+    bands: dict[str, Stairs]  # attainment: "best", "median", "worst" of the seeds; may be empty
+    importance: dict[str, dict[str, float]]  # objective -> parameter -> share
+    course: Course
+    provenance: dict[str, Any]  # settings (YAML text), versions, machine, corpus, commands
+    notes: list[str] = field(default_factory=list)  # what is missing, and why
+
+
+@dataclass(frozen=True)
+class Report:
+    """One page: a report of each study, under one sentence."""
+
+    title: str
+    sentence: str
+    studies: list[StudyReport]
+    watching: bool = False  # the page loads itself anew
