@@ -1,7 +1,7 @@
 """Slots and leases: who works on what, so that no trial is lost, done twice or done too often.
 
-Each trial that a study is to have, and each baseline, is a slot. A worker claims a slot, asks
-Optuna for a trial, fills the slot with that trial, and renews its lease while it works. When a
+Each trial that a study is to have, each baseline and each repeat is a slot. A worker claims a slot,
+asks Optuna for a trial, fills the slot with that trial, and renews its lease while it works. When a
 worker dies, its lease runs out. The next worker that looks for a slot takes this one over, together
 with the trial that fills it. Each step is one UPDATE that succeeds for one worker only, on any
 database.
@@ -21,14 +21,27 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from sqlalchemy import CursorResult, Engine, Select, Update, extract, func, or_, select, update
+from sqlalchemy import (
+    CursorResult,
+    Engine,
+    Select,
+    Update,
+    delete,
+    extract,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from search.store.schema import SlotRow
 
-Kind = Literal["baseline", "trial"]
-KINDS: tuple[Kind, ...] = ("baseline", "trial")
+Kind = Literal["baseline", "trial", "repeat"]
+KINDS: tuple[Kind, ...] = ("baseline", "trial", "repeat")
+SEARCH: tuple[Kind, ...] = ("baseline", "trial")  # what a sweep works on
+REPEATS: tuple[Kind, ...] = ("repeat",)  # what `confirm` works on
 _NOBODY: dict[str, Any] = {"worker": None, "expires_at": None}
 
 
@@ -70,7 +83,11 @@ class Ended:
 
 
 class Slots:
-    """The slots of one study, which is to have `trials` trials in total. `lease` is in seconds."""
+    """The slots of one study, which is to have `trials` trials in total. `lease` is in seconds.
+
+    Of the study's slots, those of `kinds` are claimed, counted and listed. Whoever works on others
+    does not see these and is not seen, but in `held` and `unfinished`.
+    """
 
     def __init__(
         self,
@@ -79,7 +96,9 @@ class Slots:
         trials: int,
         lease: float,
         clock: Callable[[], float] | None = None,
+        kinds: Collection[Kind] = SEARCH,
     ) -> None:
+        self.kinds = kinds
         self.engine, self.study, self.trials, self.lease = engine, study, trials, lease
         self.clock = clock
 
@@ -115,9 +134,36 @@ class Slots:
             for number in range(next(numbers), self.trials):
                 session.add(self._row("trial", _numbered(number)))
 
+    def provide_repeats(self, names: Collection[str], done: Collection[str]) -> None:
+        """Make the slots of these repeats, those that are `done` already as such, and open those
+        that failed again. What is neither among `names` nor done nor held is no job any more."""
+        while True:
+            try:
+                return self._provide_repeats(names, done)
+            except IntegrityError:
+                continue  # another process made some at the same moment
+
+    def _provide_repeats(self, names: Collection[str], done: Collection[str]) -> None:
+        with Session(self.engine) as session, session.begin():
+            mine = (SlotRow.study == self.study, SlotRow.kind == "repeat")
+            free = or_(SlotRow.expires_at.is_(None), SlotRow.expires_at < self._now(session))
+            known = {row.name: row for row in session.scalars(select(SlotRow).where(*mine))}
+            gone = [name for name, row in known.items() if not row.done and name not in names]
+            session.execute(delete(SlotRow).where(*mine, SlotRow.name.in_(gone), free))
+            for name in names:
+                row = known.get(name)
+                if row is None:
+                    row = self._row("repeat", name)
+                    session.add(row)
+                    if name in done:
+                        row.done, row.fraction, row.outcome = True, 1.0, ""
+                elif row.done and name not in done:
+                    row.done, row.attempts, row.fraction, row.outcome = False, 0, 0.0, None
+
     def claim(self, worker: str) -> Slot | None:
         """Claim a slot for the worker: first one that another worker left behind, then a baseline,
-        then a new trial. None where no slot is free now; `open` says how many may become free."""
+        then a new trial; of repeats, by name. None where no slot is free now; `open` says how many
+        may become free."""
         while True:
             with Session(self.engine) as session, session.begin():
                 now = self._now(session)
@@ -186,17 +232,20 @@ class Slots:
         with Session(self.engine) as session:
             columns = (SlotRow.kind, SlotRow.name, SlotRow.trial, SlotRow.outcome)
             rows = session.execute(
-                select(*columns).where(SlotRow.study == self.study, SlotRow.done.is_(True))
+                select(*columns).where(
+                    SlotRow.study == self.study,
+                    SlotRow.done.is_(True),
+                    SlotRow.kind.in_(self.kinds),
+                )
             )
             return [Ended(_kind(kind), name, trial, said or "") for kind, name, trial, said in rows]
 
-    def total(self) -> int:
-        """How many trials the study is to have in total, by the sweeps so far."""
+    def total(self, kind: Kind = "trial") -> int:
+        """How many trials the study is to have in total, by the sweeps so far; or how many repeats,
+        by the confirmations."""
         with Session(self.engine) as session:
-            trials = select(func.count()).where(
-                SlotRow.study == self.study, SlotRow.kind == "trial"
-            )
-            return session.scalars(trials).one()
+            every = select(func.count()).where(SlotRow.study == self.study, SlotRow.kind == kind)
+            return session.scalars(every).one()
 
     def unfinished(self) -> bool:
         """Whether any slot is not done, however many trials the settings say."""
@@ -205,7 +254,7 @@ class Slots:
             return session.scalars(left).one() > 0
 
     def open(self, kinds: Collection[Kind] = KINDS) -> int:
-        """How many slots are not done, of the trials within the total and of the baselines."""
+        """How many slots are not done, of the trials within the total and of the other kinds."""
         with Session(self.engine) as session:
             count = self._wanted(select(func.count()).select_from(SlotRow))
             return int(session.scalars(count.where(SlotRow.kind.in_(kinds))).one())
@@ -240,8 +289,8 @@ class Slots:
                 return []
             return sorted(set(running) - set(session.scalars(filled)))
 
-    def held(self) -> list[Holding]:
-        """The slots that are claimed and not done."""
+    def held(self, kinds: Collection[Kind] = KINDS) -> list[Holding]:
+        """The slots of these kinds that are claimed and not done."""
         with Session(self.engine) as session:
             now = self._now(session)
             rows = session.scalars(
@@ -249,6 +298,7 @@ class Slots:
                     SlotRow.study == self.study,
                     SlotRow.done.is_(False),
                     SlotRow.worker.is_not(None),
+                    SlotRow.kind.in_(kinds),
                 )
             )
             return [
@@ -272,9 +322,10 @@ class Slots:
         return (SlotRow.study == self.study, SlotRow.kind == kind, SlotRow.name == name)
 
     def _wanted(self, query: Select[Any]) -> Select[Any]:
-        """The query for slots that are not done, without trials beyond the total."""
+        """The query for slots of `kinds` that are not done, without trials beyond the total."""
         within = or_(SlotRow.kind != "trial", SlotRow.name < _numbered(self.trials))
-        return query.where(SlotRow.study == self.study, SlotRow.done.is_(False), within)
+        mine = (SlotRow.study == self.study, SlotRow.kind.in_(self.kinds))
+        return query.where(*mine, SlotRow.done.is_(False), within)
 
     def _row(self, kind: Kind, name: str) -> SlotRow:
         return SlotRow(study=self.study, kind=kind, name=name, done=False, attempts=0, fraction=0.0)
@@ -302,4 +353,4 @@ def _numbered(number: int) -> str:
 
 
 def _kind(text: str) -> Kind:
-    return "trial" if text == "trial" else "baseline"
+    return next(kind for kind in KINDS if kind == text)
