@@ -19,14 +19,13 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from sqlalchemy import (
     CursorResult,
     Engine,
     Select,
     Update,
-    delete,
     extract,
     func,
     or_,
@@ -40,8 +39,6 @@ from search.store.schema import SlotRow
 
 Kind = Literal["baseline", "trial", "repeat"]
 KINDS: tuple[Kind, ...] = ("baseline", "trial", "repeat")
-SEARCH: tuple[Kind, ...] = ("baseline", "trial")  # what a sweep works on
-REPEATS: tuple[Kind, ...] = ("repeat",)  # what `confirm` works on
 _NOBODY: dict[str, Any] = {"worker": None, "expires_at": None}
 
 
@@ -89,6 +86,8 @@ class Slots:
     does not see these and is not seen, but in `held` and `unfinished`.
     """
 
+    kinds: ClassVar[tuple[Kind, ...]] = ("baseline", "trial")
+
     def __init__(
         self,
         engine: Engine,
@@ -96,9 +95,7 @@ class Slots:
         trials: int,
         lease: float,
         clock: Callable[[], float] | None = None,
-        kinds: Collection[Kind] = SEARCH,
     ) -> None:
-        self.kinds = kinds
         self.engine, self.study, self.trials, self.lease = engine, study, trials, lease
         self.clock = clock
 
@@ -133,32 +130,6 @@ class Slots:
                     session.add(row)
             for number in range(next(numbers), self.trials):
                 session.add(self._row("trial", _numbered(number)))
-
-    def provide_repeats(self, names: Collection[str], done: Collection[str]) -> None:
-        """Make the slots of these repeats, those that are `done` already as such, and open those
-        that failed again. What is neither among `names` nor done nor held is no job any more."""
-        while True:
-            try:
-                return self._provide_repeats(names, done)
-            except IntegrityError:
-                continue  # another process made some at the same moment
-
-    def _provide_repeats(self, names: Collection[str], done: Collection[str]) -> None:
-        with Session(self.engine) as session, session.begin():
-            mine = (SlotRow.study == self.study, SlotRow.kind == "repeat")
-            free = or_(SlotRow.expires_at.is_(None), SlotRow.expires_at < self._now(session))
-            known = {row.name: row for row in session.scalars(select(SlotRow).where(*mine))}
-            gone = [name for name, row in known.items() if not row.done and name not in names]
-            session.execute(delete(SlotRow).where(*mine, SlotRow.name.in_(gone), free))
-            for name in names:
-                row = known.get(name)
-                if row is None:
-                    row = self._row("repeat", name)
-                    session.add(row)
-                    if name in done:
-                        row.done, row.fraction, row.outcome = True, 1.0, ""
-                elif row.done and name not in done:
-                    row.done, row.attempts, row.fraction, row.outcome = False, 0, 0.0, None
 
     def claim(self, worker: str) -> Slot | None:
         """Claim a slot for the worker: first one that another worker left behind, then a baseline,
@@ -240,12 +211,17 @@ class Slots:
             )
             return [Ended(_kind(kind), name, trial, said or "") for kind, name, trial, said in rows]
 
-    def total(self, kind: Kind = "trial") -> int:
-        """How many trials the study is to have in total, by the sweeps so far; or how many repeats,
-        by the confirmations."""
+    def total(self) -> int:
+        """How many trials the study is to have in total, by the sweeps so far."""
         with Session(self.engine) as session:
-            every = select(func.count()).where(SlotRow.study == self.study, SlotRow.kind == kind)
-            return session.scalars(every).one()
+            return session.scalars(self._count("trial")).one()
+
+    def repeats(self) -> tuple[int, int]:
+        """How many repeats there are to be, and how many of them are done."""
+        with Session(self.engine) as session:
+            every = self._count("repeat")
+            done = every.where(SlotRow.done.is_(True))
+            return session.scalars(every).one(), session.scalars(done).one()
 
     def unfinished(self) -> bool:
         """Whether any slot is not done, however many trials the settings say."""
@@ -320,6 +296,9 @@ class Slots:
 
     def _key(self, kind: str, name: str) -> tuple[Any, ...]:
         return (SlotRow.study == self.study, SlotRow.kind == kind, SlotRow.name == name)
+
+    def _count(self, kind: Kind) -> Select[int]:
+        return select(func.count()).where(SlotRow.study == self.study, SlotRow.kind == kind)
 
     def _wanted(self, query: Select[Any]) -> Select[Any]:
         """The query for slots of `kinds` that are not done, without trials beyond the total."""

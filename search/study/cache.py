@@ -2,8 +2,9 @@
 
 A bundle is needed where it lies on the front of all that a study measured, or is one of its
 baselines. Of repeats, only the measurements are needed. The weights of a fine-tuning are needed
-while the study that measured it has trials to go. All that is deleted can be made again with the same result: `export`, `publish` and a sweep do
-so by themselves. What the database does not know stays: another database may know it.
+while the study that measured it has trials to go. All that is deleted can be made again with the
+same result: `export`, `publish` and a sweep do so by themselves. What the database does not know
+stays: another database may know it.
 """
 
 from __future__ import annotations
