@@ -111,7 +111,6 @@ class StudyReport:
     marks: list[Mark]
     predicted: Stairs
     trials: dict[str, list[Any]]
-    files: dict[str, list[Any]]
     parameters: dict[str, list[Any]]
     recipes: list[str]
     bands: dict[str, Stairs]  # attainment: "best", "median", "worst" of the seeds; may be empty
@@ -119,6 +118,7 @@ class StudyReport:
     course: Course
     provenance: dict[str, Any]  # settings (YAML text), versions, machine, corpus, commands
     notes: list[str] = field(default_factory=list)  # what is missing, and why
+    files: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
