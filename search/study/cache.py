@@ -110,7 +110,7 @@ def _files(folder: Path) -> list[Path]:
 def _needs(context: StudyContext[StudyConfig]) -> _Needs:
     store, study = context.store, context.study
     baselines = set(store.baselines(context.name).values())
-    measured = store.keys(context.name) | set(complete_keys(study).values())
+    measured = store.keys(context.name) | set(complete_keys(context.trials()).values())
     points = [
         Point(key, None, one.size_bytes, one.valid_perplexity, one.tokens_per_second, one.recipe)
         for key, one in store.measurements(sorted(measured)).items()

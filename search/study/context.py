@@ -18,7 +18,9 @@ from search.store.outage import Patience
 from search.store.reader import Reader
 from search.store.slots import Slots
 from search.store.store import Store
+from search.store.trials import StoredTrial
 from search.study.begun import check_kept, text_of
+from search.study.note import ATTRIBUTE
 
 if TYPE_CHECKING:
     from search.bench.dense import DenseCheckpoint
@@ -99,6 +101,12 @@ class StudyContext(Generic[C]):
             f"there is no study {self.name} in {self.store.settings.shown}; "
             f"lmpareto sweep with the same settings begins it"
         )
+
+    def trials(self) -> list[StoredTrial]:
+        """All trials of the study by number, as they are stored now. Raises UserError where it has
+        not begun, and where a trial is damaged."""
+        assert self.study, "its tables are of a version that is known"
+        return self.patiently(self.store.trials, self.name, ATTRIBUTE)
 
     @cached_property
     def slots(self) -> Slots:

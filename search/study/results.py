@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
 from search.names import check_name
 from search.rules.sensitivity import Effects
+from search.store.trials import StoredTrial
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
 from search.study.study import check_ours, complete_keys, limits_of
@@ -122,12 +123,16 @@ class Results:
 
 def results_of(context: StudyContext[StudyConfig]) -> Results:
     """The study's results. Raises UserError where it is neither in the database nor published."""
-    name, store = context.name, context.store
-    if not store.has_study(name) and (published := _published(name)).exists():
-        return _read(context.config, published)
-    study = context.study
+    if (published := published_of(context)) is not None:
+        return read_results(context.config, published)
+    return results_from(context, context.trials())
+
+
+def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTrial]) -> Results:
+    """The results of a study in the database, which has these trials."""
+    name, store, study = context.name, context.store, context.study
     check_ours(study)
-    files, ended, baselines = store.files(name), complete_keys(study), store.baselines(name)
+    files, ended, baselines = store.files(name), complete_keys(trials), store.baselines(name)
     # studies of earlier versions have no rungs: a trial has the one file of its note
     alone = {trial: key for trial, key in ended.items() if trial not in files}
     found = store.measurements([*alone.values(), *baselines.values()])
@@ -176,8 +181,11 @@ def write_records(results: Results, path: Path) -> None:
         write_json(path.with_name(PREDICTED), [list(point) for point in results.predicted])
 
 
-def _published(study: str) -> Path:
-    return PUBLISHED / study / RECORDS
+def published_of(context: StudyContext[StudyConfig]) -> Path | None:
+    """The folder of the published study, None where the study is in the database or is neither."""
+    folder = PUBLISHED / context.name
+    known = (folder / RECORDS).exists() and not context.store.has_study(context.name)
+    return folder if known else None
 
 
 class _Place(Settings):
@@ -188,7 +196,9 @@ class _Place(Settings):
     feasible: bool
 
 
-def _read(config: StudyConfig, path: Path) -> Results:
+def read_results(config: StudyConfig, folder: Path) -> Results:
+    """The results in the folder of a published study. Raises UserError where a file is damaged."""
+    path = folder / RECORDS
     files: dict[int, dict[int, Measurement]] = {}
     baselines, over = {}, set()
     for number, line in enumerate(path.read_bytes().splitlines(), 1):

@@ -26,7 +26,7 @@ from lmcore.runtime import prepare
 from lmcore.settings import parse
 from search.bench.dense import DENSE, DenseCheckpoints
 from search.bench.fitting import Fitted, Fitter
-from search.bench.workbench import Workbench
+from search.bench.workbench import Laps, Workbench
 from search.config import WorkConfig
 from search.measurement import Measurement, best_of
 from search.process import imported, interruptible, orphaned
@@ -198,14 +198,17 @@ class Worker:
                 self.patiently(self.slots.vacate, slot, self.name)
                 trial = None
         while self.repeats < MOST_REPEATS:
+            laps = Laps()
             current = trial or self._asked(slot)
+            laps.end("ask")
             fitted = self.patiently(self._fitted, current)
+            laps.end("fit")
             ladder = self.config.fidelity.ladder(fitted.recipe)
             if not fitted.fits:
                 ladder = [fitted.recipe.model_copy(update={"finetuning": None})]
             if not self.patiently(self._repeats, current, ladder[-1]):
                 self.repeats = 0
-                return self._climb(current, slot, ladder, fitted.moved)
+                return self._climb(current, slot, ladder, fitted.moved, laps.seconds)
             self.patiently(self.slots.vacate, slot, self.name)
             self.repeats += 1
             trial = None
@@ -285,6 +288,7 @@ class Worker:
         slot: Slot,
         ladder: list[Recipe],
         moved: Mapping[str, Any],
+        seconds: Mapping[str, float],
     ) -> str:
         """Measure the trial rung by rung, and tell Optuna the values of its best file."""
         files, failure = list[Measurement](), None
@@ -294,7 +298,14 @@ class Worker:
             files, failure = self._measured_rungs(trial.number, ladder)
         best = best_of(files) if files else None
         wanted = ladder[-1]
-        ours = TrialNote(self.bench.key(wanted), wanted.plain(), moved=dict(moved), failure=failure)
+        ours = TrialNote(
+            self.bench.key(wanted),
+            wanted.plain(),
+            moved=dict(moved),
+            failure=failure,
+            last_rung=len(ladder) - 1,
+            seconds=dict(seconds),
+        )
         if best:
             ours = replace(ours, key=best.key, recipe=best.recipe)
         if self.lease.lost:
