@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from search.config import DENSE_BASELINE
 from search.measurement import Measurement
@@ -19,7 +17,9 @@ from search.study.results import Results
 
 MOST_RUNGS = 12  # that are told apart by their epochs; more are told apart by number
 NO_MODEL = (1.0, 1.0)  # the reference of a study without any model
-STAGES = {  # a step of a measurement -> as people say it
+STAGES = {  # a step of a trial -> as people say it
+    "ask": "asking the sampler",
+    "fit": "making it fit",
     "build": "building the model",
     "finetune": "fine-tuning",
     "write": "writing the file",
@@ -165,7 +165,7 @@ def _rungs(history: History) -> dict[str, int]:
     by_epochs, by_number = Counter[float](), Counter[int]()
     for rungs in history.results.files.values():
         by_epochs.update({epochs_of(one.recipe) for one in rungs.values()})
-        by_number.update(rungs)
+        by_number.update(rungs.keys())
     if len(by_epochs) <= MOST_RUNGS:
         return {_epochs(epochs): count for epochs, count in sorted(by_epochs.items())}
     return {f"rung {rung}": count for rung, count in sorted(by_number.items())}
@@ -186,26 +186,13 @@ def _failures(history: History) -> dict[str, int]:
 
 
 def _stages(history: History) -> dict[str, float]:
-    """Step -> seconds of all trials. Earlier versions noted those of the fine-tuning alone, the
-    ones of lower rungs included."""
-    found: dict[str, float] = dict.fromkeys(STAGES.values(), 0.0)
-    for rungs in history.results.files.values():
-        for name, seconds in _seconds(rungs):
-            said = STAGES.get(name, name)
-            found[said] = found.get(said, 0.0) + seconds
-    return {name: number(seconds) for name, seconds in found.items() if seconds > 0}
-
-
-def _seconds(rungs: Mapping[int, Measurement]) -> Iterable[tuple[str, float]]:
-    known = [one.provenance.get("seconds") for one in rungs.values()]
-    if any(isinstance(one, Mapping) for one in known):
-        for one in known:
-            for name, seconds in (one if isinstance(one, Mapping) else {}).items():
-                yield from _finite(name, seconds)
-    else:
-        yield from _finite("finetune", max(one.seconds for one in rungs.values()))
-
-
-def _finite(name: str, seconds: Any) -> Iterable[tuple[str, float]]:
-    if isinstance(seconds, int | float) and math.isfinite(seconds):
-        yield name, float(seconds)
+    """Step -> seconds of all trials. Earlier versions noted those of the fine-tuning alone."""
+    known = history.seconds_by_stage()
+    if not known:
+        files = history.results.files.values()
+        known = {"finetune": sum(max(one.seconds for one in rungs.values()) for rungs in files)}
+    return {
+        STAGES.get(name, name): number(float(seconds))
+        for name, seconds in known.items()
+        if math.isfinite(seconds) and seconds > 0
+    }

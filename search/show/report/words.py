@@ -67,7 +67,8 @@ def _lines(recipe: Mapping[str, Any]) -> Iterator[str]:
     if not tuning:
         yield "not fine-tuned"
         return
-    words = f"fine-tuned for {tuning['epochs']:.3g} epochs"
+    plural = "" if tuning["epochs"] == 1 else "s"
+    words = f"fine-tuned for {tuning['epochs']:.3g} epoch{plural}"
     if "optimizer" in tuning and "rate" in tuning:
         words += f" by {tuning['optimizer']} at rate {tuning['rate']:.3g}"
     dropout = tuning.get("dropout") or {}
