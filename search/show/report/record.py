@@ -105,6 +105,7 @@ class StudyReport:
     course: Course
     provenance: dict[str, Any]  # settings (YAML text), versions, machine, corpus, commands
     notes: list[str] = field(default_factory=list)  # what is missing, and why
+    files: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
