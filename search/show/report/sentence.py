@@ -41,6 +41,7 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
         (one.size_bytes for one in uncompressed if one.name == DENSE_BASELINE), best.size_bytes
     )
     sentence = _compared(front, best, size)
+    sentence = sentence[0].upper() + sentence[1:]
     refers = (
         f"Sizes are compared with the dense size, 4 bytes a weight: {format_size(size)}."
         if dense_bytes
@@ -96,9 +97,10 @@ def _within(front: Front, perplexity: float) -> Point | None:
 
 
 def _ratio(size: int, point: Point) -> str:
-    ratio = size / point.size_bytes
+    smaller = size >= point.size_bytes
+    ratio = size / point.size_bytes if smaller else point.size_bytes / size
     text = f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
-    return f"{text} x smaller" if text != "1.0" else "as large"
+    return f"{text} x {'smaller' if smaller else 'larger'}" if text != "1.0" else "as large"
 
 
 def _uncompressed(history: History) -> list[Point]:
