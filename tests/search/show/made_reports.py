@@ -30,7 +30,7 @@ SITES = {
 }
 DENSE_SIZE = 18_600_000
 HOSTILE = '<img src=x onerror="document.title=1"> & "quotes" \'single\' </script><b>bold</b> =1+1'
-PARAMETERS = {
+PARAMETERS: dict[str, Any] = {
     "sites.embedding.structure": ("dense", "svd", "tensor_train"),
     "sites.embedding.structure.rank": (20, 120),
     "sites.embedding.bits.step": (0.4, 4.0),
@@ -59,10 +59,8 @@ def study_report(
     }
     recipes: list[str] = []
     for number in range(trials):
-        values = {
-            one: chance.choice(ends)
-            if isinstance(ends[0], str)
-            else round(chance.uniform(*ends), 6)
+        values: dict[str, Any] = {
+            one: chance.choice(ends) if isinstance(ends[0], str) else chance.uniform(*ends)
             for one, ends in PARAMETERS.items()
         }
         if values["sites.embedding.structure"] != "svd":
@@ -90,8 +88,8 @@ def study_report(
             "recipe": number,
             "failure": chance.choice(REASONS) if failed else None,
         }
-        for one, value in row.items():
-            columns[one].append(value)
+        for name_of_column, cell in row.items():
+            columns[name_of_column].append(cell)
     for row_number in _front(columns):
         columns["state"][row_number] = "front"
         columns["stopped_early"][row_number] = False
@@ -173,11 +171,7 @@ def recipe_of(values: dict[str, Any]) -> list[str]:
 
 
 def _front(columns: dict[str, list[Any]]) -> list[int]:
-    rows = [
-        row
-        for row, state in enumerate(columns["state"])
-        if state in ("dominated", "front")
-    ]
+    rows = [row for row, state in enumerate(columns["state"]) if state in ("dominated", "front")]
     rows.sort(key=lambda row: (columns["size_bytes"][row], columns["perplexity"][row]))
     best, front = float("inf"), []
     for row in rows:

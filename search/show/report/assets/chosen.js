@@ -26,7 +26,7 @@ function shapeOf(symbol) {
   return SHAPES[name];
 }
 
-function legend(state, look) {
+function legend(state) {
   const items = state.groups.map((group) => {
     const { marker, line } = group;
     const open = marker && (marker.symbol.endsWith("-open") || marker.symbol.startsWith("x"));
@@ -34,7 +34,7 @@ function legend(state, look) {
     const dash = { dash: "3 2", dot: "1 2", dashdot: "4 2 1 2", longdash: "5 2", longdashdot: "6 2 1 2" }[line?.dash];
     const paths = [
       ...(line ? [svg("path", { d: SHAPES.line, stroke: colour, "stroke-width": 2, "stroke-dasharray": dash ?? "none" })] : []),
-      ...(marker ? [svg("path", { d: shapeOf(marker.symbol), fill: open ? "none" : colour, stroke: open ? colour : "none", "stroke-width": 1.5 })] : []),
+      ...(marker ? [svg("path", { d: shapeOf(marker.symbol), transform: marker.size < 5 ? "translate(3 3) scale(.5)" : "", fill: open ? "none" : colour, stroke: open ? colour : "none", "stroke-width": 1.5 })] : []),
     ];
     const button = el("button", { type: "button", "aria-pressed": String(!state.hidden.has(group.key)) },
       svg("svg", { viewBox: "0 0 12 12", class: "key", "aria-hidden": "true" }, ...paths),
@@ -51,7 +51,6 @@ function legend(state, look) {
     return buttons.length ? el("div", { class: "keys" }, name ? el("span", { class: "muted" }, name) : null, buttons) : null;
   };
   $("legend").replaceChildren(...[row("", false), row("literature, test text:", true)].filter(Boolean));
-  void look;
 }
 
 /** The best point of a study's front that fits the limit: its index, or -1. */
@@ -225,7 +224,7 @@ function sitesTable(sites) {
       el("td", { class: "number" }, size(site.size_bytes)),
     ),
   );
-  const heads = ["site", "structure", "zeros", "bits a weight", "size"].map((text, at) => el("th", { scope: "col", class: at > 1 ? "number" : null }, text));
+  const heads = ["site", "structure", "zeros", "bits", "size"].map((text, at) => el("th", { scope: "col", class: at > 1 ? "number" : null, title: text === "bits" ? "bits a weight, in the file" : null }, text));
   return el("details", { class: "fold", open: true }, el("summary", {}, "Its sites"),
     el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows))));
 }

@@ -60,7 +60,7 @@ function groupsOf(state, look) {
   const many = (number) => plural(number, "model");
   const merged = (wanted) => studies.flatMap((study, at) => {
     const { size_bytes, perplexity: values } = study.trials;
-    return visible(rowsOf(study, wanted), size_bytes, values).map((row) => [size_bytes[row], values[row], [at, "row", row]]);
+    return visible(rowsOf(study, wanted), size_bytes, values, state.seen ?? state.view).map((row) => [size_bytes[row], values[row], [at, "row", row]]);
   });
   const total = (wanted) => studies.reduce((sum, study) => sum + rowsOf(study, wanted).length, 0);
   const fine = (name) => name === "dominated" || name === "duplicate";
@@ -71,7 +71,7 @@ function groupsOf(state, look) {
   const files = studies.flatMap((study, at) => {
     const { trial = [], size_bytes = [], perplexity: values = [] } = study.files ?? {};
     const rows = trial.map((_, row) => row).filter((row) => size_bytes[row] > 0 && values[row] > 0);
-    return visible(rows, size_bytes, values).map((row) => [size_bytes[row], values[row], [at, "file", row]]);
+    return visible(rows, size_bytes, values, state.seen ?? state.view).map((row) => [size_bytes[row], values[row], [at, "file", row]]);
   });
   add("files", "at earlier rungs", files, { marker: { color: look.faint, size: 3, symbol: "circle", opacity: 0.7 } });
   faint("dominated", "dominated", (name, early) => fine(name) && !early, { size: 6, symbol: "circle" });
@@ -122,7 +122,8 @@ function frontFigure(state, node, look) {
   const groups = groupsOf(state, look);
   state.groups = groups;
   const hidden = (group) => state.hidden.has(group.key);
-  const place = placing(node, state.margin, view.x, view.y);
+  const { x, y } = state.seen ?? view;
+  const place = placing(node, state.margin, x, y);
   const own = groups.filter((group) => !hidden(group) && (group.labels || group.key.startsWith("front")));
   const marked = own.flatMap((group) => group.points);
   const named = [...own].reverse().filter((group) => group.labels);
@@ -139,7 +140,6 @@ function frontFigure(state, node, look) {
     if (!marker) return way;
     return [...way, {
       ...shared,
-      type: points.length > 3000 && WEBGL ? "scattergl" : "scatter",
       x: points.map(([x]) => x),
       y: points.map(([, y]) => y),
       customdata: points.map(([, , data]) => data),
@@ -165,11 +165,9 @@ function frontFigure(state, node, look) {
 function frontPlot(state, { select }) {
   const node = $("plane");
   const overlay = svg("svg", { class: "overlay", "aria-hidden": "true" });
-  const third = state.report.studies.some((study) => study.objectives.length > 2);
-  state.margin = { ...MARGIN, r: third ? 84 : MARGIN.r };
   const good = draw(node, (look) => {
     const figure = frontFigure(state, node, look);
-    legend(state, look);
+    legend(state);
     return figure;
   });
   if (!good) return;
@@ -178,6 +176,13 @@ function frontPlot(state, { select }) {
   node.on("plotly_hover", ({ points, event }) => points[0].customdata && tip.show(linesOf(state, points[0].customdata), event));
   node.on("plotly_unhover", tip.hide);
   node.on("plotly_click", ({ points }) => points[0].customdata && select(points[0].customdata));
+  node.on("plotly_relayout", () => {
+    const { xaxis, yaxis } = node.layout;
+    const seen = { x: xaxis.range.map((one) => 10 ** one), y: yaxis.range.map((one) => 10 ** one) };
+    if (JSON.stringify(seen) === JSON.stringify(state.seen)) return;
+    state.seen = seen;
+    redraw(node);
+  });
   node.on("plotly_afterplot", () => {
     if (overlay.parentNode !== node) node.append(overlay);
     markChosen(state);

@@ -1,7 +1,7 @@
 // Puts the page together.
 
 const SECTIONS = [
-  ["sure", "How sure", "Points trained again with other seeds.", (state, at, body) => sureSection(state.report.studies[at], body)],
+  ["sure", "How sure", "Points trained again with other seeds: mean and standard deviation, and the best, the median and the worst front of the seeds.", (state, at, body) => sureSection(state.report.studies[at], body)],
   ["made", "What the front is made of", "How each site is stored, along the front.", (state, at, body) => madeSection(state.report.studies[at], body)],
   ["mattered", "What mattered", "Which parameters moved size and perplexity.", (state, at, body) => matteredSection(state.report.studies[at], body)],
   ["course", "How the search went", "What was gained for the training spent.", (state, at, body) => courseSection(state.report.studies[at], body)],
@@ -17,16 +17,23 @@ function prepare(study) {
   study.front.sort((a, b) => a.size_bytes - b.size_bytes || a.perplexity - b.perplexity);
 }
 
-/** The marks of all studies, each once. */
+/** A third objective is a colour, with its bar at the right of the plot. */
+const marginOf = (studies) => ({ ...MARGIN, r: studies.some((study) => study.objectives.length > 2) ? 84 : MARGIN.r });
+
+/** The marks of all studies, each once. A baseline that one study alone has is named after it. */
 function marksOf(studies) {
   const marks = new Map();
   for (const study of studies)
-    for (const mark of study.marks)
-      if (mark.size_bytes > 0 && mark.perplexity > 0) {
-        const named = mark.source || studies.length === 1 ? mark : { ...mark, label: `${study.name}: ${mark.label}` };
-        marks.set(JSON.stringify([named.label, mark.source, mark.size_bytes, mark.perplexity]), named);
-      }
-  return [...marks.values()];
+    for (const mark of study.marks) {
+      if (!(mark.size_bytes > 0 && mark.perplexity > 0)) continue;
+      const key = JSON.stringify([mark.label, mark.source, mark.size_bytes, mark.perplexity]);
+      marks.set(key, [...(marks.get(key) ?? []), [mark, study]]);
+    }
+  return [...marks.values()].map((same) => {
+    const [mark, study] = same[0];
+    const shared = mark.source || same.length > 1 || studies.length === 1;
+    return shared ? mark : { ...mark, label: `${study.name}: ${mark.label}` };
+  });
 }
 
 function knee(studies) {
@@ -100,9 +107,11 @@ function watch() {
 async function main() {
   const report = await unpack($("data"));
   report.studies.forEach(prepare);
-  const state = { report, marks: marksOf(report.studies), view: viewOf(report.studies), hidden: new Set(), chosen: null, margin: MARGIN };
+  const state = { report, marks: marksOf(report.studies), view: viewOf(report.studies), hidden: new Set(), chosen: null, margin: marginOf(report.studies) };
   $("contents").replaceChildren(...[["front", "Front"], ["sure", "Sureness"], ["made", "Made of"], ["mattered", "Mattered"], ["course", "Course"], ["trials", "Trials"], ["provenance", "Provenance"]].map(([id, text]) => el("a", { href: `#${id}` }, text)));
-  $("facts").textContent = report.studies.map((study) => (report.studies.length > 1 ? `${study.name}, ${factsOf(study)}` : factsOf(study))).join(" ");
+  const several = report.studies.length > 1;
+  $("facts").textContent = report.studies.map((study) => (several ? `${study.name}, ${factsOf(study)}` : factsOf(study))).join("\n");
+  if (several) report.studies.forEach((_, at) => state.hidden.add(`predicted ${at}`));
 
   let showPanel = () => {};
   const changed = () => {
@@ -152,8 +161,8 @@ async function main() {
   if (report.watching) {
     const scroll = memory.read("scroll");
     if (scroll) {
-      buildAll();
-      scrollTo(0, scroll);
+      buildDownTo(scroll + innerHeight);
+      scrollTo({ top: scroll, behavior: "instant" });
     }
     watch();
   }

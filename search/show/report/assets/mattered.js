@@ -49,8 +49,8 @@ function slices(study, body, names, measured) {
     const asked = measured.filter((row) => !missing(numbers[row]) && values[row] > 0);
     const jitter = (row) => (kinds ? numbers[row] + 0.3 * (((row * 0.618034) % 1) - 0.5) : numbers[row]);
     const trace = (name, rows, marker) => {
-      const shown = kinds || !log ? thin(rows, 4000) : visible(rows, numbers, values);
-      return { type: shown.length > 3000 && WEBGL ? "scattergl" : "scatter", mode: "markers", name, x: shown.map(jitter), y: shown.map((row) => values[row]), marker, hoverinfo: "text", hovertext: shown.map((row) => `<b>trial ${study.trials.number[row]}</b><br>${escaped(parameter)}: ${escaped(short(study.parameters[parameter][row]))}<br>${size(study.trials.size_bytes[row])}, ${escaped(study.unit)} ${perplexity(study.trials.perplexity[row])}`) };
+      const shown = thin(rows, 3000);
+      return { type: "scatter", mode: "markers", name, x: shown.map(jitter), y: shown.map((row) => values[row]), marker, hoverinfo: "text", hovertext: shown.map((row) => `<b>trial ${study.trials.number[row]}</b><br>${escaped(parameter)}: ${escaped(short(study.parameters[parameter][row]))}<br>${size(study.trials.size_bytes[row])}, ${escaped(study.unit)} ${perplexity(study.trials.perplexity[row])}`) };
     };
     const front = (row) => study.trials.state[row] === "front";
     const y = objective === "size_bytes" ? sizeAxis(look, padded(asked.map((row) => values[row])), { title: { text: "size of the file", font: { size: 13, color: look.muted } } }) : axis(look, objectives[objective], { type: "log", nticks: 7, tickformat: "~f" });
@@ -91,12 +91,12 @@ const thin = (rows, most) => (rows.length <= most ? rows : rows.filter((_, at) =
 /** Lines through the most important parameters and the objectives; the front stands out. */
 function parallel(study, body, names, measured) {
   body.append(el("h4", {}, "Parallel coordinates"));
-  if (!WEBGL) return body.append(quiet("Not drawn: this browser has no WebGL."));
+  if (!webgl()) return body.append(quiet("Not drawn: this browser has no WebGL."));
   const front = measured.filter((row) => study.trials.state[row] === "front");
   const others = thin(measured.filter((row) => study.trials.state[row] !== "front"), MOST_LINES);
   const rows = [...others, ...front];
   const shown = names.filter((name) => rows.filter((row) => !missing(study.parameters[name][row])).length > rows.length / 2).slice(0, 7);
-  const node = el("div", { class: "plot", style: `min-width:${110 * (shown.length + 2)}px` });
+  const node = el("div", { class: "plot", style: `min-width:${116 * (shown.length + 2)}px` });
   const left = measured.length - rows.length;
   body.append(el("div", { class: "scroll" }, node), el("p", { class: "note" },
     `Drag along an axis to keep a range. Dark lines are on the front.${left ? ` ${count(left)} trials are left out.` : ""} A parameter that most trials were not asked for is not shown.`));
@@ -109,7 +109,7 @@ function parallel(study, body, names, measured) {
     const at = [0, 1, 2, 3, 4].map((part) => span[0] + ((span[1] - span[0]) * part) / 4);
     const write = (value) => short(Number((log ? 10 ** value : value).toPrecision(3)));
     const ticks = kinds ? { tickvals: kinds.map((_, place) => place), ticktext: kinds.map((text) => escaped(clipped(text, 14))) } : { tickvals: at, ticktext: at.map(write) };
-    return { label: escaped(clipped(name, 22)), values: filled, range: span, ...ticks };
+    return { label: escaped(clipped(name.replace(/^sites\./, ""), 16)), values: filled, range: span, ...ticks };
   };
   lazily(node, () => draw(node, (look) => ({
     traces: [{
@@ -125,7 +125,7 @@ function parallel(study, body, names, measured) {
       rangefont: { size: 11, color: look.muted },
       unselected: { line: { opacity: 0.05 } },
     }],
-    layout: { margin: { l: 60, r: 50, t: 44, b: 20 } },
+    layout: { margin: { l: 92, r: 50, t: 44, b: 20 } },
   })));
 }
 

@@ -65,7 +65,7 @@ function placeLabels(place, labels, points, size = 12) {
   const bottom = place.margin.t + place.height;
   return labels.map(({ at, text, kept }) => {
     const [x, y] = [place.x(at[0]), place.y(at[1])];
-    const [wide, high, gap] = [0.58 * size * text.length, 1.25 * size, 9];
+    const [wide, high, gap] = [0.6 * size * text.length, 1.25 * size, 9];
     const box = (side) => {
       const [down, across] = side.split(" ");
       const left = { right: x + gap, left: x - gap - wide, center: x - wide / 2 }[across];

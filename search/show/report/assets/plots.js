@@ -83,10 +83,11 @@ function draw(node, make) {
   return true;
 }
 
-function redraw() {
+/** Draws one plot again, or all. */
+function redraw(only) {
   for (const [node, make] of drawn) {
-    if (node.isConnected) draw(node, make);
-    else drawn.delete(node);
+    if (!node.isConnected) drawn.delete(node);
+    else if (!only || node === only) draw(node, make);
   }
 }
 
@@ -109,31 +110,37 @@ function lazily(node, make) {
   watcher.observe(node);
 }
 
-const buildAll = () => [...waiting.keys()].forEach(build);
+/** Builds what lies above this place of a page that is not scrolled yet. */
+function buildDownTo(bottom) {
+  for (const node of [...waiting.keys()]) if (node.getBoundingClientRect().top < bottom) build(node);
+}
 
-const WEBGL = (() => {
+function buildAll() {
+  while (waiting.size) [...waiting.keys()].forEach(build);
+}
+
+/** Whether the browser has WebGL, which takes long to start: asked for only where it is needed. */
+const webgl = () => {
   try {
     return Boolean(document.createElement("canvas").getContext("webgl2"));
   } catch {
     return false;
   }
-})();
+};
 
-/** Of the rows, those that can be told apart: one for each cell of a fine grid over the logs. */
-function visible(rows, xs, ys, across = 900, down = 600) {
-  if (rows.length < 1500) return rows;
-  const at = (values) => {
-    let [low, high] = [Infinity, -Infinity];
-    for (const row of rows) {
-      low = Math.min(low, values[row]);
-      high = Math.max(high, values[row]);
-    }
-    return (row) => share(values[row], low, high * (1 + 1e-9));
-  };
-  const [x, y] = [at(xs), at(ys)];
+const CELL = 3; // pixels
+
+/** Of the rows that lie in this part of the plane, those that can be told apart: one for each cell
+ * of a grid over the logs. `across` and `down` are the pixels of the plot. */
+function visible(rows, xs, ys, { x, y }, across = 900, down = 500) {
+  if (rows.length < 1000) return rows;
+  const [columns, lines] = [across / CELL, down / CELL];
   const seen = new Set();
   return rows.filter((row) => {
-    const cell = Math.floor(x(row) * across) * 4096 + Math.floor(y(row) * down);
+    const column = Math.floor(share(xs[row], ...x) * columns);
+    const line = Math.floor(share(ys[row], ...y) * lines);
+    if (column < 0 || column > columns || line < 0 || line > lines) return false;
+    const cell = column * 4096 + line;
     return !seen.has(cell) && seen.add(cell);
   });
 }

@@ -15,7 +15,7 @@ function sureSection(study, body) {
   draw(node, (look) => {
     const dashes = { best: "dot", median: "solid", worst: "dash" };
     const lines = bands.map(([name, points]) => ({
-      type: "scatter", mode: "lines", name: `${escaped(name)} of the seeds`, hoverinfo: "skip", x: points.map(([x]) => x), y: points.map(([, y]) => y),
+      type: "scatter", mode: "lines", name: escaped(name), hoverinfo: "skip", x: points.map(([x]) => x), y: points.map(([, y]) => y),
       line: { color: look.accent, width: name === "median" ? 2 : 1.3, dash: dashes[name] ?? "longdash", shape: "hv" },
     }));
     const points = {
@@ -89,7 +89,7 @@ function heatMap(study, points, names, quantity, look, width) {
     traces: [{
       type: "heatmap", x: labels, y: names.map((_, at) => at), z, xgap: 2, ygap: 2, hoverinfo: "text", showscale: false,
       zmin: numbers.length ? Math.min(...numbers) : 0, zmax: numbers.length ? Math.max(...numbers, Math.min(...numbers) + 1e-9) : 1,
-      colorscale: [[0, look.card === "" ? "#fff" : mix(look.accent, look.paper, 0.12)], [1, mix(look.accent, look.paper, 0.95)]],
+      colorscale: [[0, mix(look.accent, look.paper, 0.12)], [1, mix(look.accent, look.paper, 0.95)]],
       text: texts.map((row) => row.map(escaped)),
       texttemplate: fits > 6.2 * longest + 4 ? "%{text}" : "",
       textfont: { size: 11 },
@@ -142,8 +142,7 @@ function courseSection(study, body) {
   body.append(el("div", { class: "columns" },
     group("Trials that came to each rung", course.rungs, count, "No trial came to a rung."),
     group("Seconds by stage", course.stages, duration, "No times are known."),
-    group("Failures by reason", course.failures, count, "No trial failed."),
-  ));
+  ), group("Failures by reason", course.failures, count, "No trial failed."));
 }
 
 /** At most 2,000 of the values, the last among them. */
@@ -159,7 +158,7 @@ function provenanceSection(study, body) {
   for (const [name, value] of entries) {
     if (missing(value) || value === "" || (typeof value === "object" && !Object.keys(value).length)) continue;
     if (name === "commands") body.append(el("h4", {}, "Commands"), ...Object.values(value).map(command));
-    else body.append(el("details", { class: "fold", open: name !== "settings" }, el("summary", {}, spaced(name)), plain(value)));
+    else body.append(el("details", { class: "fold", open: name !== "settings" }, el("summary", {}, spaced(name)), el("div", { class: "values" }, plain(value))));
   }
 }
 

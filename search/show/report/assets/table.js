@@ -1,6 +1,7 @@
 // All trials as a table. Only the rows in sight exist, so that 50,000 scroll as well as 50.
 
-const ROW = 34; // pixels
+const ROW = 34; // pixels, as in page.css
+const HEIGHT = 560;
 const SHOWN = {
   number: ["trial", String],
   state: ["state", String],
@@ -16,7 +17,7 @@ const SHOWN = {
   recipe: ["recipe", String],
   failure: ["failure", String],
 };
-const WIDTHS = { number: 76, recipe: 360, failure: 320, started: 150 };
+const WIDTHS = { number: 76, epochs: 84, rung: 76, stopped_early: 122, seconds: 84, method: 150, recipe: 360, failure: 320, started: 150 };
 
 function tableSection(state, at, body, { select: chosen }) {
   const study = state.report.studies[at];
@@ -72,7 +73,7 @@ function tableSection(state, at, body, { select: chosen }) {
     })));
   };
   const drawRows = () => {
-    const most = Math.ceil((scroller.clientHeight || 600) / ROW) + 12;
+    const most = Math.ceil(HEIGHT / ROW) + 12;
     const first = Math.max(0, Math.min(Math.floor(scroller.scrollTop / ROW) - 6, view.rows.length - most));
     const last = Math.min(view.rows.length, first + most);
     const space = (height) => el("tr", { class: "space", "aria-hidden": "true", style: `height:${height}px` }, el("td", { colspan: names().length }));
