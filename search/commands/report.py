@@ -57,7 +57,7 @@ def _source(config: ReportConfig, name: str) -> Source:
             history=history_of(context),
             bundles=config.folder / "bundles",
             published=PUBLISHED / name,
-            attributes=context.store.attributes(name) or {},
+            attributes=context.attributes,
         )
     finally:
         context.store.engine.dispose()

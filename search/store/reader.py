@@ -37,7 +37,7 @@ from search.rules.fidelity import Look
 from search.rules.sensitivity import Effect, Effects
 from search.store.migrations import VersionError, lacking
 from search.store.outage import AwayError, reason
-from search.store.schema import BaselineRow, EffectRow, MeasurementRow, RungRow
+from search.store.schema import BaselineRow, EffectRow, MeasurementRow, RepeatRow, RungRow
 from search.store.settings import StorageSettings
 from search.store.trials import StoredTrial, read_trials
 
@@ -253,7 +253,7 @@ class Reader:
             .group_by(_TRIALS.c.state)
             .order_by(_TRIALS.c.state)
         )
-        tables = (RungRow, BaselineRow, EffectRow)
+        tables = (RungRow, BaselineRow, EffectRow, RepeatRow)
         with Session(self.engine) as session:
             trials = [tuple(row) for row in session.execute(states)]
             files = [
@@ -261,8 +261,27 @@ class Reader:
             ]
         return trials, files, self.attributes(study)
 
+    def repeats(self, study: str) -> dict[str, dict[int, Measurement]]:
+        """Key of a file -> number of the repeat -> the measurement of its recipe with that seed."""
+        found: dict[str, dict[int, Measurement]] = {}
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(RepeatRow.file, RepeatRow.repeat, *_MEASURED)
+                .join(MeasurementRow, MeasurementRow.key == RepeatRow.key)
+                .where(RepeatRow.study == study)
+                .order_by(RepeatRow.file, RepeatRow.repeat)
+            )
+            for file, repeat, *measured in rows:
+                found.setdefault(file, {})[repeat] = Measurement(*measured)
+        return found
+
+    def repeat_keys(self, study: str) -> set[str]:
+        """The keys of the measurements of the study's repeats."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(RepeatRow.key).where(RepeatRow.study == study)))
+
     def keys(self, study: str) -> set[str]:
-        """The keys of all that the study measured: rungs, baselines, effects."""
+        """The keys of all that the study measured: rungs, baselines, effects. Repeats are apart."""
         with Session(self.engine) as session:
             found = (
                 session.scalars(select(each.key).where(each.study == study))

@@ -15,7 +15,7 @@ from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
 from lmcore.methods import methods_of
 from lmcore.settings import Settings, explain
-from search.config import PUBLISHED, StudyConfig
+from search.config import StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
 from search.names import check_name
@@ -23,14 +23,14 @@ from search.rules.sensitivity import Effects
 from search.store.trials import StoredTrial
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
+from search.study.published import RECORDS, attributes_in, folder_of
 from search.study.study import check_ours, complete_keys, limits_of
 from search.units import format_ranges
 
-RECORDS = "trials.jsonl"
 PREDICTED = "predicted.json"
 
 # what reading a damaged record raises
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _MEASUREMENT = TypeAdapter(Measurement)
 _POINTS = TypeAdapter(list[tuple[float, float]])
 
@@ -183,9 +183,8 @@ def write_records(results: Results, path: Path) -> None:
 
 def published_of(context: StudyContext[StudyConfig]) -> Path | None:
     """The folder of the published study, None where the study is in the database or is neither."""
-    folder = PUBLISHED / context.name
-    known = (folder / RECORDS).exists() and not context.store.has_study(context.name)
-    return folder if known else None
+    folder = folder_of(context.name)
+    return folder if folder and not context.store.has_study(context.name) else None
 
 
 class _Place(Settings):
@@ -198,15 +197,15 @@ class _Place(Settings):
 
 def read_results(config: StudyConfig, folder: Path) -> Results:
     """The results in the folder of a published study. Raises UserError where a file is damaged."""
-    path = folder / RECORDS
+    path, attributes = folder / RECORDS, attributes_in(folder)
     files: dict[int, dict[int, Measurement]] = {}
     baselines, over = {}, set()
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             name, place, measured = _record(json.loads(line))
-        except _WRONG as error:
+        except WRONG as error:
             raise UserError(
-                f"{path}, line {number} is no record of a study: {_said(error)}"
+                f"{path}, line {number} is no record of a study: {said(error)}"
             ) from None
         if not place.feasible:
             over.add(name)
@@ -216,7 +215,7 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
             files.setdefault(place.trial, {})[place.rung] = measured
     return Results(
         study=config.study,
-        corpus=config.corpus.kind,
+        corpus=attributes.get(CORPUS, config.corpus.kind),
         files=files,
         baselines=baselines,
         predicted=_read_predicted(path.with_name(PREDICTED)),
@@ -227,8 +226,8 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
 def _read_predicted(path: Path) -> list[tuple[float, float]]:
     try:
         return _POINTS.validate_python(json.loads(path.read_bytes())) if path.exists() else []
-    except _WRONG as error:
-        raise UserError(f"{path} is no predicted front of a study: {_said(error)}") from None
+    except WRONG as error:
+        raise UserError(f"{path} is no predicted front of a study: {said(error)}") from None
 
 
 def _record(row: dict[str, Any]) -> tuple[str, _Place, Measurement]:
@@ -245,7 +244,7 @@ def _record(row: dict[str, Any]) -> tuple[str, _Place, Measurement]:
     return name, place, measured
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     return explain(error, "")[0] if isinstance(error, ValidationError) else str(error)
 
 

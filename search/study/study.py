@@ -69,6 +69,8 @@ class Progress:
     failed: dict[str, int]  # reason -> how many
     running: int
     seconds: float  # the median of the complete trials
+    repeats: int = 0  # trainings of the front with other seeds that it is to have
+    repeats_done: int = 0
 
     @property
     def finished(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from search.show.report.columns import (
 from search.show.report.course import course_of
 from search.show.report.mattered import importance
 from search.show.report.origin import origin_of
-from search.show.report.record import FrontPoint, Mark, Report, StudyReport
+from search.show.report.record import FrontPoint, Mark, Report, StudyReport, Sureness
 from search.show.report.sentence import sentence_of, together
 from search.show.report.stored import Files, sites_of
 from search.show.report.words import Phrasebook
 from search.study.history import History
+from search.study.sureness import bands_of, sureness_of
 
 OBJECTIVES = ["size", "perplexity"]
 
@@ -61,9 +62,11 @@ def study_report(source: Source) -> StudyReport:
     files = Files(results, source.bundles, source.published)
     sentence, notes = sentence_of(history, files.dense_bytes)
     front = results.front
+    sure = {name: Sureness(**vars(one)) for name, one in sureness_of(history).items()}
     points, all_read = [], True
     for point in front.points:
         made, read = _front_point(point, source, files, book)
+        made = replace(made, sure=sure.get(point.name))
         points.append(made)
         all_read = all_read and read
     if points and not all_read:
@@ -86,7 +89,7 @@ def study_report(source: Source) -> StudyReport:
         files=file_columns(history),
         parameters=parameter_columns(history),
         recipes=book.templates,
-        bands={},
+        bands=dict(bands_of(history)),
         importance=importance(history),
         course=course_of(history),
         provenance=origin,
