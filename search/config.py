@@ -215,6 +215,22 @@ class PlotConfig(StudyConfig):
     to: PathText | None
 
 
+class ReportConfig(ReadingConfig):
+    studies: list[AnyName] | None  # several in one page, in place of one by study=
+    to: PathText | None
+    watch: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the studies. Raises UserError where none was chosen, and where they were in
+        two ways."""
+        if not self.studies:
+            return [self.study]
+        if self.name is not None:
+            raise UserError("study and studies exclude each other: studies=[a,b] names them all")
+        return list(dict.fromkeys(self.studies))
+
+
 class InspectConfig(StudyConfig):
     bundle: PathText | None
     to: PathText | None
