@@ -127,7 +127,7 @@ function frontFigure(state, node, look) {
   const own = groups.filter((group) => !hidden(group) && (group.labels || group.key.startsWith("front")));
   const marked = own.flatMap((group) => group.points);
   const named = [...own].reverse().filter((group) => group.labels);
-  const asked = named.flatMap((group) => group.points.map((at, index) => ({ at, text: group.labels[index], kept: group.kept })));
+  const asked = named.flatMap((group) => group.points.map((at, index) => ({ at, text: clippedEnd(group.labels[index], 30), kept: group.kept })));
   const placed = placeLabels(place, asked, marked);
   let next = 0;
   for (const group of named) group.placed = group.points.map(() => placed[next++]);

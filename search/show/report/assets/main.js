@@ -18,7 +18,7 @@ function prepare(study) {
 }
 
 /** A third objective is a colour, with its bar at the right of the plot. */
-const marginOf = (studies) => ({ ...MARGIN, r: studies.some((study) => study.objectives.length > 2) ? 84 : MARGIN.r });
+const marginOf = (studies) => ({ ...MARGIN, r: studies.some((study) => study.objectives.length > 2) ? 96 : MARGIN.r });
 
 /** The marks of all studies, each once. A baseline that one study alone has is named after it. */
 function marksOf(studies) {

@@ -54,6 +54,9 @@ const date = (seconds) =>
 
 const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 
+/** A long text without its end. */
+const clippedEnd = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
+
 /** A name for people: "tokens_per_second" as "tokens per second". */
 const spaced = (name) => name.replaceAll("_", " ");
 

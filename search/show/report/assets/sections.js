@@ -99,7 +99,7 @@ function heatMap(study, points, names, quantity, look, width) {
       margin: { l: Math.min(150, 24 + 7 * Math.max(...names.map((name) => name.length))), r: 10, t: 10, b: 56 },
       dragmode: false,
       xaxis: axis(look, `size of the file: ${title} by site`, { tickvals: labels.filter((at) => at % every === 0), ticktext: labels.filter((at) => at % every === 0).map((at) => size(points[at].size_bytes)), showgrid: false, tickangle: 0, fixedrange: true }),
-      yaxis: axis(look, "", { tickvals: names.map((_, at) => at), ticktext: names.map(escaped), autorange: "reversed", showgrid: false, fixedrange: true }),
+      yaxis: axis(look, "", { tickvals: names.map((_, at) => at), ticktext: names.map((name) => escaped(clippedEnd(name, 18))), autorange: "reversed", showgrid: false, fixedrange: true }),
     },
   };
 }
