@@ -144,7 +144,10 @@ async function main() {
   } else document.querySelector(".limit").hidden = true;
   changed();
   if (state.marks.length || report.studies.some((study) => rowsOf(study, () => true).length)) frontPlot(state, actions);
-  else for (const id of ["plane", "legend"]) $(id).remove();
+  else {
+    document.querySelector(".stage").classList.add("bare");
+    document.querySelector(".plane").remove();
+  }
   const open = tabs(state, actions);
   if (report.studies.length) open(Math.min(memory.read("tab") ?? 0, report.studies.length - 1));
 

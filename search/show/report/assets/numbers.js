@@ -31,7 +31,7 @@ const decimals = (digits) => {
 };
 const count = decimals(0);
 const perplexity = decimals(2);
-const percent = (share) => (missing(share) ? "–" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`);
+const percent = (share) => (missing(share) ? "–" : `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`);
 
 /** Any number in few digits. */
 function short(value) {
