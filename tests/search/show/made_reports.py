@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 from itertools import accumulate
@@ -41,6 +42,7 @@ PARAMETERS: dict[str, Any] = {
     "finetuning.optimizer": ("sgd", "adam"),
     "finetuning.dropout.rate": (0.0, 0.5),
 }
+NUMBER, NUMBER_HERE = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?"), re.compile("¤")
 REASONS = ("the rank 130 is over 120", "cuda: out of memory", "RuntimeError: a loss of NaN")
 
 
@@ -54,7 +56,7 @@ def study_report(
         one: []
         for one in (
             *("number", "state", "stopped_early", "rung", "epochs", "size_bytes", "perplexity"),
-            *("tokens_per_second", "seconds", "started", "method", "recipe", "failure"),
+            *("tokens_per_second", "seconds", "started", "method", "recipe", "values", "failure"),
         )
     }
     recipes: list[str] = []
@@ -72,7 +74,10 @@ def study_report(
         worse = abs(chance.gauss(0, 0.12))
         perplexity = shift * (100 + 26 * (300_000 / size) ** 1.4) * (1 + worse)
         rung = chance.choice((0, 1, 2, 3))
-        recipes.append("\n".join(recipe_of(values)))
+        words = "\n".join(recipe_of(values))
+        form = NUMBER.sub("¤", words)
+        if form not in recipes:
+            recipes.append(form)
         row = {
             "number": number,
             "state": "failed" if failed else "infeasible" if size > 2_300_000 else "dominated",
@@ -85,7 +90,8 @@ def study_report(
             "seconds": 40 + 60 * rung + chance.random(),
             "started": 1.79e9 + 97.5 * number,
             "method": "svd, uniform" if values["sites.embedding.structure"] == "svd" else "uniform",
-            "recipe": number,
+            "recipe": recipes.index(form),
+            "values": " ".join(NUMBER.findall(words)),
             "failure": chance.choice(REASONS) if failed else None,
         }
         for name_of_column, cell in row.items():
@@ -137,6 +143,7 @@ def study_report(
             epochs=spent,
             hours=[97.5 * number / 3600 for number in range(trials)],
             hypervolume=[1 - 0.6 / (1 + 0.2 * number) for number in range(trials)],
+            reference=(7_967_264.0, 240.7),
             rungs={"0 epochs": trials, "0.25 epochs": trials * 3 // 4, "1 epoch": trials // 2},
             failures=dict(failures),
             stages={"fine-tuning": 5230.0, "measuring": 610.0, "building": 44.0},
@@ -168,6 +175,12 @@ def recipe_of(values: dict[str, Any]) -> list[str]:
         f"layers: codes of a uniform step {values['sites.lstm.*.bits.step']:.3g}",
         f"fine-tuning: {values['finetuning.optimizer']}, rate {values['finetuning.rate']:.3g}",
     ]
+
+
+def recipe_text(columns: dict[str, list[Any]], recipes: list[str], row: int) -> str:
+    """The recipe of a row in words."""
+    numbers = iter(columns["values"][row].split(" "))
+    return NUMBER_HERE.sub(lambda _: next(numbers), recipes[columns["recipe"][row]])
 
 
 def _front(columns: dict[str, list[Any]]) -> list[int]:
@@ -206,7 +219,7 @@ def _point(
         ratio=DENSE_SIZE / size,
         epochs=columns["epochs"][row],
         tokens_per_second=columns["tokens_per_second"][row],
-        recipe=recipes[row].split("\n"),
+        recipe=recipe_text(columns, recipes, row).split("\n"),
         sites=sites,
         export=f"lmpareto export study={study} trial={columns['number'][row]} to=model",
         sure=Sureness(4, (1.004 * perplexity, 0.9), (1.01 * size, 2_100.0), 0.75) if sure else None,
@@ -228,7 +241,7 @@ def empty() -> StudyReport:
         marks=[],
         predicted=[],
         importance={},
-        course=Course([], [], [], {}, {}, {}),
+        course=Course([], [], [], (1e6, 200.0), {}, {}, {}),
         provenance={},
         files={},
     )
@@ -242,7 +255,7 @@ def all_failed() -> StudyReport:
         **{name: [None] * 12 for name in ("size_bytes", "perplexity", "epochs", "rung")},
         "failure": [REASONS[0]] * 12,
     }
-    course = Course([], [], [], {}, {REASONS[0]: 12}, {})
+    course = Course([], [], [], (1e6, 200.0), {}, {REASONS[0]: 12}, {})
     return replace(
         made,
         sentence="no model was measured",

@@ -26,7 +26,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 IN_BROWSER = pytest.mark.skipif(
     CHROMIUM is None, reason="the page is tried in Chromium (apt install chromium): none found"
 )
-PATIENCE = 60_000  # milliseconds; a page opens in 2 s where the machine is idle
+PATIENCE = 180_000  # milliseconds; a page opens in 2 s where the machine is idle
 STUDY = made.study_report(60)
 
 
@@ -171,8 +171,8 @@ def test_a_limit_that_is_no_size_is_said_and_the_next_one_counts(page: Page) -> 
 @pytest.mark.parametrize("clipboard", [True, False])
 def test_the_export_command_is_copied(page: Page, clipboard: bool) -> None:
     """By the clipboard, and by the older way where a file may not use it."""
-    refused = "" if clipboard else "navigator.clipboard.writeText = () => Promise.reject()"
-    page.evaluate(refused or "0")
+    if not clipboard:
+        page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
     point = STUDY.front[3 if clipboard else 5]
     limit_to(page, str(point.size_bytes))
     page.locator("#chosen .copy").click()
@@ -240,7 +240,7 @@ def test_filter_and_csv(page: Page, text: str, wanted: Any) -> None:
     assert page.locator("#trials .controls .muted").inner_text() == shown
     for row in rows:
         at = int(row["number"])
-        assert row["recipe"] == STUDY.recipes[at]
+        assert row["recipe"] == made.recipe_text(STUDY.trials, STUDY.recipes, at)
         assert row["finetuning.optimizer"] == STUDY.parameters["finetuning.optimizer"][at]
         if row["perplexity"]:
             assert math.isclose(
@@ -288,7 +288,7 @@ def test_a_point_chooses_its_row_and_a_row_its_point(page: Page) -> None:
 def test_every_section_is_filled(page: Page) -> None:
     sections(page)
     text = page.locator("#study").inner_text()
-    sure = next(point.sure for point in STUDY.front if point.sure)
+    sure = [point.sure for point in STUDY.front if point.sure][-1]
     assert f"{sure.perplexity[0]:.2f} ± {sure.perplexity[1]:.2f}" in text
     assert "Importance for perplexity" in text
     assert "torch\n2.13.0" in text

@@ -160,7 +160,7 @@ function chosenModel(state, changed) {
   const point = study.front[index];
   const facts = [
     point.ratio ? `${short3(point.ratio)} x smaller than the dense model` : null,
-    `${short(point.epochs)} epochs of fine-tuning`,
+    `${short(point.epochs)} epoch${point.epochs === 1 ? "" : "s"} of fine-tuning`,
     missing(point.tokens_per_second) ? null : `${count(point.tokens_per_second)} tokens/s`,
     point.sure ? `${perplexity(point.sure.perplexity[0])} ± ${perplexity(point.sure.perplexity[1])} over ${plural(point.sure.seeds, "seed")}` : null,
   ].filter(Boolean);

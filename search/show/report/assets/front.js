@@ -42,7 +42,14 @@ function linesOf(state, [at, kind, index]) {
 }
 
 const short3 = (value) => Number(value.toPrecision(value < 10 ? 2 : 3)).toString();
-const recipeOf = (study, row) => folded((study.recipes[study.trials.recipe?.[row]] ?? "").split("\n").filter(Boolean));
+const recipeOf = (study, row) => folded(recipeText(study, row).split("\n").filter(Boolean));
+
+/** The recipe of a row in words: its form, with the row's own numbers in it. */
+function recipeText(study, row) {
+  const numbers = (study.trials.values?.[row] ?? "").split(" ");
+  let next = 0;
+  return (study.recipes[study.trials.recipe?.[row]] ?? "").replaceAll("¤", () => numbers[next++] ?? "…");
+}
 
 /** Lines of a recipe, each with the lines that go on with it. */
 function folded(lines) {
@@ -63,19 +70,23 @@ function groupsOf(state, look) {
     return visible(rowsOf(study, wanted), size_bytes, values, state.seen ?? state.view).map((row) => [size_bytes[row], values[row], [at, "row", row]]);
   });
   const total = (wanted) => studies.reduce((sum, study) => sum + rowsOf(study, wanted).length, 0);
-  const fine = (name) => name === "dominated" || name === "duplicate";
+  const beaten = (name) => name === "dominated" || name === "duplicate";
   const groups = [];
   const add = (key, name, points, settings) => points.length && groups.push({ key, name, points, ...settings });
-  const faint = (key, name, wanted, marker) => add(key, `${name}: ${many(total(wanted))}`, merged(wanted), { marker: { color: look.faint, ...marker } });
+  const faint = (key, name, wanted, marker) => {
+    const points = merged(wanted);
+    const fine = points.length > 1500 ? { size: marker.size - 2 } : {};
+    add(key, `${name}: ${many(total(wanted))}`, points, { marker: { color: look.faint, ...marker, ...fine } });
+  };
 
   const files = studies.flatMap((study, at) => {
-    const { trial = [], size_bytes = [], perplexity: values = [] } = study.files ?? {};
-    const rows = trial.map((_, row) => row).filter((row) => size_bytes[row] > 0 && values[row] > 0);
+    const { trial = [], size_bytes = [], perplexity: values = [], state: states = [] } = study.files ?? {};
+    const rows = trial.map((_, row) => row).filter((row) => states[row] !== "front" && size_bytes[row] > 0 && values[row] > 0);
     return visible(rows, size_bytes, values, state.seen ?? state.view).map((row) => [size_bytes[row], values[row], [at, "file", row]]);
   });
   add("files", "at earlier rungs", files, { marker: { color: look.faint, size: 3, symbol: "circle", opacity: 0.7 } });
-  faint("dominated", "dominated", (name, early) => fine(name) && !early, { size: 6, symbol: "circle" });
-  faint("stopped", "stopped early", (name, early) => fine(name) && early, { size: 7, symbol: "triangle-down-open", line: { width: 1.2 } });
+  faint("dominated", "dominated", (name, early) => beaten(name) && !early, { size: 6, symbol: "circle" });
+  faint("stopped", "stopped early", (name, early) => beaten(name) && early, { size: 7, symbol: "triangle-down-open", line: { width: 1.2 } });
   faint("infeasible", "over a limit", (name) => name === "infeasible", { size: 6, symbol: "x-thin", line: { width: 1.4, color: look.faint } });
 
   const sources = [...new Set(state.marks.map((mark) => mark.source).filter(Boolean))];
@@ -127,7 +138,7 @@ function frontFigure(state, node, look) {
   const own = groups.filter((group) => !hidden(group) && (group.labels || group.key.startsWith("front")));
   const marked = own.flatMap((group) => group.points);
   const named = [...own].reverse().filter((group) => group.labels);
-  const asked = named.flatMap((group) => group.points.map((at, index) => ({ at, text: group.labels[index], kept: group.kept })));
+  const asked = named.flatMap((group) => group.points.map((at, index) => ({ at, text: clippedEnd(group.labels[index], 30), kept: group.kept })));
   const placed = placeLabels(place, asked, marked);
   let next = 0;
   for (const group of named) group.placed = group.points.map(() => placed[next++]);

@@ -18,7 +18,7 @@ function prepare(study) {
 }
 
 /** A third objective is a colour, with its bar at the right of the plot. */
-const marginOf = (studies) => ({ ...MARGIN, r: studies.some((study) => study.objectives.length > 2) ? 84 : MARGIN.r });
+const marginOf = (studies) => ({ ...MARGIN, r: studies.some((study) => study.objectives.length > 2) ? 96 : MARGIN.r });
 
 /** The marks of all studies, each once. A baseline that one study alone has is named after it. */
 function marksOf(studies) {
@@ -144,7 +144,10 @@ async function main() {
   } else document.querySelector(".limit").hidden = true;
   changed();
   if (state.marks.length || report.studies.some((study) => rowsOf(study, () => true).length)) frontPlot(state, actions);
-  else for (const id of ["plane", "legend"]) $(id).remove();
+  else {
+    document.querySelector(".stage").classList.add("bare");
+    document.querySelector(".plane").remove();
+  }
   const open = tabs(state, actions);
   if (report.studies.length) open(Math.min(memory.read("tab") ?? 0, report.studies.length - 1));
 

@@ -31,7 +31,7 @@ const decimals = (digits) => {
 };
 const count = decimals(0);
 const perplexity = decimals(2);
-const percent = (share) => (missing(share) ? "–" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`);
+const percent = (share) => (missing(share) ? "–" : `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`);
 
 /** Any number in few digits. */
 function short(value) {
@@ -53,6 +53,9 @@ const date = (seconds) =>
   missing(seconds) ? "–" : new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ");
 
 const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+/** A long text without its end. */
+const clippedEnd = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
 
 /** A name for people: "tokens_per_second" as "tokens per second". */
 const spaced = (name) => name.replaceAll("_", " ");

@@ -128,7 +128,7 @@ const webgl = () => {
   }
 };
 
-const CELL = 3; // pixels
+const CELL = 4; // pixels
 
 /** Of the rows that lie in this part of the plane, those that can be told apart: one for each cell
  * of a grid over the logs. `across` and `down` are the pixels of the plot. */

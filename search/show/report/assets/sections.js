@@ -49,7 +49,7 @@ function sureSection(study, body) {
 const quoted = (text) => (/^[\w.\-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 const QUANTITIES = {
-  bits: ["bits a weight", (site) => site.bits_a_weight, (value) => value.toFixed(1)],
+  bits: ["bits a weight", (site) => site.bits_a_weight, (value) => value.toFixed(value < 0.095 ? 2 : 1)],
   bytes: ["bytes", (site) => site.size_bytes, size],
   zeros: ["zeros", (site) => site.zeros, percent],
   rank: ["rank", (site) => Number.parseFloat(site.rank) || null, (value, site) => site.rank],
@@ -99,7 +99,7 @@ function heatMap(study, points, names, quantity, look, width) {
       margin: { l: Math.min(150, 24 + 7 * Math.max(...names.map((name) => name.length))), r: 10, t: 10, b: 56 },
       dragmode: false,
       xaxis: axis(look, `size of the file: ${title} by site`, { tickvals: labels.filter((at) => at % every === 0), ticktext: labels.filter((at) => at % every === 0).map((at) => size(points[at].size_bytes)), showgrid: false, tickangle: 0, fixedrange: true }),
-      yaxis: axis(look, "", { tickvals: names.map((_, at) => at), ticktext: names.map(escaped), autorange: "reversed", showgrid: false, fixedrange: true }),
+      yaxis: axis(look, "", { tickvals: names.map((_, at) => at), ticktext: names.map((name) => escaped(clippedEnd(name, 18))), autorange: "reversed", showgrid: false, fixedrange: true }),
     },
   };
 }
@@ -129,10 +129,12 @@ function courseSection(study, body) {
       layout: { xaxis: axis(look, against === "epochs" ? "epochs of training spent" : "hours since the first trial began", { rangemode: "tozero" }), yaxis: axis(look, "hypervolume, share of the last", { tickformat: ".0%", rangemode: "tozero" }) },
     }));
     const options = [["epochs", "over training spent"], ["hours", "over time"]].filter(([key]) => course[key].some((one) => !missing(one)));
-    body.append(choice("Hypervolume", options, against, (key) => {
-      against = key;
-      show();
-    }), node);
+    if (options.length > 1)
+      body.append(choice("Hypervolume", options, against, (key) => {
+        against = key;
+        show();
+      }));
+    body.append(node);
     show();
   } else body.append(quiet("Too few files were measured for a curve of the hypervolume."));
   const group = (title, data, write, none) => {

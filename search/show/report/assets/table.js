@@ -17,13 +17,13 @@ const SHOWN = {
   recipe: ["recipe", String],
   failure: ["failure", String],
 };
-const WIDTHS = { number: 76, epochs: 84, rung: 76, stopped_early: 122, seconds: 84, method: 150, recipe: 360, failure: 320, started: 150 };
+const WIDTHS = { number: 76, epochs: 84, rung: 76, stopped_early: 134, seconds: 84, method: 150, recipe: 360, failure: 320, started: 150 };
 
 function tableSection(state, at, body, { select: chosen }) {
   const study = state.report.studies[at];
   if (!study.size) return body.append(quiet("No trial was started yet."));
   const columns = columnsOf(study);
-  const plainColumns = Object.keys(SHOWN).filter((name) => columns[name]?.some((value) => !missing(value) && value !== ""));
+  const plainColumns = Object.keys(SHOWN).filter((name) => columns[name]?.some((value) => !missing(value) && value !== "" && value !== false));
   const parameters = Object.keys(study.parameters);
   const kept = memory.read(`table ${study.name}`) ?? {};
   const view = { rows: [], by: "number", down: false, filter: "", wide: false, ...kept };
@@ -133,11 +133,10 @@ function tableSection(state, at, body, { select: chosen }) {
   };
 }
 
-const columnsOf = (study) => ({
-  ...study.trials,
-  ...(study.trials.recipe && { recipe: study.trials.recipe.map((index) => study.recipes[index] ?? null) }),
-  ...study.parameters,
-});
+function columnsOf(study) {
+  const { values: _, ...columns } = study.trials;
+  return { ...columns, recipe: columns.number.map((_, row) => recipeText(study, row) || null), ...study.parameters };
+}
 
 const widthOf = (name, study) =>
   WIDTHS[name] ?? (name in SHOWN ? 108 : Math.min(240, Math.max(96, 30 + 7.2 * name.length, study.parameters[name]?.some((value) => typeof value === "string") ? 130 : 0)));
