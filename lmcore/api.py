@@ -9,12 +9,15 @@
 A text has one sentence a line and blanks between words, spelled as the training text was (that of
 Penn Treebank knows no capital letters). A word that the vocabulary has not is read as `<unk>`;
 `unknown_words` tells which those are. `<unk>` itself is never suggested and never drawn.
+
+The vocabulary may be one of pieces or characters: then a text is read to the byte, and what is said
+of words below holds for its tokens, as `vocabulary.words` writes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +28,11 @@ from torch import Tensor
 from lmcore.bundle import Bundle
 from lmcore.bundle import load as load_bundle
 from lmcore.cells import State
-from lmcore.corpus import EOS, UNK, Vocabulary
 from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.loss import negative_log_likelihood
 from lmcore.recall import Recall, recall
+from lmcore.vocabulary import EOS, UNK, Vocabulary
 
 CARRIED = Path(__file__).parent / "data" / "ptb_small.lmb"  # trial 49 of the study ptb_small
 BATCH = 32  # sentences that are scored at once
@@ -39,8 +42,7 @@ Likely = list[tuple[str, float]]  # words and their probabilities, the most prob
 class LoadedModel:
     """A language model read from a bundle, ready to be asked.
 
-    `bundle` has all that the file holds; `vocabulary` its words. Where the vocabulary is one of
-    pieces or characters, these stand wherever words are spoken of here.
+    `bundle` has all that the file holds, `vocabulary` its words.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -53,7 +55,9 @@ class LoadedModel:
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of the text that are outside the vocabulary, each once, in their order."""
-        every = dict.fromkeys(word for line in _lines(text) for word in line)
+        every = dict.fromkeys(self.vocabulary.split(text))
+        if self.vocabulary.unknown is None and self.vocabulary.is_exact:
+            return []
         return [word for word in every if word not in self.vocabulary.ids]
 
     def perplexity(self, text: str) -> float:
@@ -114,65 +118,64 @@ class LoadedModel:
         if not 0 <= temperature < float("inf"):
             raise UserError(f"temperature: got {temperature}; it is a finite number from 0 on")
         generator = torch.Generator().manual_seed(seed)
-        reading, drawn = self._after(context), list[str]()
+        reading, drawn = self._after(context), list[int]()
         while len(drawn) < words:
-            word = reading.draw(temperature, generator)
-            if word == EOS:
+            token = reading.draw(temperature, generator)
+            if token == self.vocabulary.eos:
                 break
-            drawn.append(word)
-            reading = reading.step(word)
-        return " ".join(drawn)
+            drawn.append(token)
+            reading = self._read(reading.state, [token])
+        return self.vocabulary.decode(drawn)
 
     def recall(self, text: str) -> Recall:
         """Top-1 and top-3 next-word recall and the share of keystrokes saved on the text; `Recall`
         defines them. Raises UserError for a text without a word."""
-        lines = _lines(text)
-        if not any(lines):
+        ids, eos = self._text(text), self.vocabulary.eos
+        if bool((ids == eos).all()):
             raise UserError("a text without a word has no recall")
-        letters = [0 if word == UNK else len(word) for line in lines for word in [*line, ""]]
-        return recall(self._model, self._text(text), self.vocabulary, letters)
+        letters = None
+        if self.vocabulary.kind == "words":
+            letters = [
+                0 if word in (EOS, UNK) else len(word)
+                for word in self.vocabulary.split(_lines(text))
+            ]
+        return recall(self._model, ids, self.vocabulary, letters)
 
     def start(self) -> Reading:
         """Begin a sentence. `step` goes on with it; the reading that is returned can be gone on
         with by itself, too, so that one model serves several texts."""
-        self._reading = Reading(self, self._model.zero_state(1), self._empty).step(EOS)
+        self._reading = self._after("")
         return self._reading
 
     def step(self, word: str) -> Reading:
-        """Read the next word of the sentence that `start` began; `<eos>` ends it and begins
-        another one that knows what was read before. Returns the reading after the word."""
+        """Read the next word of the sentence that `start` began; "\\n" ends it and begins another
+        one that knows what was read before. Returns the reading after the word."""
         self._reading = self._reading.step(word)
         return self._reading
 
-    @property
-    def _empty(self) -> NDArray[np.float64]:
-        return np.zeros(len(self.vocabulary))
-
     def _after(self, context: str) -> Reading:
-        """The reading of a context; its lines end with `<eos>`, but for the last."""
-        lines = [line.split() for line in context.split("\n")]
-        words = [word for line in lines[:-1] for word in [*line, EOS]] + lines[-1]
-        return Reading(self, self._model.zero_state(1), self._empty).read([EOS, *words])
+        """The reading of the beginning of a sentence; of several lines, the last is not over."""
+        ids = [self.vocabulary.sos, *self.vocabulary.encode(context).tolist()]
+        return self._read(self._model.zero_state(1), ids)
 
     @torch.no_grad()
-    def _read(self, state: list[State], words: Sequence[str]) -> Reading:
-        ids = self.vocabulary.encode(words)
-        hidden, state = self._model(ids.unsqueeze(1), state)
+    def _read(self, state: list[State], ids: Sequence[int]) -> Reading:
+        hidden, state = self._model(torch.tensor(ids).unsqueeze(1), state)
         z, matrix, bias = self._model.head(hidden[-1])
         logits = torch.addmm(bias, z, matrix.T)[0].double()
         return Reading(self, state, torch.log_softmax(logits, 0).numpy())
 
     def _text(self, text: str) -> Tensor:
         """The ids of a text, (tokens,)."""
-        lines = _lines(text)
-        if not lines:
+        if not text:
             raise UserError("the text is empty; give at least one line")
-        return self.vocabulary.encode(word for line in lines for word in [*line, EOS])
+        return self.vocabulary.encode(_lines(text))
 
     def _sentence(self, sentence: str) -> Tensor:
-        if len(_lines(sentence)) > 1:
+        whole = _lines(sentence)
+        if whole.count("\n") > 1:
             raise UserError(f"a sentence is one line; this one has more: {sentence[:60]!r}")
-        return self.vocabulary.encode([*sentence.split(), EOS])
+        return self.vocabulary.encode(whole)
 
     def _nats(self, sentences: Sequence[Tensor]) -> list[float]:
         """The negative log-likelihood of each sentence, read from a zero state after `<eos>`."""
@@ -180,7 +183,7 @@ class LoadedModel:
         ids = torch.full((int(lengths.max()), len(sentences)), self.vocabulary.eos)
         for column, one in enumerate(sentences):
             ids[: len(one), column] = one
-        before = torch.cat([torch.full_like(ids[:1], self.vocabulary.eos), ids[:-1]])
+        before = torch.cat([torch.full_like(ids[:1], self.vocabulary.sos), ids[:-1]])
         hidden, _ = self._model(before, self._model.zero_state(len(sentences)))
         nats = negative_log_likelihood(*self._model.head(hidden), ids.flatten())
         own = torch.arange(len(ids)).unsqueeze(1) < lengths
@@ -196,49 +199,49 @@ class Reading:
     `log_probabilities` (words,) are those of the next word, in nats, in the vocabulary's order.
     """
 
-    _lm: LoadedModel
-    _state: list[State]
-    log_probabilities: NDArray[np.float64]
+    lm: LoadedModel = field(repr=False)
+    state: list[State] = field(repr=False)
+    log_probabilities: NDArray[np.float64] = field(repr=False)
 
     def step(self, word: str) -> Reading:
-        """The reading after one more word."""
-        return self._lm._read(self._state, [word])
-
-    def read(self, words: Sequence[str]) -> Reading:
-        """The reading after these words; this one where there are none."""
-        return self._lm._read(self._state, words) if words else self
+        """The reading after one more word; "\\n" ends the sentence. This one where the text has no
+        word."""
+        ids = self._vocabulary.encode(word).tolist()
+        return self.lm._read(self.state, ids) if ids else self
 
     def next_words(self, k: int = 5) -> Likely:
         """As `LoadedModel.next_words`."""
         _check_count(k)
-        return self._likeliest(k, lambda word: word != UNK)
+        return self._likeliest(k, lambda index: True)
 
     def complete(self, prefix: str = "", k: int = 3) -> Likely:
         """The k most probable words that begin with the prefix; any word begins with none."""
         _check_count(k)
-        return self._likeliest(k, lambda word: word.startswith(prefix) and word not in (EOS, UNK))
+        words, eos = self._vocabulary.words, self._vocabulary.eos
+        return self._likeliest(k, lambda index: index != eos and words[index].startswith(prefix))
 
-    def draw(self, temperature: float, generator: torch.Generator) -> str:
-        """A word of the distribution, as `LoadedModel.sample` describes it."""
+    def draw(self, temperature: float, generator: torch.Generator) -> int:
+        """The id of a word of the distribution, as `LoadedModel.sample` describes it."""
         logits = torch.from_numpy(self.log_probabilities.copy())
-        if (unknown := self._vocabulary.ids.get(UNK)) is not None:
+        if (unknown := self._vocabulary.unknown) is not None:
             logits[unknown] = -torch.inf
         if temperature == 0:
-            return self._vocabulary.words[int(logits.argmax())]
+            return int(logits.argmax())
         weights = torch.softmax((logits - logits.max()) / temperature, 0)
-        return self._vocabulary.words[int(torch.multinomial(weights, 1, generator=generator))]
+        return int(torch.multinomial(weights, 1, generator=generator))
 
     @property
     def _vocabulary(self) -> Vocabulary:
-        return self._lm.vocabulary
+        return self.lm.vocabulary
 
-    def _likeliest(self, k: int, accepts: Callable[[str], bool]) -> Likely:
+    def _likeliest(self, k: int, accepts: Callable[[int], bool]) -> Likely:
         found: Likely = []
-        for index in np.argsort(-self.log_probabilities, kind="stable"):
+        for index in np.argsort(-self.log_probabilities, kind="stable").tolist():
             if len(found) == k:
                 break
-            if accepts(word := self._vocabulary.words[index]):
-                found.append((word, float(np.exp(self.log_probabilities[index]))))
+            if index != self._vocabulary.unknown and accepts(index):
+                probability = float(np.exp(self.log_probabilities[index]))
+                found.append((self._vocabulary.words[index], probability))
         return found
 
 
@@ -251,9 +254,9 @@ def load(path: str | Path | None = None) -> LoadedModel:
     return LoadedModel(load_bundle(CARRIED if path is None else Path(path)))
 
 
-def _lines(text: str) -> list[list[str]]:
-    lines = text.split("\n")
-    return [line.split() for line in (lines if lines[-1] else lines[:-1])]
+def _lines(text: str) -> str:
+    """The text with an end of its last line."""
+    return text if text.endswith("\n") else f"{text}\n"
 
 
 def _cut_prefix(text: str) -> tuple[str, str]:

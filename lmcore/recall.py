@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmcore.corpus import EOS, UNK, Vocabulary
 from lmcore.evaluation import WINDOW
 from lmcore.model import LanguageModel
+from lmcore.vocabulary import Vocabulary
 
 SHOWN = 3  # words that a keyboard has room for
 
@@ -48,8 +48,11 @@ def recall(
     `letters` has the length of each token as it is typed, where the ids of unknown words do not
     tell it. Raises ValueError for a text without a word.
     """
-    eos, unknown = vocabulary.eos, vocabulary.ids.get(UNK)
-    lengths = [0 if word in (EOS, UNK) else len(word) for word in vocabulary.words]
+    eos, unknown = vocabulary.eos, vocabulary.unknown
+    lengths = [
+        len(word) if vocabulary.kind == "words" and index not in (eos, unknown) else 0
+        for index, word in enumerate(vocabulary.words)
+    ]
     typed = [lengths[i] for i in ids.tolist()] if letters is None else letters
     table = _Prefixes(vocabulary)
     words = found1 = found3 = keys = saved = 0
@@ -82,7 +85,7 @@ def _ranked(
     first; `<eos>` and `<unk>` are never suggested."""
     model.eval()
     before = torch.cat([ids.new_tensor([vocabulary.eos]), ids[:-1]])
-    hidden_ids = [i for word in (EOS, UNK) if (i := vocabulary.ids.get(word)) is not None]
+    silent = [i for i in (vocabulary.eos, vocabulary.unknown) if i is not None]
     device, state = model.decoder_bias.data.device, model.zero_state(1)
     order = torch.arange(len(vocabulary), device=device)
     for start in range(0, len(ids), WINDOW):
@@ -96,7 +99,7 @@ def _ranked(
         equal = logits == own
         if torch.count_nonzero(equal) > len(own):
             better |= equal & (order < targets)
-        better[:, hidden_ids] = False
+        better[:, silent] = False
         yield better.cpu(), ids[window]
 
 
