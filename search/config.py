@@ -237,3 +237,8 @@ class ReplayConfig(StudyConfig):
 class EvaluateConfig(StudyConfig):
     bundle: PathText
     split: Split
+
+
+class CompleteConfig(StudyConfig):
+    bundle: PathText | None
+    words: Count
