@@ -162,6 +162,11 @@ class Corpus:
         stream: Tensor = getattr(self, name)
         return stream
 
+    def bits_per_byte(self, split: str, perplexity: float) -> float | None:
+        """That of a model with this perplexity on a split; None where the tokens are words."""
+        spelling = self.spellings.get(split)
+        return spelling and spelling.bits_per_byte(perplexity)
+
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split)):,}" for split in SPLITS)
         unknown = self.vocabulary.unknown

@@ -60,8 +60,8 @@ class Vocabulary:
 
     @property
     def sos(self) -> int:
-        """The id that a sentence is predicted from: `eos`, unless a recogniser's pieces have one of
-        its own."""
+        """The id that the first token of a sentence is predicted from: in a stream, the end of the
+        sentence before. A recogniser's own `<s>` is no part of the streams."""
         return self.eos
 
     @property
@@ -158,7 +158,7 @@ class PieceVocabulary(Vocabulary):
     noun = "pieces"
     is_exact = True
     ENDS: ClassVar[tuple[str, ...]] = ("<sos/eos>", "</s>", EOS, "<eos/sos>")
-    BEGINS: ClassVar[tuple[str, ...]] = ("<sos/eos>", "<s>", "<sos>", "<bos>", "<eos/sos>")
+    SILENT: ClassVar[tuple[str, ...]] = ("<s>", "<sos>", "<bos>", "<blk>", "<blank>", "<pad>")
 
     def __init__(self, words: Iterable[str], model: Path | None = None) -> None:
         super().__init__(words)
@@ -174,16 +174,6 @@ class PieceVocabulary(Vocabulary):
     @property
     def eos(self) -> int:
         return next(self.ids[end] for end in self.ENDS if end in self.ids)
-
-    @property
-    def sos(self) -> int:
-        return next((self.ids[one] for one in self.BEGINS if one in self.ids), self.eos)
-
-    @property
-    def control(self) -> frozenset[int]:
-        """The ids of tokens that spell nothing."""
-        marks = {*self.ENDS, *self.BEGINS, "<blk>", "<blank>", "<pad>"}
-        return frozenset(self.ids[mark] for mark in marks & self.ids.keys())
 
     def with_model(self, path: Path) -> PieceVocabulary:
         """The vocabulary with the SentencePiece model that it came from, so that it reads any text.
@@ -217,7 +207,7 @@ class PieceVocabulary(Vocabulary):
                 lines.append([])
             elif i == self.unknown:
                 lines[-1].append("\ufffd")
-            elif i not in self.control:
+            elif self.words[i] not in self.SILENT:
                 lines[-1].append(self.words[i])
         return "\n".join(map(spelled, lines))
 
