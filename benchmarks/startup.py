@@ -221,7 +221,8 @@ def _until_update(config: Any, checkpoints: Any) -> None:
     from search.process import imported
     from search.store.slots import worker_name
     from search.terminal import quiet_optuna
-    from search.work.worker import Worker, waiting
+    from search.work.claiming import waiting
+    from search.work.worker import Worker
 
     imported()
     quiet_optuna()

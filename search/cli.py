@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train the dense model of a study",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
+    "confirm": "the points of the front again with other seeds: how sure it is",
     "space": "what a study can sample, and how many bytes its corners have",
     "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "status": "how far a study is; without study=, the list of all",

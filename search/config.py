@@ -146,20 +146,25 @@ class ReadingConfig(StudyConfig):
     name: AnyName | None
 
 
-class WorkConfig(StudyConfig):
-    max_size: Size | None
-    max_perplexity: Annotated[float, Field(gt=1)] | None
+class EffortConfig(StudyConfig):
+    """Of a command that does jobs, each at most `attempts` times, for `max_hours`."""
+
     attempts: Count
     max_hours: Annotated[float, Field(gt=0)] | None
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.max_size, self.max_perplexity)
 
     @property
     def deadline(self) -> float | None:
         """The time after which no new trial is begun, in seconds since 1970, if work begins now."""
         return time.time() + self.max_hours * 3600 if self.max_hours else None
+
+
+class WorkConfig(EffortConfig):
+    max_size: Size | None
+    max_perplexity: Annotated[float, Field(gt=1)] | None
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_size, self.max_perplexity)
 
 
 class SweepConfig(WorkConfig):
@@ -168,6 +173,11 @@ class SweepConfig(WorkConfig):
 
 class WorkerConfig(WorkConfig):
     worker: Annotated[int, Field(ge=0)]
+
+
+class ConfirmConfig(EffortConfig):
+    repeats: Count
+    workers: Workers
 
 
 class ExportConfig(StudyConfig):

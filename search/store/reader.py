@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from search.rules.fidelity import Look
 from search.rules.sensitivity import Effect, Effects
 from search.store.migrations import VersionError, lacking
 from search.store.outage import AwayError, reason
-from search.store.schema import BaselineRow, EffectRow, MeasurementRow, RungRow
+from search.store.schema import BaselineRow, EffectRow, MeasurementRow, RepeatRow, RungRow
 from search.store.settings import StorageSettings
+from search.store.trials import StoredTrial, read_trials
 
 BUSY_SECONDS = 60  # how long SQLite waits for another process that writes
 
@@ -36,6 +38,8 @@ _ATTRIBUTES = table(
 )
 _OPTUNA = table("version_info", column("library_version"))
 REVISION = "alembic_version"  # the table that Optuna makes last
+MOST_KEYS = 10_000  # that one query names
+_MEASURED = [getattr(MeasurementRow, name) for name in Measurement.__dataclass_fields__]
 
 
 class Reader:
@@ -158,14 +162,18 @@ class Reader:
     def measurement(self, key: str) -> Measurement | None:
         """The measurement under the key, None where there is none."""
         with Session(self.engine) as session:
-            row = session.get(MeasurementRow, key)
-            return _measurement(row) if row else None
+            row = session.execute(select(*_MEASURED).where(MeasurementRow.key == key)).first()
+            return Measurement(*row) if row else None
 
     def measurements(self, keys: list[str]) -> dict[str, Measurement]:
         """Key -> measurement, for the keys that have one."""
+        found: dict[str, Measurement] = {}
         with Session(self.engine) as session:
-            rows = session.query(MeasurementRow).filter(MeasurementRow.key.in_(keys)).all()
-            return {row.key: _measurement(row) for row in rows}
+            for first in range(0, len(keys), MOST_KEYS):
+                some = keys[first : first + MOST_KEYS]
+                wanted = select(*_MEASURED).where(MeasurementRow.key.in_(some))
+                found |= {row.key: Measurement(*row) for row in session.execute(wanted)}
+        return found
 
     def baselines(self, study: str) -> dict[str, str]:
         """Name -> key, of the baselines that were measured."""
@@ -194,17 +202,55 @@ class Reader:
         found: dict[int, dict[int, Measurement]] = {}
         with Session(self.engine) as session:
             rows = session.execute(
-                select(RungRow.trial, RungRow.rung, MeasurementRow)
+                select(RungRow.trial, RungRow.rung, *_MEASURED)
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
                 .where(RungRow.study == study)
                 .order_by(RungRow.trial, RungRow.rung)
             )
-            for trial, rung, row in rows:
-                found.setdefault(trial, {})[rung] = _measurement(row)
+            for trial, rung, *measured in rows:
+                found.setdefault(trial, {})[rung] = Measurement(*measured)
         return found
 
+    def measured_at(self, study: str) -> dict[int, dict[int, float]]:
+        """Trial -> rung -> when its file was measured, in seconds since 1970."""
+        found: dict[int, dict[int, float]] = {}
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(RungRow.trial, RungRow.rung, MeasurementRow.measured_at)
+                .join(MeasurementRow, MeasurementRow.key == RungRow.key)
+                .where(RungRow.study == study)
+            )
+            for trial, rung, at in rows:  # SQLite forgets the time zone
+                utc = at if at.tzinfo else at.replace(tzinfo=UTC)
+                found.setdefault(trial, {})[rung] = utc.timestamp()
+        return found
+
+    def trials(self, study: str, attribute: str) -> list[StoredTrial]:
+        """All trials of a study that `has_study` has found, by number, with this attribute of
+        theirs. Raises UserError where one is damaged."""
+        return read_trials(self.optuna.engine, study, attribute)
+
+    def repeats(self, study: str) -> dict[str, dict[int, Measurement]]:
+        """Key of a file -> number of the repeat -> the measurement of its recipe with that seed."""
+        found: dict[str, dict[int, Measurement]] = {}
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(RepeatRow.file, RepeatRow.repeat, *_MEASURED)
+                .join(MeasurementRow, MeasurementRow.key == RepeatRow.key)
+                .where(RepeatRow.study == study)
+                .order_by(RepeatRow.file, RepeatRow.repeat)
+            )
+            for file, repeat, *measured in rows:
+                found.setdefault(file, {})[repeat] = Measurement(*measured)
+        return found
+
+    def repeat_keys(self, study: str) -> set[str]:
+        """The keys of the measurements of the study's repeats."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(RepeatRow.key).where(RepeatRow.study == study)))
+
     def keys(self, study: str) -> set[str]:
-        """The keys of all that the study measured: rungs, baselines, effects."""
+        """The keys of all that the study measured: rungs, baselines, effects. Repeats are apart."""
         with Session(self.engine) as session:
             found = (
                 session.scalars(select(each.key).where(each.study == study))
@@ -240,10 +286,6 @@ class Reader:
         """The keys of the recipes of the study's effects."""
         with Session(self.engine) as session:
             return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
-
-
-def _measurement(row: MeasurementRow) -> Measurement:
-    return Measurement(**{name: getattr(row, name) for name in Measurement.__dataclass_fields__})
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -8,17 +8,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.process import BaseProcess
+from typing import ClassVar
 
 import optuna
 
 from lmcore.errors import UserError
 from search.bench.dense import DenseCheckpoints
-from search.config import DENSE_BASELINE, SweepConfig
+from search.config import DENSE_BASELINE, EffortConfig, SweepConfig
 from search.process import Importing, interruptible
 from search.store.outage import Patience
-from search.store.slots import Ended, Holding, worker_name
+from search.store.slots import Ended, Holding, Kind, worker_name
 from search.study.beginning import begin
 from search.study.context import WorkContext
 from search.study.study import bury
@@ -44,18 +45,21 @@ def sweep(context: WorkContext[SweepConfig]) -> optuna.Study:
     if crew.said:
         print(crew.said, file=sys.stderr)
     if crew.workers:
-        _Crew(context, checkpoints, crew.workers, machine).run()
+        Crew(context, checkpoints, crew.workers, machine).run()
     if not context.slots.open():
         bury(context.study, context.slots)
     return context.study
 
 
-class _Crew:
-    """The workers of a sweep, and the progress bar."""
+class Crew:
+    """The workers of a sweep, and the progress bar. Each process runs `work`."""
+
+    work: ClassVar = WORK
+    counted: ClassVar[tuple[Kind, ...]] = ("trial",)  # the slots whose number the bar shows
 
     def __init__(
         self,
-        context: WorkContext[SweepConfig],
+        context: WorkContext[EffortConfig],
         checkpoints: DenseCheckpoints,
         workers: int,
         machine: Machine,
@@ -69,12 +73,12 @@ class _Crew:
         self.stop = threading.Event()
         self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
         self.said = {(one.kind, one.name) for one in slots.ended()}
-        self.trials = slots.open(["trial"])
+        self.trials = slots.open(self.counted)
         self.began: set[str] = set()  # the workers that have held a slot
         self.stillborn = 0  # workers in a row that died without ever holding a slot
 
     def run(self) -> None:
-        with interruptible(self.stop), progress_bar(self.config.study, "trials") as bar:
+        with interruptible(self.stop), self._watching() as bar:
             try:
                 for index in range(self.workers):
                     self._start(index)
@@ -87,11 +91,16 @@ class _Crew:
                 self._end()
             self.patiently(self._tell, bar)
 
+    def _watching(self) -> AbstractContextManager[ProgressBar]:
+        return progress_bar(self.config.study, "trials")
+
     def _start(self, index: int) -> None:
         name = worker_name()
         # few enough for the pipe's buffer: `start` would wait for a process that imports first
         arguments = (self.config, index, name, self.checkpoints, self.deadline)
-        process = self.spawning.Process(target=WORK, args=arguments, name=str(index), daemon=True)
+        process = self.spawning.Process(
+            target=self.work, args=arguments, name=str(index), daemon=True
+        )
         with _inherited(self.machine.gpu(index)):
             process.start()
         self.processes[name] = process
@@ -130,12 +139,18 @@ class _Crew:
             if (one.kind, one.name) not in self.said:
                 self.said.add((one.kind, one.name))
                 if one.outcome:
-                    bar.say(f"{_label(one)}: {one.outcome}")
-        held = self.slots.held()
+                    bar.say(f"{self.label(one)}: {one.outcome}")
+        held = self.slots.held(self.slots.kinds)
         self.began |= {one.worker for one in held}
-        trials = sum(one.fraction for one in held if one.kind == "trial")
-        done = self.trials - self.slots.open(["trial"]) + trials
-        bar.to(done, self.trials, ", ".join(_label(one) for one in held))
+        begun = sum(one.fraction for one in held if one.kind in self.counted)
+        done = self.trials - self.slots.open(self.counted) + begun
+        bar.to(done, self.trials, ", ".join(self.label(one) for one in held))
+
+    def label(self, one: Ended | Holding) -> str:
+        """ "trial 17", "dense model", "baseline control"."""
+        if one.kind == "baseline":
+            return "dense model" if one.name == DENSE_BASELINE else f"baseline {one.name}"
+        return "a new trial" if one.trial is None else f"trial {one.trial}"
 
 
 @contextmanager
@@ -153,10 +168,3 @@ def _inherited(gpu: str | None) -> Iterator[None]:
         os.environ.pop(VISIBLE, None)
         if visible is not None:
             os.environ[VISIBLE] = visible
-
-
-def _label(one: Ended | Holding) -> str:
-    """ "trial 17", "dense model", "baseline control"."""
-    if one.kind == "baseline":
-        return "dense model" if one.name == DENSE_BASELINE else f"baseline {one.name}"
-    return "a new trial" if one.trial is None else f"trial {one.trial}"
