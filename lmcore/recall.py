@@ -38,6 +38,14 @@ class Recall:
     keystrokes_saved: float | None
     words: int
 
+    def document(self) -> dict[str, float | None]:
+        """As programs read it, beside a perplexity of the same text."""
+        return {
+            "top1_recall": self.top1,
+            "top3_recall": self.top3,
+            "keystrokes_saved": self.keystrokes_saved,
+        }
+
 
 @torch.no_grad()
 def recall(
