@@ -46,8 +46,8 @@ def exported_text(label: str, document: dict[str, Any]) -> str:
     valid, test = document["valid_perplexity"], document["test_perplexity"]
     bits = document.get("test_bits_per_byte")
     return (
-        f"{document['bundle']}: {label}, {format_size(document['size_bytes'])}, perplexity {valid:.2f} (valid), "
-        f"{test:.2f} (test){in_bits(bits)}"
+        f"{document['bundle']}: {label}, {format_size(document['size_bytes'])}, "
+        f"perplexity {valid:.2f} (valid), {test:.2f} (test){in_bits(bits)}"
     )
 
 

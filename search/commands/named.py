@@ -39,6 +39,7 @@ LIMITED = ("sweep", "worker")  # the commands that take a study's limits
 COMPUTING = ("train", "sweep", "worker", "space", "sensitivity")  # every setting matters to them
 BEGUN_ONLY = ("worker", "confirm", "status", "front", "plot", "export", "replay", "publish")
 SHOWN = 8  # names in a message, the nearest
+NONE_HERE = "; published studies are in the folder studies/ of the project's page, not installed"
 
 
 def by_name(command: str, arguments: Sequence[str]) -> list[str]:
@@ -188,6 +189,7 @@ def _published(
     study: str, storage: StorageSettings | None, folders: Sequence[Path]
 ) -> dict[str, Any]:
     """The attributes of the published study of that name. Raises UserError where there is none."""
+    from search.config import PUBLISHED
     from search.store.reader import Reader
     from search.study.published import attributes_in, folder_of
 
@@ -200,7 +202,7 @@ def _published(
     raise UserError(
         f"there is no study {study}{f': did you mean {near[0]}?' if near else '.'} "
         f"{storage.shown} has {_listed(study, stored) or 'none'}; "
-        f"those to begin are {_listed(study, others)}"
+        f"those to begin are {_listed(study, others)}{'' if PUBLISHED.is_dir() else NONE_HERE}"
     )
 
 
