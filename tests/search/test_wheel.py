@@ -21,16 +21,16 @@ MAIN = "import search.cli; assert {here!r} in search.__file__; search.cli.main()
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel's files, in a folder of their own."""
     source = tmp_path_factory.mktemp("source") / "lmpareto"
+    folder = tmp_path_factory.mktemp("installed")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for folder in ("lmcore", "search", "conf"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
+    for room in ("lmcore", "search", "conf"):
+        shutil.copytree(ROOT / room, source / room, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     made = source.parent / "wheel"
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(made)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True)
     (wheel,) = made.glob("*.whl")
-    folder = tmp_path_factory.mktemp("installed")
     zipfile.ZipFile(wheel).extractall(folder)
     return folder
 

@@ -197,9 +197,8 @@ def test_a_bundle_alone_is_exported(home: Home, shell: Shell, tmp_path: Path) ->
 # --- build --------------------------------------------------------------------------------------
 
 
-def build(shell: Shell, recipe: Path, to: Path, *more: str, **environment: str) -> Any:
-    arguments = (f"recipe={recipe}", f"to={to}", "onnx=false", "format=json", *more)
-    return shell("build", *arguments, **environment)
+def build(shell: Shell, recipe: Path, to: Path, *more: str) -> Any:
+    return shell("build", f"recipe={recipe}", f"to={to}", "onnx=false", "format=json", *more)
 
 
 def test_build_makes_the_same_file(home: Home, shell: Shell, tmp_path: Path) -> None:
@@ -214,12 +213,12 @@ def test_build_with_a_dense_model_given_and_trained_anew(
     home: Home, shell: Shell, tmp_path: Path
 ) -> None:
     """In a cache without anything: the text is found where the recipe says."""
-    recipe, empty = home.folder / "recipe.yaml", str(tmp_path / "cache")
+    recipe, empty = home.folder / "recipe.yaml", f"cache={tmp_path}/cache"
     (dense,) = (home.cache / "dense").glob("*.lmb")
-    given = build(shell, recipe, tmp_path / "a", f"dense={dense}", LMPARETO_CACHE=empty).ok()
+    given = build(shell, recipe, tmp_path / "a", f"dense={dense}", empty).ok()
     assert given.document["same"]
-    assert not list(Path(empty).glob("dense/*"))
-    anew = build(shell, recipe, tmp_path / "b", LMPARETO_CACHE=empty).ok()
+    assert not list((tmp_path / "cache").glob("dense/*"))
+    anew = build(shell, recipe, tmp_path / "b", empty).ok()
     assert "trained anew" in anew.err
     assert anew.document["same"]
     wrong = home.folder / "model.lmb"
