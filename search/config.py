@@ -187,16 +187,27 @@ class ExportConfig(StudyConfig):
     pick: Literal["knee", "smallest", "best"] | None
     trial: int | str | None  # a number, or the name of a baseline
     rung: Rung | None
+    bundle: PathText | None
+    onnx: bool
+    safetensors: bool
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         if self.rung is not None and self.trial is None:
             raise ValueError("rung: it is one of a trial's; give trial=NUMBER as well")
-        chosen = ("max_size", "max_perplexity", "pick", "trial")
+        chosen = ("max_size", "max_perplexity", "pick", "trial", "bundle")
         given = [name for name in chosen if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: one chooses the model")
         return self
+
+
+class BuildConfig(StudyConfig):
+    recipe: PathText
+    dense: PathText | None
+    to: PathText
+    onnx: bool
+    safetensors: bool
 
 
 class PublishConfig(StudyConfig):
@@ -263,3 +274,8 @@ class ReplayConfig(StudyConfig):
 class EvaluateConfig(StudyConfig):
     bundle: PathText
     split: Split
+
+
+class CompleteConfig(StudyConfig):
+    bundle: PathText | None
+    words: Count
