@@ -165,7 +165,7 @@ class Corpus:
     def bits_per_byte(self, split: str, perplexity: float) -> float | None:
         """That of a model with this perplexity on a split; None where the tokens are words."""
         spelling = self.spellings.get(split)
-        return spelling and spelling.bits_per_byte(perplexity)
+        return spelling.bits_per_byte(perplexity) if spelling else None
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split)):,}" for split in SPLITS)
