@@ -23,7 +23,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
 from lmcore.lazy import torch
-from lmcore.settings import Family, PathText
+from lmcore.settings import Family, PathText, later
 from lmcore.text import Lines, Texts, by_frequency, read_text
 from lmcore.text_checks import check_lengths, remarks
 
@@ -62,15 +62,19 @@ class PennTreebank(CorpusSettings):
 
 
 class TextFiles(CorpusSettings):
-    """Anybody's text, one sentence a line: three files, or one that is split 80/10/10 by lines."""
+    """Anybody's text, one sentence a line: three files, or one that is split 80/10/10 by lines.
 
-    files = ("train", "valid", "test", "file")
+    The vocabulary is the `max_words` most frequent words, or the words in the file `vocabulary`.
+    """
+
+    files = ("train", "valid", "test", "file", "vocabulary")
     kind: Literal["text"] = "text"
     train: PathText | None = None
     valid: PathText | None = None
     test: PathText | None = None
     file: PathText | None = None
     max_words: Annotated[int, Field(ge=3)] = 10_000
+    vocabulary: PathText | None = later(None)
 
 
 class PythonDocs(CorpusSettings):
@@ -169,12 +173,17 @@ def tokens(lines: Lines) -> Iterator[str]:
 
 
 def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
+    """The corpus over the words of `train`, the most frequent where there is a `max_words`."""
     counts = Counter(tokens(texts["train"]))
     if max_words is None:
         words = set(counts)
     else:
         kept = [word for word in by_frequency(counts) if word not in (EOS, UNK)]
         words = {EOS, UNK, *kept[: max_words - 2]}
+    return _encoded(name, texts, words)
+
+
+def _encoded(name: str, texts: Texts, words: Iterable[str]) -> Corpus:
     vocabulary = Vocabulary(sorted(words))
     train, valid, test = (vocabulary.encode(tokens(texts[split])) for split in SPLITS)
     return Corpus(name, vocabulary, train, valid, test)
@@ -251,6 +260,11 @@ _PYDOC = Path(__file__).parent / "data" / "pydoc.txt"
 def _own_corpus(settings: TextFiles) -> Corpus:
     texts = _read_own(settings)
     file = Path(settings.file or str(settings.train)).name
+    if settings.vocabulary is not None:
+        from lmcore.vocabulary_file import read_vocabulary
+
+        corpus = _encoded(f"text {file}", texts, read_vocabulary(Path(settings.vocabulary)))
+        return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, None))
     corpus = _corpus(f"text {file}", texts, settings.max_words)
     return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, settings.max_words))
 

@@ -10,6 +10,7 @@ from search.streams import open_streams, say
 
 COMMANDS = {
     "train": "train the dense model of a study",
+    "import": "begin a study with a dense model that was trained elsewhere",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
     "space": "what a study can sample, and how many bytes its corners have",
