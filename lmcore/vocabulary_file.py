@@ -17,6 +17,7 @@ from lmcore.text import read_text
 
 ENDS = (EOS, "</s>", "<EOS>", "<sos/eos>", "\n")  # what ends a line elsewhere, likeliest first
 UNKNOWNS = (UNK, "<UNK>", "<oov>", "<OOV>", "[UNK]")
+OURS = dict.fromkeys(ENDS, EOS) | dict.fromkeys(UNKNOWNS, UNK)
 _SHOWN = 5  # ids or words in a message
 _WITH_ID = re.compile(r"(\S+)[ \t]+(\d+)")
 

@@ -175,7 +175,7 @@ def _tensorflow(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _each_once(found: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Raises UserError where two arrays could be the same part; only biases of an LSTM are summed."""
+    """Raises UserError where two arrays could be the same part; biases of an LSTM are summed."""
     for part, arrays in found.items():
         if len(arrays) > 1 and not (part.startswith(_LSTM) and part.endswith(sites.BIAS)):
             raise UserError(

@@ -17,6 +17,7 @@ from lmcore.lazy import torch
 from lmcore.leaf import Leaf
 from lmcore.model import LanguageModel, dense_model
 from lmcore.model_settings import ModelSettings
+from lmcore.vocabulary_file import OURS
 
 _GATES = {  # where i, f, g, o are in the file's order
     "pytorch": (0, 1, 2, 3),
@@ -64,6 +65,8 @@ class ImportedModel:
         Raises UserError where they are not the same words.
         """
         ids = {word: i for i, word in enumerate(self.words)}
+        # a recogniser's pieces keep their own names of the end of a sentence and of the unknown
+        words = [word if word in ids else OURS.get(word, word) for word in words]
         missing = [word for word in words if word not in ids]
         extra = set(self.words) - set(words)
         if missing or extra:
