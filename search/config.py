@@ -239,8 +239,8 @@ class ImportConfig(StudyConfig):
     weights: PathText
     vocabulary: PathText
     layout: Layout | None
-    names: dict[str, str | list[str]]
-    words: dict[Annotated[int, Field(ge=0)], str]
+    names: dict[str, str | list[str]] | None
+    words: dict[Annotated[int, Field(ge=0)], str] | None
     forget_bias: float
 
 
