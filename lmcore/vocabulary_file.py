@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lmcore.corpus import EOS, UNK
 from lmcore.errors import UserError
 from lmcore.text import read_text
+from lmcore.vocabulary import EOS, UNK
 
 ENDS = (EOS, "</s>", "<EOS>", "<sos/eos>", "\n")  # what ends a line elsewhere, likeliest first
 UNKNOWNS = (UNK, "<UNK>", "<oov>", "<OOV>", "[UNK]")
