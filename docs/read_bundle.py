@@ -265,8 +265,8 @@ def read_leaf(streams: Streams, shape: tuple[int, ...], leaf: dict[str, Any]) ->
     low, high = (-127, 127) if kind == "uniform" else (0, (1 << codec["bits"]) - 1)
     codes = streams.integers(stored, low, high).ravel()
     rows, columns = shape if len(shape) == 2 else (1, *shape)
-    by_row, width = codec["scope"] != "matrix", codec["scope"]
-    width = width if isinstance(width, int) else columns
+    scope = codec.get("scope", "matrix")  # a setting at its default may be left out
+    by_row, width = scope != "matrix", scope if isinstance(scope, int) else columns
     groups = (rows if by_row else 1, -(-columns // width))
     row, column = np.nonzero(mask.reshape(rows, columns))
     at = (row * by_row, column // width)  # the table of each value
@@ -389,18 +389,28 @@ def step(own: dict[str, Array], x: Array, h: Array, c: Array) -> tuple[Array, Ar
 
 @dataclass
 class Bundle:
-    words: list[str]
+    kind: str  # of its vocabulary: words, characters, pieces or subword
+    words: list[Any]  # bytes, where they are subwords
     leaves: dict[str, Array]  # SITE/LEAF or bias -> its values
     matrices: dict[str, Array]  # site -> (out, in)
     layers: list[dict[str, Array]]  # the matrices and vectors of each, by their names within it
     units: list[int]  # of each layer
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text; every line ends with `<eos>`."""
+        """The ids of a text of words, of characters, or of pieces with blanks between them; every
+        line ends with `<eos>`."""
         known = {word: i for i, word in enumerate(self.words)}
-        lines = text.removesuffix("\n").split("\n")
-        words = [word for line in lines for word in [*line.split(), "<eos>"]]
-        return [known[word if word in known else "<unk>"] for word in words]
+        cut: Any = list if self.kind == "characters" else str.split
+        ids = []
+        for line in text.removesuffix("\n").split("\n"):
+            ids += [known[word if word in known else "<unk>"] for word in cut(line)]
+            ids.append(self.eos)
+        return ids
+
+    @property
+    def eos(self) -> int:
+        ends = (b"\n", "<sos/eos>", "</s>", "<eos>", "<eos/sos>")
+        return next(self.words.index(end) for end in ends if end in self.words)
 
     def log_probabilities(self, ids: list[int]) -> Any:
         """For each of the ids the natural logarithm of every word's probability after it, (words,);
@@ -415,27 +425,27 @@ class Bundle:
                 for k, own in enumerate(self.layers):
                     states[k] = step(own, x, *states[k])
                     x = own["projection"] @ states[k][0] if "projection" in own else states[k][0]
-                hidden.append(
-                    sites["decoder.projection"] @ x if "decoder.projection" in sites else x
-                )
-            logits = np.stack(hidden) @ decoder.T + self.leaves["decoder.bias"]
+                hidden.append(x)
+            inner = sites.get("decoder.projection", np.eye(len(x), dtype=np.float32))
+            logits = np.stack(hidden) @ inner.T @ decoder.T + self.leaves["decoder.bias"]
             logits -= logits.max(1, keepdims=True)
             yield from logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
     def perplexity(self, ids: list[int]) -> float:
         """exp of the mean negative log-likelihood; the first word is predicted from `<eos>`."""
-        after = self.log_probabilities([self.words.index("<eos>"), *ids[:-1]])
+        after = self.log_probabilities([self.eos, *ids[:-1]])
         nats = -sum(float(log[word]) for log, word in zip(after, ids, strict=True))
         return math.exp(nats / len(ids))
 
 
 def read_bundle(path: Path) -> Bundle:
-    """A model from its file. Raises ValueError where it is no whole bundle of version 1."""
+    """A model from its file. Raises ValueError where it is no whole bundle of version 1 or 2."""
     data = path.read_bytes()
     magic, version, length = struct.unpack_from("<4sBI", data)
-    if magic != b"LMPB" or version != 1 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise ValueError(f"{path} is no bundle of version 1, or was altered")
+    if magic != b"LMPB" or version > 2 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        raise ValueError(f"{path} is no bundle of version 1 or 2, or was altered")
     header = json.loads(zlib.decompress(data[9 : 9 + length]))
+    kind = header.get("vocabulary", "words")
     model, words = header["model"], header["words"]
     cell = model.get("cell", {"kind": "lstm"})
     prefix = "lstm" if cell["kind"] == "peephole" else cell["kind"]
@@ -466,12 +476,22 @@ def read_bundle(path: Path) -> Bundle:
         if name.startswith(f"{prefix}."):
             _, k, own_name = name.split(".")
             layers[int(k)][own_name] = matrices[name] if name in matrices else leaves[name]
-    return Bundle(read_words(streams.next()), leaves, matrices, layers, units)
+    spoken = read_words(streams.next(), kind, words)
+    return Bundle(kind, spoken, leaves, matrices, layers, units)
 
 
-def read_words(data: bytes) -> list[str]:
-    """The words, front-coded: what each shares with the one before, and the rest of each."""
+def read_words(data: bytes, kind: str, count: int) -> list[Any]:
+    """The words, front-coded: what each shares with the one before, and the rest of each. Of
+    subwords: the 256 bytes, and pairs of ids before them."""
     (size,) = struct.unpack_from("<I", data)
+    if kind == "subword":
+        tokens = [bytes([i]) for i in range(256)]
+        halves = (
+            decode(one, (count - 256,), 0, count - 1) for one in (data[4:][:size], data[4 + size :])
+        )
+        for first, second in zip(*halves, strict=True):
+            tokens.append(tokens[first] + tokens[second])
+        return tokens
     rests = bz2.decompress(data[4 + size :]).decode().split("\n")
     words, before = [], ""
     for common, rest in zip(bz2.decompress(data[4 : 4 + size]), rests, strict=True):
