@@ -2,8 +2,7 @@
 
     python read_bundle.py model.lmb text.txt
 
-The proof of bundle_format.md, whose sections the comments name. It trusts its file: of what a
-reader should check it checks the checksum alone.
+The proof of bundle_format.md. Of what a reader should check it checks the checksum alone.
 """
 
 from __future__ import annotations
@@ -40,18 +39,17 @@ class RangeDecoder:
 
     def tables(self, cumulative: list[list[int]], which: list[int]) -> list[int]:
         """A symbol from each of these tables; a table is its cumulative frequencies, 0 to 2^24."""
-        wide, offset, words, found = self.range, self.offset, self.words, []
+        wide, offset, found = self.range, self.offset, []
         for table in which:
             edges = cumulative[table]
             scale = wide >> 24
             symbol = bisect_right(edges, offset // scale) - 1
-            below = edges[symbol]
             found.append(symbol)
-            offset -= scale * below
-            wide = scale * (edges[symbol + 1] - below)
+            offset -= scale * edges[symbol]
+            wide = scale * (edges[symbol + 1] - edges[symbol])
             if wide < 1 << 32:
                 wide <<= 32
-                offset = offset << 32 | next(words, 0)
+                offset = offset << 32 | next(self.words, 0)
         self.range, self.offset = wide, offset
         return found
 
@@ -112,8 +110,7 @@ def read_order0(coder: RangeDecoder, count: int, top: int) -> Array:
     return values
 
 
-ROOTS = np.array([1.0, 1.2599210498948732, 1.5874010519681994])
-SIZES = (np.ldexp(1.0, np.arange(-4, 6))[:, None] * ROOTS).ravel()[:28]
+SIZES = np.outer(2.0 ** np.arange(-4, 6), [1, 1.2599210498948732, 1.5874010519681994]).ravel()[:28]
 BOUNDS = SIZES[1:] * 0.8908987181403393
 LOW_BITS = np.maximum(0, np.frexp(SIZES / 3)[1])
 NEAR = np.array([0.02, 0.05, 0.09, 0.14, 0.2, 0.28, 0.38])
@@ -124,11 +121,9 @@ REACH = 15
 def read_context(coder: RangeDecoder, rows: int, columns: int, top: int) -> Array:
     """A matrix (rows, columns), rows >= columns, of values in [0, top]."""
     centre = int(coder.uniform(top + 1, 1)[0])
-    context, groups = (
-        Context(coder, centre, top),
-        np.array_split(range(columns), -(-columns // 400)),
-    )
-    return np.concatenate([context.group(rows, len(group)) for group in groups], axis=1)
+    context = Context(coder, centre, top)
+    widths = [len(group) for group in np.array_split(range(columns), -(-columns // 400))]
+    return np.concatenate([context.group(rows, width) for width in widths], axis=1)
 
 
 def regression(gram: Array, rows: int) -> Array:
@@ -157,7 +152,6 @@ class Context:
         counts = 640 * parts // parts.sum(-1, keepdims=True) + 1
         self.counts = np.tile(counts.repeat(8, axis=0), (2, 1))  # (448, 32)
         self.edges = integer_tables(self.counts, REACH).tolist()
-        self.waiting: list[Array] = []
         self.unseen, self.seen = 0, 0
 
     def group(self, rows: int, columns: int) -> Array:
@@ -177,14 +171,10 @@ class Context:
         """The next r rows as (columns + 1, r), the first all ones; their weights (r,) in later
         regressions; each column's sum of |error|."""
         n = len(coefficients)
-        piece, predictions, errors = np.ones((n, r)), np.zeros((n, r)), np.zeros(n)
-        total, count, done = np.full(r, 10.0), 10.0, 0
+        piece, errors = np.ones((n, r)), np.zeros(n)
+        total, count = np.full(r, 10.0), 10.0
         for j in range(1, n):
-            if j - done == 16:  # exact in any order, so in steps that suit the machine
-                predictions[j:] += coefficients[j:, done:j] @ piece[done:j]
-                done = j
-            predicted = predictions[j] + coefficients[j, done:j] @ piece[done:j]
-            predicted = np.clip(predicted, -self.top, self.top)
+            predicted = np.clip(coefficients[j, :j] @ piece[:j], -self.top, self.top)
             size = (errors.sum() + 0.5 * r) / (j * r) if expected is None else expected[j]
             piece[j] = self.column(predicted, total * (size / count))
             error = np.abs(piece[j] - predicted)
@@ -203,7 +193,9 @@ class Context:
         split = np.searchsorted(FAR, distance - nearest, side="right")
         split[near] = np.searchsorted(NEAR, distance[near], side="right")
         split[SIZES[scale] > 1.5] = 4
-        symbols = self.adaptive((~near * 28 + scale) * 8 + split)
+        classes = (~near * 28 + scale) * 8 + split
+        symbols = np.array(self.coder.tables(self.edges, classes.tolist()))
+        self.learn(classes, symbols)
         low = np.zeros(len(symbols), dtype=int)
         for bits in range(1, low_bits.max() + 1):
             if (some := low_bits == bits).any():
@@ -214,16 +206,13 @@ class Context:
             values[escaped] = plain - self.centre
         return values
 
-    def adaptive(self, classes: Array) -> Array:
-        symbols = np.array(self.coder.tables(self.edges, classes.tolist()))
-        self.waiting.append(classes * 32 + symbols)
+    def learn(self, classes: Array, symbols: Array) -> None:
+        new = np.bincount(classes * 32 + symbols, minlength=self.counts.size)
+        self.counts += 32 * new.reshape(self.counts.shape)
         self.unseen += len(symbols)
         if self.unseen * 16 >= self.seen:
-            new = np.bincount(np.concatenate(self.waiting), minlength=self.counts.size)
-            self.counts += 32 * new.reshape(self.counts.shape)
-            self.edges, self.waiting = integer_tables(self.counts, REACH).tolist(), []
+            self.edges = integer_tables(self.counts, REACH).tolist()
             self.seen, self.unseen = self.seen + self.unseen, 0
-        return symbols
 
 
 # --- Codecs: the values of a leaf ----------------------------------------------------------------
@@ -241,29 +230,24 @@ class Streams:
         self.position += 4 + size
         return self.body[self.position - size : self.position]
 
-    def integers(self, shape: tuple[int, ...], low: int, high: int) -> Array:
-        return decode(self.next(), shape, low, high)
-
     def floats(self, shape: tuple[int, ...], size: int = 2) -> Array:
         """float32 numbers from their bytes, a stream each, the most significant first."""
-        planes = [self.integers(shape, 0, 255).astype(np.uint8) for _ in range(size)]
-        joined = np.ascontiguousarray(np.stack(planes, axis=-1))
-        return joined.view(f">f{size}")[..., 0].astype(np.float32)
+        planes = [decode(self.next(), shape, 0, 255).astype(np.uint8) for _ in range(size)]
+        return np.stack(planes, axis=-1).view(f">f{size}")[..., 0].astype(np.float32)
 
 
 def read_leaf(streams: Streams, shape: tuple[int, ...], leaf: dict[str, Any]) -> Array:
     """The values of a leaf, float32."""
     codec, kept, mask = leaf["codec"], leaf["kept"], np.ones(shape, dtype=bool)
     if kept is not None:
-        mask = streams.integers(shape, 0, 1).astype(bool)
-    stored = shape if kept is None else (kept,)
+        mask = decode(streams.next(), shape, 0, 1).astype(bool)
+    stored, kind = shape if kept is None else (kept,), codec["kind"]
     values = np.zeros(shape, dtype=np.float32)
-    kind = codec["kind"]
     if kind in ("float32", "float16"):
         values[mask] = streams.floats(stored, 4 if kind == "float32" else 2).ravel()
         return values
     low, high = (-127, 127) if kind == "uniform" else (0, (1 << codec["bits"]) - 1)
-    codes = streams.integers(stored, low, high).ravel()
+    codes = decode(streams.next(), stored, low, high).ravel()
     rows, columns = shape if len(shape) == 2 else (1, *shape)
     scope = codec.get("scope", "matrix")  # a setting at its default may be left out
     by_row, width = scope != "matrix", scope if isinstance(scope, int) else columns
@@ -309,11 +293,9 @@ def leaf_shapes(structure: dict[str, Any], shape: tuple[int, int]) -> dict[str, 
 def train_of(structure: dict[str, Any], shape: tuple[int, int]) -> tuple[list[Any], list[int]]:
     """(m_k, n_k) of each core, and r_0 ... r_d."""
     cores, factors = structure["cores"], structure["factors"]
-    if factors:
-        modes = list(zip(factors["rows"], factors["columns"], strict=True))
-    else:
-        rows, columns = (near_equal(size, cores) for size in shape)
-        modes = list(zip(rows, reversed(columns), strict=True))
+    rows = factors["rows"] if factors else near_equal(shape[0], cores)
+    columns = factors["columns"] if factors else near_equal(shape[1], cores)[::-1]
+    modes = list(zip(rows, columns, strict=True))
     sizes, rank = [m * n for m, n in modes], structure["rank"]
     ranks = [1, *([rank] * (cores - 1) if isinstance(rank, int) else rank), 1]
     for k in range(1, cores):
@@ -324,8 +306,7 @@ def train_of(structure: dict[str, Any], shape: tuple[int, int]) -> tuple[list[An
 
 
 def near_equal(size: int, count: int) -> tuple[int, ...]:
-    """Rising factors, the last at most three times the first, of the least product >= size; of
-    equal products the least sum, then the first in order."""
+    """The near-equal factors of a size: a rising list of the least product, then the least sum."""
     root = next(root for root in itertools.count(1) if root**count >= size)
     rising = itertools.combinations_with_replacement(range(-(-root // 3), 3 * root + 1), count)
     found = (one for one in rising if one[-1] <= 3 * one[0] and math.prod(one) >= size)
@@ -374,8 +355,7 @@ def step(own: dict[str, Array], x: Array, h: Array, c: Array) -> tuple[Array, Ar
         for k in range(1, sum(name.startswith("bias") for name in own) + 1):
             z = recurrent(own[f"recurrent_{k}"], h) + own[f"bias_{k}"]
             s, t = np.split(z + own["input"] @ x if k == 1 else z, 2)
-            t = sigmoid(t)
-            h = t * np.tanh(s) + (1 - t) * h
+            h = h + sigmoid(t) * (np.tanh(s) - h)
         return h, c
     z = own["input"] @ x + recurrent(own["recurrent"], h) + own["bias"]
     if len(z) == len(h):  # a plain recurrent network
@@ -397,14 +377,11 @@ class Bundle:
     units: list[int]  # of each layer
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text of words, of characters, or of pieces with blanks between them; every
-        line ends with `<eos>`."""
-        known = {word: i for i, word in enumerate(self.words)}
-        cut: Any = list if self.kind == "characters" else str.split
-        ids = []
+        """The ids of a text in words, characters, or pieces with blanks between; no subwords."""
+        known, ids = {word: i for i, word in enumerate(self.words)}, []
         for line in text.removesuffix("\n").split("\n"):
-            ids += [known[word if word in known else "<unk>"] for word in cut(line)]
-            ids.append(self.eos)
+            words = list(line) if self.kind == "characters" else line.split()
+            ids += [*(known[word if word in known else "<unk>"] for word in words), self.eos]
         return ids
 
     @property
@@ -413,8 +390,7 @@ class Bundle:
         return next(self.words.index(end) for end in ends if end in self.words)
 
     def log_probabilities(self, ids: list[int]) -> Any:
-        """For each of the ids the natural logarithm of every word's probability after it, (words,);
-        the state starts at zero."""
+        """For each of the ids, ln of the probability of every word after it, (words,)."""
         sites = self.matrices
         decoder = sites.get("decoder", sites["embedding"])
         states = [(np.zeros(n, np.float32),) * 2 for n in self.units]
@@ -448,7 +424,7 @@ def read_bundle(path: Path) -> Bundle:
     kind = header.get("vocabulary", "words")
     model, words = header["model"], header["words"]
     cell = model.get("cell", {"kind": "lstm"})
-    prefix = "lstm" if cell["kind"] == "peephole" else cell["kind"]
+    prefix = cell["kind"].replace("peephole", "lstm")
     hidden, embedding = model["hidden"], model["embedding"]
     units = [hidden] * model["layers"] if isinstance(hidden, int) else hidden
     inputs, shapes, vectors = embedding, {"embedding": (words, embedding)}, {}
@@ -476,13 +452,11 @@ def read_bundle(path: Path) -> Bundle:
         if name.startswith(f"{prefix}."):
             _, k, own_name = name.split(".")
             layers[int(k)][own_name] = matrices[name] if name in matrices else leaves[name]
-    spoken = read_words(streams.next(), kind, words)
-    return Bundle(kind, spoken, leaves, matrices, layers, units)
+    return Bundle(kind, read_words(streams.next(), kind, words), leaves, matrices, layers, units)
 
 
 def read_words(data: bytes, kind: str, count: int) -> list[Any]:
-    """The words, front-coded: what each shares with the one before, and the rest of each. Of
-    subwords: the 256 bytes, and pairs of ids before them."""
+    """The words, from what each shares with the one before; subwords from pairs of earlier ids."""
     (size,) = struct.unpack_from("<I", data)
     if kind == "subword":
         tokens = [bytes([i]) for i in range(256)]
