@@ -92,7 +92,7 @@ class OwnText(CorpusSettings):
 
 
 class TextFiles(OwnText):
-    """Words between white space: the `max_words` most frequent, or those in the file `vocabulary`."""
+    """Words between white space: the `max_words` most frequent, or those of a `vocabulary`."""
 
     files = (*OwnText.files, "vocabulary")
     kind: Literal["text"] = "text"
