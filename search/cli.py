@@ -10,6 +10,7 @@ from search.streams import open_streams, say
 
 COMMANDS = {
     "train": "train the dense model of a study",
+    "import": "begin a study with a dense model that was trained elsewhere",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
     "confirm": "the points of the front again with other seeds: how sure it is",

@@ -12,9 +12,10 @@ from pydantic import BeforeValidator, Field, model_validator
 import lmcore
 from lmcore.corpus import AnyCorpus, Split
 from lmcore.errors import UserError
+from lmcore.imports.layouts import Layout
 from lmcore.model_settings import ModelSettings
 from lmcore.settings import PathText, Settings
-from lmcore.training_settings import DenseTrainingSettings
+from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_name
 from search.rules.fidelity import AnyFidelity
 from search.rules.limits import Limits
@@ -51,10 +52,10 @@ Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
 
 
 class DenseSettings(Settings):
-    """A dense model and how it is trained."""
+    """A dense model and how it is trained, or which weights it was imported from."""
 
     model: ModelSettings
-    training: DenseTrainingSettings
+    training: AnyTraining
 
 
 class Seeds(Settings):
@@ -72,7 +73,7 @@ class StudySettings(Settings):
 
     corpus: AnyCorpus
     model: ModelSettings
-    training: DenseTrainingSettings
+    training: AnyTraining
     models: dict[str, DenseSettings] = Field(default_factory=dict)
     space: dict[str, Any]
     sampler: dict[str, Any]
@@ -269,6 +270,15 @@ class SensitivityConfig(StudyConfig):
 class ReplayConfig(StudyConfig):
     trial: int | str  # as for export
     rung: Rung | None
+
+
+class ImportConfig(StudyConfig):
+    weights: PathText
+    vocabulary: PathText
+    layout: Layout | None
+    names: dict[str, str | list[str]] | None
+    words: dict[Annotated[int, Field(ge=0)], str] | None
+    forget_bias: float
 
 
 class EvaluateConfig(StudyConfig):
