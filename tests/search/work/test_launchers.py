@@ -33,9 +33,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 SECRET, TRIALS = "s3cret", 4
 PATIENCE = 120.0  # seconds until something must have happened, on a busy machine
-SECTION = re.search(r"^## Many machines\n(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
-assert SECTION
-LINES = [line for block in SECTION[1].split("```")[1::2] for line in block.strip().splitlines()]
+PAGE = (ROOT / "docs" / "clusters.md").read_text()
+LINES = [line for block in PAGE.split("```")[1::2] for line in block.strip().splitlines()]
 (READY,) = [line for line in LINES if line.startswith("lmpareto sweep ")]
 WORKERS = {
     re.findall(r"hydra/launcher=(\w+)", line)[0]: line
@@ -82,7 +81,7 @@ class Hub:
         return self.url.render_as_string(hide_password=False)
 
     def arguments(self, line: str, name: str, *more: str) -> list[str]:
-        """A line of the README, for a study of seconds and two workers."""
+        """A line of the page, for a study of seconds and two workers."""
         line = re.sub(r"range\(\d+\)", "range(2)", line)
         mine = f"study=mine name={name} trials={TRIALS} --config-dir {self.folder / 'configs'}"
         return [*shlex.split(line.replace("study=ptb_small", mine))[1:], *more]
