@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,11 +39,6 @@ def runs(page: str) -> bool:
     return page not in LEAVES and any(language in ("sh", "python") for language, _ in blocks(page))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield tmp_path_factory.mktemp("cache")
-
-
 def tiny(line: str) -> str:
     """The line of a shell, of a tiny model."""
     words = shlex.split(line)
@@ -61,7 +55,8 @@ def tiny(line: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
-def test_a_page(page: str, cache: Path, tmp_path: Path) -> None:
+def test_a_page(page: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
     write_text(tmp_path / "my.txt")
     for name in ("train", "valid", "test"):
         write_text(tmp_path / f"{name}.txt", lines=400)
@@ -75,10 +70,10 @@ def test_a_page(page: str, cache: Path, tmp_path: Path) -> None:
             file.write_text(text)
         elif language == "sh":
             script = "\n".join(tiny(line) for line in text.strip().splitlines())
-            run(["sh", "-ec", script], tmp_path, cache / page, path)
+            run(["sh", "-ec", script], tmp_path, cache, path)
         elif language == "python":
             python.append(text)
-            run([sys.executable, "-c", "\n".join(python)], tmp_path, cache / page, path)
+            run([sys.executable, "-c", "\n".join(python)], tmp_path, cache, path)
 
 
 def run(line: list[str], folder: Path, cache: Path, path: str) -> None:
