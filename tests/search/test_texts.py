@@ -15,6 +15,7 @@ from lmcore.spelling import Spelling
 from search.bench.workbench import stored_recipe
 from search.show.publish import publish
 from search.show.tables import front_document, front_table
+from search.study.history import history_of
 from search.study.results import Results, results_of
 from studies import Sweep, settings, sweep_here, write_text
 
@@ -44,11 +45,11 @@ def test_every_point_has_the_bits_of_its_perplexity(swept: Sweep, results: Resul
     for point in results.front.points:
         wanted = tokens * math.log2(point.valid_perplexity) / size_bytes
         assert point.bits_per_byte == pytest.approx(wanted)
-    shown = front_document(results.front)["front"]
+    shown = front_document(results.front, {})["front"]
     assert [one["bits_per_byte"] for one in shown] == [
         point.bits_per_byte for point in results.front.points
     ]
-    header, first, *_ = front_table(results.front, results.beside).splitlines()
+    header, first, *_ = front_table(results.front, results.beside, {}).splitlines()
     assert header.split() == ["trial", "size", "perplexity", "bits/byte"]
     assert f"{results.front.points[0].bits_per_byte:.3f}" in first
 
@@ -64,7 +65,7 @@ def test_a_trial_is_made_again(swept: Sweep, results: Results, tmp_path: Path) -
 
 
 def test_a_published_study_keeps_its_bits(swept: Sweep, results: Results, tmp_path: Path) -> None:
-    publish(swept.context, results, tmp_path / "mine")
+    publish(swept.context, history_of(swept.context), tmp_path / "mine")
     rows = list(csv.DictReader((tmp_path / "mine" / "results.csv").open()))
     corpus = swept.context.corpus
     for row in rows:
@@ -86,5 +87,5 @@ def test_a_study_of_words_shows_none(tmp_path: Path) -> None:
     (point,) = results.front.points
     assert point.bits_per_byte is None
     assert "text" not in results.measured(point.name).provenance
-    assert "bits_per_byte" not in front_document(results.front)["front"][0]
-    assert "bits/byte" not in front_table(results.front, results.beside)
+    assert "bits_per_byte" not in front_document(results.front, {})["front"][0]
+    assert "bits/byte" not in front_table(results.front, results.beside, {})
