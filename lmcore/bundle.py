@@ -3,8 +3,9 @@
     magic "LMPB", version (u8), header length (u32), header (zlib, JSON), the streams of every
     leaf and of the vocabulary in the header's order, each a length (u32) and its bytes, SHA-256
 
-`lmcore/header.py` describes the header, `word_list.py` the vocabulary's stream. Numbers are
-little-endian. The same model gives the same bytes.
+`lmcore/header.py` describes the header, `word_list.py` the vocabulary's stream. The version is 1
+where the vocabulary is of words, and 2 for the other kinds. Numbers are little-endian. The same
+model gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from lmcore import sites
 from lmcore.capacity import Capacity
 from lmcore.codec import LeafSpec
 from lmcore.coding import decode, encode
-from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
 from lmcore.header import Header, header_from, header_of, read_header
@@ -28,11 +28,12 @@ from lmcore.leaf import Leaf
 from lmcore.model import LanguageModel
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, is_open, leaf_specs
+from lmcore.vocabulary import Kind, Vocabulary
 from lmcore.weight import Weight
 from lmcore.word_list import pack_words, unpack_words
 
 MAGIC = b"LMPB"
-VERSION = 1
+VERSION = 2
 _DIGEST = 32
 _PREFIX = struct.Struct("<4sBI")
 _LENGTH = struct.Struct("<I")
@@ -63,7 +64,7 @@ def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
     """The file's bytes."""
     leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
     streams = [stream for leaf in [*leaves, *model.biases.values()] for stream in _coded(leaf)]
-    body = _prefixed(header_of(model)) + b"".join(
+    body = _prefixed(header_of(model, vocabulary)) + b"".join(
         _LENGTH.pack(len(stream)) + stream for stream in [*streams, pack_words(vocabulary)]
     )
     return body + hashlib.sha256(body).digest()
@@ -93,7 +94,7 @@ def packed_size(recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary) ->
     specs = leaf_specs(recipe, model, count)
     streams = sum(spec.packed_size for spec in specs.values())
     lengths = sum(_LENGTH.size * len(spec.streams) for spec in specs.values())
-    header = header_from(specs, recipe, model, count)
+    header = header_from(specs, recipe, model, vocabulary)
     head = len(_prefixed(header))
     if is_open(recipe, model, count):
         # a site may have two leaves for one, and a number any digits: twice the plain text holds it
@@ -142,13 +143,13 @@ def _unpack(body: bytes) -> tuple[LanguageModel, Vocabulary, Parts]:
     """The model, the words and the parts; streams are decoded last, for that takes longest."""
     capacity = Capacity.of(len(body))
     _, version, length = _PREFIX.unpack_from(body)
-    if version != VERSION:
-        raise ValueError(f"there is no version {version}")
     start = _PREFIX.size + length
     header = read_header(body[_PREFIX.size : start], capacity)
+    if version != _version(header.vocabulary):
+        raise ValueError(f"a bundle of {header.vocabulary} has no version {version}")
     specs = header.specs
     *coded, words = _cut(body, start, sum(len(spec.streams) for spec in specs.values()) + 1)
-    vocabulary = unpack_words(words, header.words, capacity)
+    vocabulary = unpack_words(words, header.vocabulary, header.words, capacity)
     leaves, sizes, rest = {}, {}, iter(coded)
     for name, spec in specs.items():
         own = list(islice(rest, len(spec.streams)))
@@ -193,4 +194,9 @@ def _model(header: Header, leaves: dict[str, Leaf]) -> LanguageModel:
 
 def _prefixed(header: Header) -> bytes:
     packed = header.packed
-    return _PREFIX.pack(MAGIC, VERSION, len(packed)) + packed
+    return _PREFIX.pack(MAGIC, _version(header.vocabulary), len(packed)) + packed
+
+
+def _version(kind: Kind) -> int:
+    """Words came first, and every lmpareto reads their bundles."""
+    return 1 if kind == "words" else 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 
 from lmcore.errors import UserError
@@ -43,7 +43,7 @@ def _counted(lines: Lines) -> str:
 def remarks(texts: Texts, words: Container[str], max_words: int) -> tuple[str, ...]:
     """A sentence or two on each thing that makes perplexities on these parts say little: words
     outside the vocabulary's `words`, and parts that have the same lines."""
-    return (*_unknown(texts, words, max_words), *_repeated(texts))
+    return (*_unknown(texts, words, max_words), *repeated(_as_tuples(texts)))
 
 
 def _unknown(texts: Texts, words: Container[str], max_words: int) -> Iterator[str]:
@@ -85,10 +85,15 @@ def _enough(counts: Counter[str], lines: Lines) -> int | None:
     return next((n for n, sum_ in enumerate(known, 3) if there.total() - sum_ < bearable), None)
 
 
-def _repeated(texts: Texts) -> Iterator[str]:
+def _as_tuples(texts: Texts) -> dict[str, list[tuple[str, ...]]]:
+    return {part: list(map(tuple, lines)) for part, lines in texts.items()}
+
+
+def repeated(texts: Mapping[str, Sequence[Hashable]]) -> Iterator[str]:
+    """What to say of parts that have the same lines. An empty line is none of them."""
+    train = set(texts["train"])
     for part in ("valid", "test"):
-        new = set(map(tuple, texts[part])) - {()}
-        if not new.difference(map(tuple, texts["train"])):
+        if all(line in train for line in texts[part] if line):
             yield (
                 f"every line of {part} is in train, too: perplexity on {part} says what a model "
                 f"remembers. Give corpus.{part} a text of its own"

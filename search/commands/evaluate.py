@@ -11,6 +11,7 @@ from lmcore.runtime import device
 from search.commands.answer import Answer
 from search.config import EvaluateConfig
 from search.show.export import check_words
+from search.show.tables import bits_in, in_bits
 from search.units import format_size
 
 Config = EvaluateConfig
@@ -22,18 +23,20 @@ def run(config: EvaluateConfig) -> Answer:
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
     measured = score(model, corpus.split(config.split), corpus.vocabulary.eos)
+    bits = corpus.bits_per_byte(config.split, measured.perplexity)
     document = {
         "bundle": config.bundle,
         "corpus": corpus.name,
         "split": config.split,
         "size_bytes": bundle.size_bytes,
         "perplexity": measured.perplexity,
+        **bits_in("bits_per_byte", bits),
         "tokens": measured.tokens,
         "tokens_per_second": measured.tokens_per_second,
     }
     return Answer(
         document,
         f"{config.bundle}: {format_size(bundle.size_bytes)}, perplexity "
-        f"{measured.perplexity:.2f} on the {measured.tokens:,} tokens of {corpus.name} "
-        f"{config.split}, {measured.tokens_per_second:,.0f} tokens/s",
+        f"{measured.perplexity:.2f}{in_bits(bits)} on the {measured.tokens:,} tokens of "
+        f"{corpus.name} {config.split}, {measured.tokens_per_second:,.0f} tokens/s",
     )

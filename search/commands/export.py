@@ -9,6 +9,7 @@ from search.commands.answer import Answer, tell_corpus
 from search.config import ExportConfig
 from search.front import Point, choose
 from search.show.export import export
+from search.show.tables import in_bits
 from search.study.context import StudyContext
 from search.study.results import Results, results_of
 from search.units import format_size
@@ -28,7 +29,8 @@ def run(config: ExportConfig) -> Answer:
         f"{document['bundle']}: {point.label}, "
         f"{format_size(document['size_bytes'])}, "
         f"perplexity {document['valid_perplexity']:.2f} (valid), "
-        f"{document['test_perplexity']:.2f} (test)",
+        f"{document['test_perplexity']:.2f} (test)"
+        f"{in_bits(document.get('test_bits_per_byte'))}",
     )
 
 

@@ -14,6 +14,7 @@ from search.bench.workbench import stored_recipe
 from search.config import PUBLISHED, StudyConfig
 from search.front import Point
 from search.measurement import Measurement
+from search.show.tables import bits_in
 from search.study.context import StudyContext
 from search.terminal import training_bar
 
@@ -50,6 +51,8 @@ def export(
         "size_bytes": bundle.size_bytes,
         "valid_perplexity": measured.valid_perplexity,
         "test_perplexity": test.perplexity,
+        **bits_in("valid_bits_per_byte", measured.bits_per_byte),
+        **bits_in("test_bits_per_byte", corpus.bits_per_byte("test", test.perplexity)),
         "tokens_per_second": test.tokens_per_second,
         "sha256": bundle.sha256,
         "provenance": measured.provenance,
@@ -65,10 +68,11 @@ def file_of(name: str) -> str:
 
 def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
     """Raises UserError where the bundle and the corpus have different vocabularies."""
-    if bundle.vocabulary.words != corpus.vocabulary.words:
+    own, other = bundle.vocabulary, corpus.vocabulary
+    if not own.is_same(other):
         raise UserError(
-            f"{name} has a vocabulary of {len(bundle.vocabulary):,} words, corpus {corpus.name} "
-            f"another of {len(corpus.vocabulary):,}: it was trained on another text; give that "
+            f"{name} has a vocabulary of {len(own):,} {own.noun}, corpus {corpus.name} "
+            f"another of {len(other):,} {other.noun}: it was trained on another text; give that "
             f"text by the study (study=NAME) or by its file (corpus=text corpus.file=FILE)"
         )
 
