@@ -18,7 +18,9 @@ import zlib
 from pathlib import Path
 
 from lmcore.bundle import Bundle, load
+from lmcore.compress.quantization import GridCodec
 from lmcore.errors import UserError
+from lmcore.leaf import Leaf
 from lmcore.onnx.networks import streaming, tokens_text
 from lmcore.onnx.speed import alternating, onnx_step, torch_step
 from lmcore.runtime import prepare
@@ -34,13 +36,18 @@ def floor_bytes(bundle: Bundle) -> int:
     leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
     for leaf in [*leaves, *model.biases.values()]:
         for stream in leaf.spec.streams:
-            bits = 8
-            if stream.is_codes:
-                symbols = leaf.codes().symbols
-                low, high = int(symbols.min()), int(symbols.max())
-                bits = 4 if (high - low < 16 and stream.low != 0) or stream.high < 16 else 8
+            narrow = stream.is_codes and _codes(leaf) <= 16
+            bits = 4 if narrow else 8
             total += math.ceil(math.prod(stream.shape) * bits / 8)
     return total + len("\n".join(bundle.vocabulary.words).encode())
+
+
+def _codes(leaf: Leaf) -> int:
+    """From the smallest to the largest; byte planes of floats have as many as a byte."""
+    if not isinstance(leaf.codec, GridCodec):
+        return 256
+    symbols = leaf.codes().symbols
+    return int(symbols.max()) - int(symbols.min()) + 1
 
 
 def main() -> None:
