@@ -21,11 +21,11 @@ from test_compositions import (
 from torch import Tensor
 
 from lmcore.building import build
-from lmcore.bundle import Parts
 from lmcore.calibration import Calibration
 from lmcore.cells import Cell
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
+from lmcore.frame import Parts
 from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.onnx import products, scoring
