@@ -43,7 +43,8 @@ def opened(
     """The page of the report, ready. It may load files alone, and nothing may go wrong in it. The
     `script` runs before the page's own."""
     path = write_report(report, folder)[0]
-    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | settings))
+    shared = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+    context = browser.new_context(**(shared | settings))
     context.set_default_timeout(PATIENCE)
     context.add_init_script(script)
     page = context.new_page()
