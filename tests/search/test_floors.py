@@ -12,7 +12,19 @@ import pytest
 import search
 
 FLOORS = (
-    *("cli", "commands", "work", "show", "study", "bench", "config", "store", "space", "rules"),
+    *(
+        "cli",
+        "api",
+        "commands",
+        "work",
+        "show",
+        "study",
+        "bench",
+        "config",
+        "store",
+        "space",
+        "rules",
+    ),
     *("front", "terminal", "process", "measurement", "describe", "names", "streams", "units"),
 )
 ROOT = Path(search.__file__).parent

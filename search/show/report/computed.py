@@ -26,7 +26,7 @@ from search.show.report.sentence import sentence_of, together
 from search.show.report.stored import Files, sites_of
 from search.show.report.words import Phrasebook
 from search.study.history import History
-from search.study.sureness import bands_of, sureness_of
+from search.study.sureness import Sure, bands_of, sureness_of
 
 OBJECTIVES = ["size", "perplexity"]
 
@@ -62,7 +62,7 @@ def study_report(source: Source) -> StudyReport:
     files = Files(results, source.bundles, source.published)
     sentence, notes = sentence_of(history, files.dense_bytes)
     front = results.front
-    sure = {name: Sureness(**vars(one)) for name, one in sureness_of(history).items()}
+    sure = {name: _sure(one) for name, one in sureness_of(history).items()}
     points, all_read = [], True
     for point in front.points:
         made, read = _front_point(point, source, files, book)
@@ -117,6 +117,16 @@ def _front_point(
         sites=sites,
         export=export_command(history.results.study, point),
     ), read
+
+
+def _sure(one: Sure) -> Sureness:
+    (mean, spread), (size, size_spread) = one.perplexity, one.size_bytes
+    return Sureness(
+        seeds=one.seeds,
+        perplexity=(number(mean), number(spread)),
+        size_bytes=(number(size), number(size_spread)),
+        on_front=number(one.on_front),
+    )
 
 
 def export_command(study: str, point: Point) -> str:
