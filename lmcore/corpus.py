@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -21,13 +21,14 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from lmcore.errors import UserError
 from lmcore.penn_treebank import read_penn_treebank
-from lmcore.settings import Family, PathText
+from lmcore.settings import Family, PathText, later
 from lmcore.spelled_text import Streams, character_text, piece_text, subword_text
 from lmcore.spelling import Spelling
 from lmcore.subword import BYTES, MOST
 from lmcore.text import Lines, Texts, by_frequency, read_string, read_text, split_lines
 from lmcore.text_checks import check_lengths, remarks
 from lmcore.vocabulary import EOS, UNK, Vocabulary
+from lmcore.vocabulary_file import read_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,10 +92,12 @@ class OwnText(CorpusSettings):
 
 
 class TextFiles(OwnText):
-    """Words between white space."""
+    """Words between white space: the `max_words` most frequent, or those of a `vocabulary`."""
 
+    files = (*OwnText.files, "vocabulary")
     kind: Literal["text"] = "text"
     max_words: Annotated[int, Field(ge=3)] = 10_000
+    vocabulary: PathText | None = later(None)
 
 
 class SubwordText(OwnText):
@@ -105,10 +108,12 @@ class SubwordText(OwnText):
 
 
 class CharacterText(OwnText):
-    """Unicode characters of the training text."""
+    """Unicode characters of the training text, or those in the file `vocabulary`."""
 
+    files = (*OwnText.files, "vocabulary")
     kind: Literal["characters"] = "characters"
     max_characters: Annotated[int, Field(ge=3)] = 5_000
+    vocabulary: PathText | None = later(None)
 
 
 class PieceText(OwnText):
@@ -165,7 +170,7 @@ class Corpus:
     def bits_per_byte(self, split: str, perplexity: float) -> float | None:
         """That of a model with this perplexity on a split; None where the tokens are words."""
         spelling = self.spellings.get(split)
-        return spelling and spelling.bits_per_byte(perplexity)
+        return spelling.bits_per_byte(perplexity) if spelling else None
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split)):,}" for split in SPLITS)
@@ -201,12 +206,17 @@ def tokens(lines: Lines) -> Iterator[str]:
 
 
 def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
+    """The corpus over the words of `train`, the most frequent where there is a `max_words`."""
     counts = Counter(tokens(texts["train"]))
     if max_words is None:
         words = set(counts)
     else:
         kept = [word for word in by_frequency(counts) if word not in (EOS, UNK)]
         words = {EOS, UNK, *kept[: max_words - 2]}
+    return _encoded(name, texts, words)
+
+
+def _encoded(name: str, texts: Texts, words: Iterable[str]) -> Corpus:
     vocabulary = Vocabulary(sorted(words))
     train, valid, test = (vocabulary.ids_of(tokens(texts[split])) for split in SPLITS)
     return Corpus(name, vocabulary, train, valid, test)
@@ -222,6 +232,9 @@ def _own_corpus(settings: TextFiles) -> Corpus:
     read = {f"corpus.{name} {path}": read_text(Path(path)) for name, path in named.items()}
     texts = _parts(list(read.values()))
     check_lengths(texts, read)
+    if settings.vocabulary is not None:
+        corpus = _encoded(_title(settings), texts, read_vocabulary(Path(settings.vocabulary)))
+        return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, None))
     corpus = _corpus(_title(settings), texts, settings.max_words)
     return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, settings.max_words))
 
@@ -241,7 +254,9 @@ def _spelled_corpus(settings: SubwordText | CharacterText | PieceText, cache: Pa
         case SubwordText():
             streams = subword_text(read, settings.vocabulary_size, cache / "data" / "subword")
         case CharacterText():
-            streams = character_text(read, settings.max_characters)
+            given = settings.vocabulary
+            characters = None if given is None else read_vocabulary(Path(given))
+            streams = character_text(read, settings.max_characters, characters)
         case PieceText():
             streams = piece_text(read, settings.pieces, settings.tokens)
     return _of_streams(_title(settings), streams)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +81,17 @@ def _learned(text: str, size: int, cache: Path) -> SubwordVocabulary:
     return vocabulary
 
 
-def character_text(read: Mapping[str, str], most: int) -> Streams:
-    """Streams of characters: at most so many, the marks `<eos>` and `<unk>` among them."""
+def character_text(
+    read: Mapping[str, str], most: int, given: Iterable[str] | None = None
+) -> Streams:
+    """Streams of characters: at most so many, the marks `<eos>` and `<unk>` among them, or those
+    that are given. Raises UserError where one of these is no character."""
     texts = _parts(read)
+    if given is not None:
+        try:
+            return _streams(read, texts, CharacterVocabulary(sorted(given)))
+        except ValueError as error:
+            raise UserError(f"corpus.vocabulary: {error}") from None
     counts = Counter(texts["train"])
     counts.pop("\n", None)
     kept = by_frequency(counts)[: most - 2]

@@ -40,13 +40,14 @@ def _counted(lines: Lines) -> str:
     return f"{count:,} line{'' if count == 1 else 's'} and {count_tokens(lines):,} tokens"
 
 
-def remarks(texts: Texts, words: Container[str], max_words: int) -> tuple[str, ...]:
+def remarks(texts: Texts, words: Container[str], max_words: int | None) -> tuple[str, ...]:
     """A sentence or two on each thing that makes perplexities on these parts say little: words
-    outside the vocabulary's `words`, and parts that have the same lines."""
+    outside the vocabulary's `words`, and parts that have the same lines. `max_words` None: the
+    words were given."""
     return (*_unknown(texts, words, max_words), *repeated(_as_tuples(texts)))
 
 
-def _unknown(texts: Texts, words: Container[str], max_words: int) -> Iterator[str]:
+def _unknown(texts: Texts, words: Container[str], max_words: int | None) -> Iterator[str]:
     shares = {
         part: sum(word not in words for word in chain.from_iterable(lines)) / count_tokens(lines)
         for part, lines in texts.items()
@@ -55,6 +56,9 @@ def _unknown(texts: Texts, words: Container[str], max_words: int) -> Iterator[st
         return
     counts = Counter(chain.from_iterable(texts["train"]))
     listed = ", ".join(f"{share:.1%} of {part}" for part, share in shares.items())
+    if max_words is None:
+        yield f"unknown words are {listed}: they are not in the given vocabulary"
+        return
     yield (
         f"unknown words are {listed}: train has {len(counts):,} different words, and "
         f"corpus.max_words={max_words} keeps {min(len(counts), max_words - 2):,}. "

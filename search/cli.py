@@ -10,6 +10,7 @@ from search.streams import open_streams, say
 
 COMMANDS = {
     "train": "train the dense model of a study",
+    "import": "begin a study with a dense model that was trained elsewhere",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
     "confirm": "the points of the front again with other seeds: how sure it is",
@@ -17,7 +18,8 @@ COMMANDS = {
     "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "status": "how far a study is; without study=, the list of all",
     "front": "the front as a table",
-    "plot": "the front as a page and pictures",
+    "plot": "the front as pictures",
+    "report": "all that a study found, as a page that works offline",
     "export": "the chosen model as a folder to take home",
     "build": "an exported model once more, from its recipe",
     "evaluate": "perplexity, recall and speed of a bundle",
@@ -41,7 +43,7 @@ Try it, a few minutes on two cores, no network needed:
 
     lmpareto sweep study=quickstart
     lmpareto front study=quickstart
-    lmpareto plot study=quickstart
+    lmpareto report study=quickstart
     lmpareto export study=quickstart to=small_model
 
 lmpareto COMMAND --help says what a command takes; --cfg job shows all its settings; format=json

@@ -12,9 +12,10 @@ from pydantic import BeforeValidator, Field, model_validator
 import lmcore
 from lmcore.corpus import AnyCorpus, Split
 from lmcore.errors import UserError
+from lmcore.imports.layouts import Layout
 from lmcore.model_settings import ModelSettings
 from lmcore.settings import PathText, Settings
-from lmcore.training_settings import DenseTrainingSettings
+from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_name
 from search.rules.fidelity import AnyFidelity
 from search.rules.limits import Limits
@@ -51,10 +52,10 @@ Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
 
 
 class DenseSettings(Settings):
-    """A dense model and how it is trained."""
+    """A dense model and how it is trained, or which weights it was imported from."""
 
     model: ModelSettings
-    training: DenseTrainingSettings
+    training: AnyTraining
 
 
 class Seeds(Settings):
@@ -72,7 +73,7 @@ class StudySettings(Settings):
 
     corpus: AnyCorpus
     model: ModelSettings
-    training: DenseTrainingSettings
+    training: AnyTraining
     models: dict[str, DenseSettings] = Field(default_factory=dict)
     space: dict[str, Any]
     sampler: dict[str, Any]
@@ -226,6 +227,22 @@ class PlotConfig(StudyConfig):
     to: PathText | None
 
 
+class ReportConfig(ReadingConfig):
+    studies: list[AnyName] | None  # several in one page, in place of one by study=
+    to: PathText | None
+    watch: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the studies. Raises UserError where none was chosen, and where they were in
+        two ways."""
+        if not self.studies:
+            return [self.study]
+        if self.name is not None:
+            raise UserError("study and studies exclude each other: studies=[a,b] names them all")
+        return list(dict.fromkeys(self.studies))
+
+
 class InspectConfig(StudyConfig):
     bundle: PathText | None
     to: PathText | None
@@ -253,6 +270,15 @@ class SensitivityConfig(StudyConfig):
 class ReplayConfig(StudyConfig):
     trial: int | str  # as for export
     rung: Rung | None
+
+
+class ImportConfig(StudyConfig):
+    weights: PathText
+    vocabulary: PathText
+    layout: Layout | None
+    names: dict[str, str | list[str]] | None
+    words: dict[Annotated[int, Field(ge=0)], str] | None
+    forget_bias: float
 
 
 class EvaluateConfig(StudyConfig):

@@ -31,7 +31,7 @@ class Measurement:
     def bits_per_byte(self) -> float | None:
         """On the validation text. None where the tokens are words, which do not spell it."""
         spelling = Spelling.of(self.provenance.get("text"))
-        return spelling and spelling.bits_per_byte(self.valid_perplexity)
+        return spelling.bits_per_byte(self.valid_perplexity) if spelling else None
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

@@ -67,7 +67,8 @@ class Graph:
         """A tensor with this value; floats are of single precision unless they are of half."""
         from onnx import numpy_helper
 
-        array = np.ascontiguousarray(value).reshape(np.shape(value))
+        kind = np.int64 if isinstance(value, list) else None
+        array = np.ascontiguousarray(value, kind).reshape(np.shape(value))
         if array.dtype == np.float64:
             array = array.astype(np.float32)
         key = (str(array.dtype), array.shape, array.tobytes() if array.nbytes <= _SHARED else b"")

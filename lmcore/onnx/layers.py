@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmcore.cells import LSTM
-from lmcore.codec import Array
 from lmcore.compress.low_rank import LowRankStructure
 from lmcore.errors import UserError
 from lmcore.layer import Layer
@@ -70,7 +69,7 @@ class LayerGraph:
         whole = self.products.takes_integers(leaf)
         if whole is None:
             return "floats"
-        return "integers" if whole.offset is None else "integers with an offset"
+        return "integers" if not whole.offset else "integers with an offset"
 
     def _lstm(
         self, x: str, states: list[str], inputs: Leaf, recurrent: Leaf
@@ -110,11 +109,11 @@ class LayerGraph:
 
     def _scale_and_zero(self, whole: Integers) -> list[str]:
         """(1,) or (1, gates x hidden) each."""
-        graph = self.graph
-        if len(whole.scale) == 1:
-            return [graph.constant(whole.scale), graph.constant(np.zeros(1, np.int8))]
-        scale = graph.constant(_reordered(whole.scale)[None])
-        return [scale, graph.filled(np.int8(0), [1, len(whole.scale)])]
+        graph = self.graph.root
+        if not whole.by_row:
+            return [whole.scale, graph.constant(np.zeros(1, np.int8))]
+        scale = graph.reshaped(self._for_operator(whole.scale), [1, -1])
+        return [scale, graph.filled(np.int8(0), [1, whole.shape[0]])]
 
     def _for_operator(self, matrix: str) -> str:
         """Gates i, f, g, o (4H, ...) -> i, o, f, g."""
@@ -223,9 +222,3 @@ def _rhn_step(layer: LayerGraph, body: Graph, now: str, states: list[str]) -> li
 
 
 _STEPS = {LSTM: _lstm_step, Peephole: _peephole_step, RNN: _rnn_step, RHN: _rhn_step}
-
-
-def _reordered(gates: Array) -> Array:
-    """Gates i, f, g, o (4H,) -> i, o, f, g."""
-    i, f, g, o = np.split(gates, 4)
-    return np.concatenate([i, o, f, g])

@@ -122,7 +122,7 @@ def streaming(
     made = {"log_softmax": written.log_softmax(first), "next_h0": h1, "next_c0": c1}
     for name, tensor in made.items():
         graph.rename(tensor, name)
-    shape = [state.layers, "N", state.hidden]
+    shape: list[str | int | None] = [state.layers, "N", state.hidden]
     return written.network(
         [
             _tensor("x", TensorProto.INT64, ["N", "L"]),
@@ -208,7 +208,7 @@ def _metadata(model: LanguageModel, vocabulary: Vocabulary, state: StateShape) -
     return {"model_type": "rnnlm", **{name: str(value) for name, value in numbers.items()}}
 
 
-def _tensor(name: str, kind: int, shape: Sequence[object]) -> onnx.ValueInfoProto:
+def _tensor(name: str, kind: int, shape: Sequence[str | int | None]) -> onnx.ValueInfoProto:
     from onnx import helper
 
     return helper.make_tensor_value_info(name, kind, shape)

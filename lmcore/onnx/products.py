@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmcore.codec import Array
 from lmcore.compress.low_rank import LowRankStructure
 from lmcore.compress.tensor_train import TensorTrainStructure
 from lmcore.leaf import Leaf
@@ -77,13 +76,13 @@ class Products:
             y = self._by_nibbles(graph, x, whole, bias)
         else:
             self.note(site, "DynamicQuantizeMatMul")
-            scale = graph.constant(whole.scale if len(whole.scale) > 1 else whole.scale[0])
+            scale = whole.scale if whole.by_row else graph.root.reshaped(whole.scale, [])
             codes = self.turned(self.storage.signed(leaf))
             y = graph.op("DynamicQuantizeMatMul", x, codes, scale, "", bias)
-        if whole.offset is None:
+        if not whole.offset:
             return y
         total = graph.op("ReduceSum", x, graph.constant([-1]), keepdims=1)
-        return graph.op("Add", y, graph.op("Mul", total, graph.constant(whole.offset)))
+        return graph.op("Add", y, graph.op("Mul", total, whole.offset))
 
     def _by_nibbles(self, graph: Graph, x: str, whole: Integers, bias: str) -> str:
         """With the bytes as they are stored, zeros behind each row up to a whole block."""
@@ -95,7 +94,7 @@ class Products:
             zeros = root.filled(np.uint8(0), [rows, rest // 2])
             stored = root.op("Concat", stored, zeros, axis=1)
         stored = root.reshaped(stored, [rows, blocks, block // 2])
-        scale = root.constant(whole.scale.reshape(-1, 1))
+        scale = root.reshaped(whole.scale, [-1, 1])
         scales = root.reshaped(root.op("Expand", scale, root.constant([rows, blocks])), [-1])
         zeros = ""
         if whole.zero != 8:
@@ -152,11 +151,11 @@ class Products:
         if whole is None:
             return graph.op("Gather", self.storage.floats(leaf), ids, axis=0)
 
-        def of_rows(numbers: Array) -> str:
-            if len(numbers) == 1:
-                return graph.constant(numbers)
-            return graph.op("Gather", graph.constant(numbers.reshape(-1, 1)), ids, axis=0)
+        def of_rows(numbers: str) -> str:
+            if not whole.by_row:
+                return numbers
+            return graph.op("Gather", graph.root.reshaped(numbers, [-1, 1]), ids, axis=0)
 
         codes = graph.op("Gather", self.storage.signed(leaf), ids, axis=0)
         values = graph.op("Mul", graph.floats(codes), of_rows(whole.scale))
-        return values if whole.offset is None else graph.op("Add", values, of_rows(whole.offset))
+        return values if not whole.offset else graph.op("Add", values, of_rows(whole.offset))

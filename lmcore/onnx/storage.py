@@ -38,8 +38,9 @@ class Integers:
     bits: int
     zero: int
     shape: tuple[int, int]
-    scale: Array  # (1,) or (rows,)
-    offset: Array | None  # (1,) or (rows,)
+    scale: str  # float32 (1,) or (rows,), a number each where it is `by_row`
+    offset: str  # the same; "" is none
+    by_row: bool
 
 
 class Storage:
@@ -78,24 +79,31 @@ class Storage:
         if leaf.spec.kept is not None:
             return None
         codes, tables = _symbols(leaf), leaf.codes().tables
+        by_row = "step" in tables and len(tables["step"]) > 1
         if isinstance(codec, Uniform):
-            return self._integers_of(codes, _array(tables["step"]).reshape(-1), None)
+            return self._integers_of(codes, self._numbers(tables["step"]), "", by_row)
         if isinstance(codec, Linear) and not isinstance(codec.scope, int):
-            step, low = (_array(tables[name]).reshape(-1) for name in ("step", "low"))
+            step, low = (self._numbers(tables[name]) for name in ("step", "low"))
             middle = 1 << (codec.bits - 1)
-            return self._integers_of(codes - middle, step, low + np.float32(middle) * step)
+            up = self.graph.op("Mul", step, self.graph.constant(np.float32(middle)))
+            offset = self.graph.op("Add", low, up)
+            return self._integers_of(codes - middle, step, offset, by_row)
         return None
 
-    def _integers_of(self, codes: Array, scale: Array, offset: Array | None) -> Integers:
+    def _numbers(self, table: Tensor) -> str:
+        """float32 (n,): of a table whose numbers are of half precision."""
+        return self.graph.floats(self.graph.constant(smallest_floats(_array(table).reshape(-1))))
+
+    def _integers_of(self, codes: Array, scale: str, offset: str, by_row: bool) -> Integers:
         low, high = int(codes.min()), int(codes.max())
         shape, bits = (codes.shape[0], codes.shape[1]), fewest_bits(high - low + 1)
         if bits == 8:
             stored = self.graph.constant(codes.astype(np.int8))
-            return Integers(stored, bits, 0, shape, scale, offset)
+            return Integers(stored, bits, 0, shape, scale, offset, by_row)
         half = 1 << (bits - 1)
         zero = half if -half <= low and high < half else -low
         stored = self.graph.constant(packed(codes + zero, bits))
-        return Integers(stored, bits, zero, shape, scale, offset)
+        return Integers(stored, bits, zero, shape, scale, offset, by_row)
 
     def _as_signed(self, leaf: Leaf) -> str:
         from onnx import TensorProto
@@ -112,18 +120,19 @@ class Storage:
 
     def _as_floats(self, leaf: Leaf) -> str:
         if (whole := self.integers(leaf)) is not None:
-            return self.scaled(self.graph, self.signed(leaf), whole)
+            return self._scaled(self.signed(leaf), whole)
         if leaf.spec.kept == 0:
             return self.graph.filled(np.float32(0), matrix_shape(leaf.shape))
         return self._steps(leaf) or self._levels(leaf) or self._plain(leaf)
 
-    def scaled(self, graph: Graph, codes: str, whole: Integers) -> str:
-        """int8 codes (..., rows, columns), less their zero -> what they stand for."""
-        scale = graph.constant(whole.scale.reshape(-1, 1))
-        values = graph.op("Mul", graph.floats(codes), scale)
-        if whole.offset is None:
+    def _scaled(self, codes: str, whole: Integers) -> str:
+        """int8 codes (rows, columns), less their zero -> what they stand for."""
+        column = [-1, 1]
+        values = self.graph.floats(codes)
+        values = self.graph.op("Mul", values, self.graph.reshaped(whole.scale, column))
+        if not whole.offset:
             return values
-        return graph.op("Add", values, graph.constant(whole.offset.reshape(-1, 1)))
+        return self.graph.op("Add", values, self.graph.reshaped(whole.offset, column))
 
     def _steps(self, leaf: Leaf) -> str | None:
         """Equal steps that change along a row, or of which some are masked."""

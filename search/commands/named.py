@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 STORED = "__stored__"
 LIMITED = ("sweep", "worker")  # the commands that take a study's limits
 COMPUTING = ("train", "sweep", "worker", "space", "sensitivity")  # every setting matters to them
-BEGUN_ONLY = ("worker", "confirm", "status", "front", "plot", "export", "replay", "publish")
+BEGUN_ONLY = (
+    *("worker", "confirm", "status", "front", "plot", "report"),
+    *("export", "replay", "publish"),
+)
 SHOWN = 8  # names in a message, the nearest
 NONE_HERE = "; published studies are in the folder studies/ of the project's page, not installed"
 

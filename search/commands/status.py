@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from search.commands.answer import Answer, progress_of
 from search.config import ReadingConfig
 from search.show.tables import progress_document, progress_table, progress_text
@@ -17,6 +19,8 @@ def run(config: ReadingConfig) -> Answer:
     if config.name is not None:
         if published_of(context) is not None:
             done = history_of(context).progress
+            wanted, _ = context.slots.repeats()
+            done = replace(done, repeats=max(wanted, done.repeats))
             return Answer(progress_document(done), progress_text(done, workers=0))
         done = progress_of(context)
         at_work = len(context.slots.held(context.slots.kinds))

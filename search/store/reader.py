@@ -15,7 +15,19 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import URL, Engine, column, create_engine, event, inspect, make_url, select, table
+from sqlalchemy import (
+    URL,
+    Engine,
+    String,
+    column,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+    table,
+)
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -36,6 +48,7 @@ STUDIES = table("studies", column("study_id"), column("study_name"))
 _ATTRIBUTES = table(
     "study_user_attributes", column("study_id"), column("key"), column("value_json")
 )
+_TRIALS = table("trials", column("study_id"), column("state", String))
 _OPTUNA = table("version_info", column("library_version"))
 REVISION = "alembic_version"  # the table that Optuna makes last
 MOST_KEYS = 10_000  # that one query names
@@ -229,6 +242,24 @@ class Reader:
         """All trials of a study that `has_study` has found, by number, with this attribute of
         theirs. Raises UserError where one is damaged."""
         return read_trials(self.optuna.engine, study, attribute)
+
+    def pulse(self, study: str) -> tuple[Any, ...]:
+        """What changes when the study does, cheap to read: how many trials are in each state, how
+        many files were measured, and the study's attributes."""
+        of_study = select(STUDIES.c.study_id).where(STUDIES.c.study_name == study)
+        states = (
+            select(_TRIALS.c.state, func.count())
+            .where(_TRIALS.c.study_id == of_study.scalar_subquery())
+            .group_by(_TRIALS.c.state)
+            .order_by(_TRIALS.c.state)
+        )
+        tables = (RungRow, BaselineRow, EffectRow, RepeatRow)
+        with Session(self.engine) as session:
+            trials = [tuple(row) for row in session.execute(states)]
+            files = [
+                session.scalar(select(func.count()).where(each.study == study)) for each in tables
+            ]
+        return trials, files, self.attributes(study)
 
     def repeats(self, study: str) -> dict[str, dict[int, Measurement]]:
         """Key of a file -> number of the repeat -> the measurement of its recipe with that seed."""

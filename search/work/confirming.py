@@ -86,13 +86,16 @@ class _ConfirmCrew(Crew):
         repeats: Sequence[Repeat],
     ) -> None:
         super().__init__(context, checkpoints, workers, machine)
-        self.labels = {one.slot: f"{one.label}, seed {one.number}" for one in repeats}
+        self.labels = {
+            one.slot: f"{one.label} with seed {seed_of(one.number, self.config.seed)}"
+            for one in repeats
+        }
 
     def _watching(self) -> AbstractContextManager[ProgressBar]:
         return progress_bar(f"front of {self.config.study} with other seeds", "trainings")
 
     def label(self, one: Ended | Holding) -> str:
-        """ "trial 17 rung 0, seed 2"."""
+        """ "trial 17 rung 0 with seed 2"."""
         return self.labels.get(one.name, "a point of an earlier front")
 
 

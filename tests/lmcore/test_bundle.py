@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, MakeModel
 
-from lmcore import bundle
+from lmcore import bundle, frame
 from lmcore.building import build
 from lmcore.coding import encode
 from lmcore.corpus import Vocabulary
@@ -142,7 +142,7 @@ def test_damage_under_a_right_checksum_never_crashes(data: bytes, tmp_path: Path
 
 def test_a_newer_version_says_so(data: bytes, tmp_path: Path) -> None:
     newer = bytearray(data[:-32])
-    newer[4] = bundle.VERSION + 1
+    newer[4] = frame.VERSION + 1
     message = refused(tmp_path / "newer", bytes(newer) + hashlib.sha256(newer).digest())
     assert "newer lmpareto" in message
     assert str(newer[4]) in message

@@ -135,7 +135,9 @@ def test_a_name_that_makes_no_folder_is_refused(name: str) -> None:
         check_name(name)
 
 
-@pytest.mark.parametrize("command", ["plot", "publish", "export", "sweep", "train", "inspect"])
+@pytest.mark.parametrize(
+    "command", ["plot", "report", "publish", "export", "sweep", "train", "inspect"]
+)
 def test_nothing_is_written_outside_for_a_name(command: str, shell: Shell) -> None:
     to = ["to=x"] if command in ("publish", "export") else []
     run = shell(command, "name=../../evil", *to)
@@ -338,11 +340,11 @@ def test_what_is_wrong_with_a_study_of_ones_own(
     assert run.err.count("\n") == 1
 
 
-def test_the_study_of_the_readme(shell: Shell, tmp_path: Path) -> None:
-    section = (Path(__file__).parents[2] / "README.md").read_text().split("To go further")[1]
+def test_the_study_of_the_page_on_spaces(shell: Shell, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text()
     path = tmp_path / "study" / "keyboard.yaml"
     path.parent.mkdir()
-    path.write_text(section.split("```yaml\n")[1].split("```")[0])
+    path.write_text(page.split("```yaml\n")[1].split("```")[0])
     run = shell("space", f"--config-dir={tmp_path}", "study=keyboard", cwd=tmp_path)
     run.refused("messages.txt: No such file")  # all else is right
 
@@ -394,7 +396,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     shell: Shell, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    for command in ("plot", "export", "publish"):
+    for command in ("plot", "report", "export", "publish"):
         for to, why in (("/proc/no", "No such file"), ("file/sub", "file is a file, not a folder")):
             run = shell(command, "study=ptb_small", f"to={to}", cwd=tmp_path)
             run.refused(f"cannot write in {to}: ", why)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from lmcore.errors import UserError
 from lmcore.settings import parse
 from search.bench.workbench import Workbench, stored_recipe
+from search.commands.named import STORED, by_name
 from search.config import ConfirmConfig, SweepConfig
 from search.show.tables import front_document, front_table, progress_text
 from search.store.repeat_slots import RepeatSlots
-from search.store.slots import worker_name
+from search.store.settings import StorageSettings
+from search.store.slots import Slots, worker_name
+from search.store.store import Store
 from search.study.cache import survey
 from search.study.confirming import checkpoints_of, confirmation
 from search.study.context import StudyContext, WorkContext
@@ -28,7 +36,7 @@ from search.study.sureness import bands_of, sureness_of
 from search.work import confirming
 from search.work.claiming import waiting
 from search.work.confirming import Confirmer, confirm
-from studies import Sweep, settings, sweep_here
+from studies import COMMAND, Sweep, environment, lmpareto, settings, sweep_here
 
 REPEATS = 2
 
@@ -155,10 +163,9 @@ def test_a_worker_that_died_leaves_its_repeat_to_another(
     assert fewer.done == fewer.repeats < done.done
 
 
-def test_repeats_that_are_no_longer_wanted_are_no_jobs(
-    context: WorkContext[ConfirmConfig],
-) -> None:
-    slots = RepeatSlots(context.store.engine, "another", trials=1, lease=60.0)
+def test_repeats_that_are_no_longer_wanted_are_no_jobs(url: str) -> None:
+    engine = Store(StorageSettings(url=url)).engine
+    slots = RepeatSlots(engine, uuid4().hex, trials=1, lease=60.0)
     slots.provide_repeats(["1 a 1", "2 b 1", "3 c 1"], [])
     held = slots.claim("me")
     assert held
@@ -169,7 +176,10 @@ def test_repeats_that_are_no_longer_wanted_are_no_jobs(
     slots.provide_repeats(["1 a 1", "3 c 1"], ["3 c 1"])
     assert slots.open() == 2, "what failed is tried again"
     slots.provide_repeats([], [])
-    assert slots.repeats() == (0, 0)
+    assert slots.repeats() == (0, 0), "what is neither wanted nor done nor held is no job"
+    search = Slots(engine, slots.study, trials=1, lease=60.0)
+    search.provide([], [])
+    assert (search.total(), search.open(), slots.open()) == (1, 1, 0)
 
 
 def test_status_and_front_say_it(context: WorkContext[ConfirmConfig]) -> None:
@@ -220,6 +230,48 @@ def test_a_study_takes_its_repeats_along(
     other.store.remove(other.slots)
     assert other.store.repeats("renamed") == {}
     assert other.slots.repeats() == (0, 0)
+
+
+@pytest.mark.slow
+def test_a_confirmation_that_is_killed_goes_on_with_nothing_lost_or_twice(
+    swept: Sweep, tmp_path: Path
+) -> None:
+    """By the command, its processes killed at once; the study is as it was before."""
+    cache = tmp_path / "cache"
+    shutil.copytree(swept.context.config.folder, cache)
+    arguments = ("confirm", "study=mine", "repeats=5", "workers=2")
+    context = StudyContext(
+        confirm_settings(
+            swept.context.config,
+            cache=str(cache),
+            storage={"url": f"sqlite:///{cache}/studies.db"},
+        )
+    )
+    before = history_of(context)
+    known = sum(map(len, before.repeats.values()))
+
+    def repeated() -> int:
+        return sum(map(len, context.store.repeats("mine").values()))
+
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [COMMAND, *arguments],
+            env=environment(cache),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        while repeated() <= known and process.poll() is None:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    killed_at = context.slots.repeats()
+    document = lmpareto(*arguments, "format=json", cache=cache).ok().document
+    assert document["repeats_done"] == document["repeats"] > killed_at[1] > 0
+    after = history_of(context)
+    assert (after.results, after.trials) == (before.results, before.trials)
+    for found in after.repeats.values():
+        assert [one.provenance["seed"] for one in found] == list(range(2, 7))
 
 
 # --- published ---------------------------------------------------------------------------------
@@ -297,6 +349,8 @@ def test_a_published_study_is_confirmed_where_its_dense_model_is_at_hand(
     assert done.done == done.repeats == len(trained) + 1, "what is published counts"
     history = history_of(published.but(repeats=3))
     assert sum(map(len, history.repeats.values())) == done.done
+    (typed,) = [one for one in by_name("replay", ["study=mine"]) if one.startswith("study=")]
+    assert typed == f"study={STORED}", "its settings are enough to name it"
     elsewhere = config.model_copy(update={"cache": str(tmp_path / "empty")})
     with pytest.raises(UserError, match="dense model that is not at hand"):
         confirm(WorkContext(elsewhere))
