@@ -21,7 +21,6 @@ from test_compositions import (
 from torch import Tensor
 
 from lmcore.building import build
-from lmcore.bundle import Parts
 from lmcore.calibration import Calibration
 from lmcore.cells import Cell
 from lmcore.corpus import Vocabulary
@@ -32,8 +31,6 @@ from lmcore.onnx import products, scoring
 from lmcore.onnx.networks import Network, sentences, streaming, tokens_text
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
-
-NONE = Parts(0, {}, 0)
 
 
 def words_of(count: int) -> Vocabulary:
