@@ -33,8 +33,6 @@ from lmcore.onnx.networks import Network, sentences, streaming, tokens_text
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 
-NONE = Parts(0, {}, 0)
-
 
 def words_of(count: int) -> Vocabulary:
     return Vocabulary(["<eos>", *[f"w{index}" for index in range(count - 1)]])
