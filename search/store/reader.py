@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,18 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import URL, Engine, column, create_engine, event, inspect, make_url, select, table
+from sqlalchemy import (
+    URL,
+    Engine,
+    column,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    table,
+    true,
+)
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -173,8 +184,10 @@ class Reader:
             rows = session.query(BaselineRow).filter_by(study=study).all()
             return {row.name: row.key for row in rows}
 
-    def looks(self, study: str) -> list[Look]:
-        """The look of every trial of the study at every rung where it was measured."""
+    def looks(self, study: str, trials: Collection[int] | None = None) -> list[Look]:
+        """The look of every trial of the study, or of these trials, at every rung where it was
+        measured."""
+        among = true() if trials is None else RungRow.trial.in_(trials)
         with Session(self.engine) as session:
             rows = session.execute(
                 select(
@@ -184,7 +197,7 @@ class Reader:
                     MeasurementRow.valid_perplexity,
                 )
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
-                .where(RungRow.study == study)
+                .where(RungRow.study == study, among)
                 .order_by(RungRow.trial, RungRow.rung)
             )
             return [Look(*row) for row in rows]

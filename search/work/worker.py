@@ -41,7 +41,7 @@ from search.study.study import bury, live_trial, orphans, sampler
 from search.terminal import quiet_optuna
 from search.units import format_size
 from search.work.alive import WORKERS, alive, free_the_dead
-from search.work.lease import Lease
+from search.work.lease import FAILED, Lease
 
 MOST_REPEATS = 20  # known recipes proposed in a row, after which a worker gives up
 IDLE_SECONDS = 0.5  # between looks for slots that others release
@@ -385,7 +385,7 @@ class Worker:
 
 def _outcome(measured: Measurement | None, failure: str | None) -> str:
     if measured is None:
-        return f"failed: {(failure or '').strip().splitlines()[-1]}"
+        return f"{FAILED}{(failure or '').strip().splitlines()[-1]}"
     return f"{format_size(measured.size_bytes)}, perplexity {measured.valid_perplexity:.2f}"
 
 

@@ -13,7 +13,8 @@ import search
 
 FLOORS = (
     *("cli", "commands", "work", "show", "study", "bench", "config", "store", "space", "rules"),
-    *("front", "terminal", "process", "measurement", "describe", "names", "streams", "units"),
+    *("front", "terminal", "screen", "process", "measurement", "describe", "names", "streams"),
+    "units",
 )
 ROOT = Path(search.__file__).parent
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path.parts]
