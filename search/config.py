@@ -146,6 +146,16 @@ class ReadingConfig(StudyConfig):
     name: AnyName | None
 
 
+def _drawn(given: Any) -> Any:
+    if given != "auto" and type(given) is not bool:
+        raise ValueError("it is auto (in a terminal), true or false")
+    return given
+
+
+class FrontConfig(ReadingConfig):
+    scatter: Annotated[Literal["auto"] | bool, BeforeValidator(_drawn)]
+
+
 class WorkConfig(StudyConfig):
     max_size: Size | None
     max_perplexity: Annotated[float, Field(gt=1)] | None

@@ -122,7 +122,7 @@ from search.screen import screen
 with screen(of_processes=True) as shown:
     shown.draw([Text("first"), Text("second")])
     for number in range(3):
-        subprocess.run([sys.executable, "-c", f"import os; os.write(2, b'warning {number}\\n')"])
+        subprocess.run(["sh", "-c", f"echo warning {number} >&2"])
         shown.draw([Text("first"), Text(f"number {number}")])
     print("mine", file=sys.stderr)
 print("after", file=sys.stderr)
