@@ -16,6 +16,7 @@ COMMANDS = {
     "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "status": "how far a study is; without study=, the list of all",
     "front": "the front as a table",
+    "dashboard": "a study in Optuna's dashboard, in a browser",
     "plot": "the front as a page and pictures",
     "export": "the chosen model: bundle, recipe, measurements",
     "evaluate": "perplexity and speed of a bundle",

@@ -156,6 +156,10 @@ class FrontConfig(ReadingConfig):
     scatter: Annotated[Literal["auto"] | bool, BeforeValidator(_drawn)]
 
 
+class DashboardConfig(ReadingConfig):
+    port: Annotated[int, Field(ge=0, le=65535)]
+
+
 class WorkConfig(StudyConfig):
     max_size: Size | None
     max_perplexity: Annotated[float, Field(gt=1)] | None

@@ -85,7 +85,7 @@ def _answer(command: str, composed: DictConfig) -> str:
 
     try:
         config: StudyConfig = settings_of(module.Config, composed)
-        if command not in READING:
+        if command not in (*READING, "dashboard"):
             from lmcore.runtime import prepare
 
             prepare(config.threads)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 STORED = "__stored__"
 LIMITED = ("sweep", "worker")  # the commands that take a study's limits
 COMPUTING = ("train", "sweep", "worker", "space", "sensitivity")  # every setting matters to them
-BEGUN_ONLY = ("worker", "status", "front", "plot", "export", "replay", "publish")
+BEGUN_ONLY = ("worker", "status", "front", "dashboard", "plot", "export", "replay", "publish")
 SHOWN = 8  # names in a message, the nearest
 
 

@@ -202,14 +202,18 @@ class Reader:
             )
             return [Look(*row) for row in rows]
 
-    def files(self, study: str) -> dict[int, dict[int, Measurement]]:
-        """Trial -> rung -> the measurement of the file that the trial had there."""
+    def files(
+        self, study: str, trials: Collection[int] | None = None
+    ) -> dict[int, dict[int, Measurement]]:
+        """Trial -> rung -> the measurement of the file that the trial had there, of all trials or
+        of these."""
+        among = true() if trials is None else RungRow.trial.in_(trials)
         found: dict[int, dict[int, Measurement]] = {}
         with Session(self.engine) as session:
             rows = session.execute(
                 select(RungRow.trial, RungRow.rung, MeasurementRow)
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
-                .where(RungRow.study == study)
+                .where(RungRow.study == study, among)
                 .order_by(RungRow.trial, RungRow.rung)
             )
             for trial, rung, row in rows:
