@@ -1,4 +1,4 @@
-# make quickstart   from a fresh clone to a front, a plot and a model
+# make quickstart   from a fresh clone to a front, a report and a model
 # make test         everything;  make fast  the tests that take under two minutes;  make check  style and types
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 quickstart: .venv/installed
 	$(BIN)/lmpareto sweep study=quickstart
-	$(BIN)/lmpareto plot study=quickstart to=$(OUT)
+	$(BIN)/lmpareto report study=quickstart to=$(OUT)
 	$(BIN)/lmpareto export study=quickstart to=$(OUT)/model
 
 test: .venv/installed-dev

@@ -4,8 +4,7 @@
 
 Prints each command's time as a multiple of `python -c "import torch"` and of `python -c pass`. The
 times are medians of ROUNDS (9) rounds. In each round all commands take turns, so that a busy
-neighbour slows them all. `front of 1,000 trials` reads such a study from SQLite. `plot` writes its
-page without pictures.
+neighbour slows them all. `front of 1,000 trials` reads such a study from SQLite.
 
 `worker` is the time that a worker's process of a sweep needs before its first update, beyond that
 of `import torch`: imports, a text, a dense bundle of 4.5 MB, the database, a proposal and the built
@@ -64,7 +63,7 @@ def main() -> None:
             "status": _lmpareto("status", *mine),
             "front study=ptb_small": _lmpareto("front", "study=ptb_small"),
             f"front of {TRIALS:,} trials": _lmpareto("front", *mine),
-            "plot, page only": _lmpareto("plot", "study=ptb_small", f"to={folder}/page"),
+            "report study=ptb_small": _lmpareto("report", "study=ptb_small", f"to={folder}/page"),
             WORKER: _python("-m", "benchmarks.startup", "--worker", str(folder)),
         }
         seconds, cpu = _measured(asked, rounds, folder)
@@ -221,7 +220,8 @@ def _until_update(config: Any, checkpoints: Any) -> None:
     from search.process import imported
     from search.store.slots import worker_name
     from search.terminal import quiet_optuna
-    from search.work.worker import Worker, waiting
+    from search.work.claiming import waiting
+    from search.work.worker import Worker
 
     imported()
     quiet_optuna()

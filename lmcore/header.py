@@ -10,18 +10,20 @@ import json
 import math
 import zlib
 from collections.abc import Collection
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationError
 
 from lmcore import sites
 from lmcore.capacity import HEADER_BYTES, Capacity, unpacked
 from lmcore.codec import AnyCodec, LeafSpec
-from lmcore.model import LanguageModel
 from lmcore.model_settings import ModelSettings, Size
 from lmcore.recipe import Recipe
 from lmcore.settings import Settings, explain
 from lmcore.structure import AnyStructure, MatrixShape
+
+if TYPE_CHECKING:
+    from lmcore.model import LanguageModel
 
 
 class LeafHeader(Settings):

@@ -12,12 +12,14 @@ COMMANDS = {
     "train": "train the dense model of a study",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
+    "confirm": "the points of the front again with other seeds: how sure it is",
     "space": "what a study can sample, and how many bytes its corners have",
     "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "status": "how far a study is; without study=, the list of all",
     "front": "the front as a table",
     "dashboard": "a study in Optuna's dashboard, in a browser",
-    "plot": "the front as a page and pictures",
+    "plot": "the front as pictures",
+    "report": "all that a study found, as a page that works offline",
     "export": "the chosen model: bundle, recipe, measurements",
     "evaluate": "perplexity and speed of a bundle",
     "inspect": "why a model's matrices compress or do not",
@@ -39,7 +41,7 @@ Try it, a few minutes on two cores, no network needed:
 
     lmpareto sweep study=quickstart
     lmpareto front study=quickstart
-    lmpareto plot study=quickstart
+    lmpareto report study=quickstart
     lmpareto export study=quickstart to=small_model
 
 lmpareto COMMAND --help says what a command takes; --cfg job shows all its settings; format=json

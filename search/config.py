@@ -160,20 +160,25 @@ class DashboardConfig(ReadingConfig):
     port: Annotated[int, Field(ge=0, le=65535)]
 
 
-class WorkConfig(StudyConfig):
-    max_size: Size | None
-    max_perplexity: Annotated[float, Field(gt=1)] | None
+class EffortConfig(StudyConfig):
+    """Of a command that does jobs, each at most `attempts` times, for `max_hours`."""
+
     attempts: Count
     max_hours: Annotated[float, Field(gt=0)] | None
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.max_size, self.max_perplexity)
 
     @property
     def deadline(self) -> float | None:
         """The time after which no new trial is begun, in seconds since 1970, if work begins now."""
         return time.time() + self.max_hours * 3600 if self.max_hours else None
+
+
+class WorkConfig(EffortConfig):
+    max_size: Size | None
+    max_perplexity: Annotated[float, Field(gt=1)] | None
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_size, self.max_perplexity)
 
 
 class SweepConfig(WorkConfig):
@@ -182,6 +187,11 @@ class SweepConfig(WorkConfig):
 
 class WorkerConfig(WorkConfig):
     worker: Annotated[int, Field(ge=0)]
+
+
+class ConfirmConfig(EffortConfig):
+    repeats: Count
+    workers: Workers
 
 
 class ExportConfig(StudyConfig):
@@ -217,6 +227,22 @@ class RenameConfig(StudyConfig):
 
 class PlotConfig(StudyConfig):
     to: PathText | None
+
+
+class ReportConfig(ReadingConfig):
+    studies: list[AnyName] | None  # several in one page, in place of one by study=
+    to: PathText | None
+    watch: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the studies. Raises UserError where none was chosen, and where they were in
+        two ways."""
+        if not self.studies:
+            return [self.study]
+        if self.name is not None:
+            raise UserError("study and studies exclude each other: studies=[a,b] names them all")
+        return list(dict.fromkeys(self.studies))
 
 
 class InspectConfig(StudyConfig):

@@ -42,12 +42,13 @@ class ProgressBar(Protocol):
 
 
 @contextmanager
-def progress_bar(what: str, unit: str) -> Iterator[ProgressBar]:
-    """A bar in a terminal, elsewhere plain lines, 30 seconds apart."""
+def progress_bar(what: str, unit: str, of_processes: bool = False) -> Iterator[ProgressBar]:
+    """A bar in a terminal, elsewhere plain lines, 30 seconds apart. With `of_processes`, what
+    processes started meanwhile write to standard error goes by above the bar."""
     if not can_draw(sys.stderr):
         yield Lines(what, unit)
         return
-    with screen() as shown:
+    with screen(of_processes) as shown:
         bar = _Bar(shown, what, unit)
         try:
             yield bar

@@ -25,7 +25,8 @@ from search.study.beginning import create
 from search.study.context import WorkContext
 from search.study.study import ended_trials
 from search.terminal import quiet_optuna
-from search.work.worker import Worker, waiting
+from search.work.claiming import waiting
+from search.work.worker import Worker
 
 COMMAND = str(Path(sys.executable).parent / "lmpareto")
 STUDY = "mine"

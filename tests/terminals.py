@@ -125,14 +125,14 @@ class Keyboard:
     def press(self, keys: bytes) -> None:
         os.write(self.keys, keys)
 
-    def read(self, until: Callable[[str], bool], seconds: float = 60) -> None:
+    def read(self, until: Callable[[str], bool], seconds: float = 300) -> None:
         """Read what the command writes until all of it so far is as wanted."""
         deadline = time.monotonic() + seconds
         while not until(self.text):
             assert time.monotonic() < deadline, self.text
             assert self._more(), self.text
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 300) -> int:
         """The command's exit code, once it has ended and all that it wrote is read."""
         deadline = time.monotonic() + seconds
         while self._more():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from copy import copy
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +55,13 @@ class Workbench:
         """The workbench of a study, in its cache folder."""
         stages = Stages(config.folder / "stages", config.max_stages)
         return cls(corpus, dense, config.seed, config.folder / "bundles", stages, config.device)
+
+    def reseeded(self, seed: int) -> Workbench:
+        """The same workbench with another seed: recipes are trained with it, from the same dense
+        checkpoint."""
+        other = copy(self)
+        other.seed = seed
+        return other
 
     def key(self, recipe: Recipe) -> str:
         """The hash of everything that the measurement of a resolved recipe depends on."""

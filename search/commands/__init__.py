@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NO_MEMORY = (
     "this needs more memory than the process may have; give a smaller file or text, or free memory"
 )
-READING = ("status", "front", "plot")  # commands that need no torch
+READING = ("status", "front", "plot", "report")  # commands that need no torch
 
 
 def run(command: str, arguments: list[str]) -> None:

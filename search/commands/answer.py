@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmcore.errors import UserError
@@ -43,4 +43,6 @@ def tell_corpus(context: StudyContext[StudyConfig]) -> None:
 def progress_of(context: StudyContext[StudyConfig]) -> Progress:
     """The study's progress towards the trials that its sweeps asked for. `trials` in the settings
     does not matter here."""
-    return progress(context.study, context.slots.total())
+    done = progress(context.study, context.slots.total())
+    repeats, repeats_done = context.slots.repeats()
+    return replace(done, repeats=repeats, repeats_done=repeats_done)

@@ -11,18 +11,20 @@ from search.show.plane import record_of
 from search.show.scatter import WIDTH, scatter
 from search.show.tables import front_document, front_table
 from search.study.context import StudyContext
-from search.study.results import Results, results_of
+from search.study.history import history_of
+from search.study.results import Results
+from search.study.sureness import sureness_of
 
 Config = FrontConfig
 
 
 def run(config: FrontConfig) -> Answer:
-    results = results_of(StudyContext(config))
-    table = front_table(results.front, results.beside)
+    history = history_of(StudyContext(config))
+    results, sure = history.results, sureness_of(history)
+    table = front_table(results.front, results.beside, sure)
     drawn = sys.stdout.isatty() if config.scatter == "auto" else config.scatter
-    return Answer(
-        front_document(results.front), f"{_scatter(results)}\n\n{table}" if drawn else table
-    )
+    text = f"{_scatter(results)}\n\n{table}" if drawn else table
+    return Answer(front_document(results.front, sure), text)
 
 
 def _scatter(results: Results) -> str:

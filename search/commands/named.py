@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 STORED = "__stored__"
 LIMITED = ("sweep", "worker")  # the commands that take a study's limits
 COMPUTING = ("train", "sweep", "worker", "space", "sensitivity")  # every setting matters to them
-BEGUN_ONLY = ("worker", "status", "front", "dashboard", "plot", "export", "replay", "publish")
+BEGUN_ONLY = (
+    *("worker", "confirm", "status", "front", "dashboard", "plot", "report"),
+    *("export", "replay", "publish"),
+)
 SHOWN = 8  # names in a message, the nearest
 
 
@@ -69,9 +72,8 @@ def by_name(command: str, arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     if name in _options("study", [CONF]):
         return [*_without(arguments, "study"), f"study={name}"]
-    if name not in known:
-        _check_published(name, storage, typed.folders)
-    return _offered(command, arguments, name, known.get(name, {}))
+    attributes = known[name] if name in known else _published(name, storage, typed.folders)
+    return _offered(command, arguments, name, attributes)
 
 
 # --- what is typed -----------------------------------------------------------------------------
@@ -183,13 +185,17 @@ def _known(names: Sequence[str], storage: StorageSettings | None) -> dict[str, d
     return known
 
 
-def _check_published(study: str, storage: StorageSettings | None, folders: Sequence[Path]) -> None:
-    """Raises UserError where there is no published study of that name."""
-    from search.config import PUBLISHED
+def _published(
+    study: str, storage: StorageSettings | None, folders: Sequence[Path]
+) -> dict[str, Any]:
+    """The attributes of the published study of that name. Raises UserError where there is none."""
     from search.store.reader import Reader
+    from search.study.published import attributes_in, folder_of
 
-    if storage is None or (PUBLISHED / study / "trials.jsonl").is_file():
-        return
+    if folder := folder_of(study):
+        return attributes_in(folder)
+    if storage is None:
+        return {}
     stored, others = Reader(storage).studies(), _options("study", folders)
     near = get_close_matches(study, [*stored, *others], 1)
     raise UserError(

@@ -12,17 +12,18 @@ from search.show.plane import record_of
 from search.show.plots import figure
 from search.show.publish import publish
 from search.study.context import StudyContext
-from search.study.results import results_of
+from search.study.history import history_of
 
 Config = PublishConfig
 
 
 def run(config: PublishConfig) -> Answer:
     context, folder = StudyContext(config), Path(config.to)
-    results = results_of(context)
+    history = history_of(context)
+    results = history.results
     check_folder(folder)
     tell_corpus(context)
-    publish(context, results, folder)
+    publish(context, history, folder)
     drawn = record_of(results.front, results.corpus, results.beside, results.predicted)
     write_pictures(figure(drawn), folder, "front")
     files = sorted(str(path) for path in folder.rglob("*") if path.is_file())

@@ -8,7 +8,8 @@ from search.commands.answer import Answer, progress_of, tell_corpus
 from search.config import SweepConfig
 from search.show.tables import front_document, front_table, progress_document, progress_text
 from search.study.context import WorkContext
-from search.study.results import results_of
+from search.study.history import history_of
+from search.study.sureness import sureness_of
 from search.work.machine import Machine, crew_of
 from search.work.sweep import sweep
 
@@ -21,10 +22,11 @@ def run(config: SweepConfig) -> Answer:
     print(f"study {context.name} in {storage.shown}", file=sys.stderr)
     tell_corpus(context)
     sweep(context)
-    done, results = progress_of(context), results_of(context)
+    done, history = progress_of(context), history_of(context)
+    results, sure = history.results, sureness_of(history)
     crew = crew_of(context, done.left, Machine.here(config.device))
-    table = front_table(results.front, results.beside)
+    table = front_table(results.front, results.beside, sure)
     return Answer(
-        {**progress_document(done), **front_document(results.front)},
+        {**progress_document(done), **front_document(results.front, sure)},
         f"{progress_text(done, crew.workers)}\n{table}",
     )

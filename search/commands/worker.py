@@ -10,7 +10,8 @@ from search.process import interruptible
 from search.show.tables import progress_document, progress_text
 from search.store.slots import worker_name
 from search.study.context import WorkContext
-from search.work.worker import Worker, waiting
+from search.work.claiming import waiting
+from search.work.worker import Worker
 
 Config = WorkerConfig
 

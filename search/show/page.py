@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 WIDTH = 1000  # pixels of a picture
+FORMS = ("png", "svg", "pdf")
 # Plotly would offer to upload the chart to its makers' server.
 PAGE_CONFIG = {
     "responsive": True,
@@ -56,8 +57,8 @@ def page(figure: Figure) -> str:
 
 
 def image(figure: Figure, path: Path) -> None:
-    """Write the picture to `path`, 1000 wide and as high as it asks: SVG, or PNG with twice the
-    pixels.
+    """Write the picture to `path`, 1000 wide and as high as it asks: SVG, PDF, or PNG with twice
+    the pixels.
 
     Raises UserError for any other suffix, where Chrome or Chromium is not found or does not start,
     and where `path` cannot be written.
@@ -66,8 +67,8 @@ def image(figure: Figure, path: Path) -> None:
     from kaleido.errors import BrowserFailedError, ChromeNotFoundError
 
     form = path.suffix.lower().removeprefix(".")
-    if form not in ("png", "svg"):
-        raise UserError(f"cannot draw {path}: the name of a picture ends in .png or .svg")
+    if form not in FORMS:
+        raise UserError(f"cannot draw {path}: the name of a picture ends in .png, .svg or .pdf")
     height, scale = figure.layout.meta["height"], 2 if form == "png" else 1
     options = {"format": form, "width": WIDTH, "height": height, "scale": scale}
     try:
@@ -76,7 +77,7 @@ def image(figure: Figure, path: Path) -> None:
         raise UserError(
             f"cannot draw {path}: that takes Chrome or Chromium, which is not found or does not "
             "start. Install it (Debian, Ubuntu: apt install chromium; elsewhere: "
-            "plotly_get_chrome), or give its path in BROWSER_PATH. The HTML page needs neither."
+            "plotly_get_chrome), or give its path in BROWSER_PATH. HTML pages need neither."
         ) from error
     write_atomic(path, data)
 
@@ -86,6 +87,15 @@ def write_page(figure: Figure, folder: Path, name: str) -> list[str]:
     path = folder / f"{name}.html"
     write_atomic(path, page(figure).encode())
     return [str(one) for one in (path, *write_pictures(figure, folder, name))]
+
+
+def draw(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write NAME in each of `FORMS`; the files that were written. Raises UserError as `image`
+    does."""
+    paths = [folder / f"{name}.{form}" for form in FORMS]
+    for path in paths:
+        image(figure, path)
+    return paths
 
 
 def write_pictures(figure: Figure, folder: Path, name: str) -> list[Path]:

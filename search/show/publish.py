@@ -20,20 +20,24 @@ from search.front import Point, front_of
 from search.show.export import COLUMNS, bundle_of, file_of
 from search.space.space import OWN
 from search.study.context import StudyContext
-from search.study.results import RECORDS, Results, write_records
+from search.study.history import History, write_history
+from search.study.published import RECORDS
+from search.study.results import write_records
 
 
-def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) -> None:
+def publish(context: StudyContext[StudyConfig], history: History, folder: Path) -> None:
     """Write what a stranger needs to look at a study, take its models and replay its numbers:
 
     - dense.lmb and dense.json, and dense_NAME.* for each other dense model, unless a study beside
       this one has the same dense model;
     - trials.jsonl: the recipe and the measurement of every file;
+    - history.jsonl, repeats.jsonl, study.json: every trial, the files of other seeds, and what the
+      study was begun with;
     - bundles/NAME.lmb: the front, and the baselines that no measured model dominates;
     - results.csv: a row for each point of the front and each baseline, with the test perplexity of
       its file and the command that gives it.
     """
-    config, corpus = context.config, context.corpus
+    config, corpus, results = context.config, context.corpus, history.results
     kept_dense = _publish_dense(context, folder)
     earlier, bundles = _published_files(folder), folder / "bundles"
     known = _published_rows(folder, earlier)
@@ -59,6 +63,7 @@ def publish(context: StudyContext[StudyConfig], results: Results, folder: Path) 
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "results.csv", text.getvalue().encode())
+    write_history(history, context.attributes, folder)
     write_records(results, folder / RECORDS)  # last: it says which files the lines are of
     ours = {bundles / file_of(name) for name in earlier}
     for old in ours.intersection(bundles.glob("*.lmb")) - set(kept.values()):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from search.front import Front, Point
 from search.rules.sensitivity import Effect, Effects, Predicted, spread
 from search.study.study import Progress
+from search.study.sureness import Sure
 from search.units import format_size
 
 if TYPE_CHECKING:
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 SHOWN = 12  # points of a predicted front in a table
 
 
-def front_document(front: Front) -> dict[str, Any]:
-    """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}."""
+def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
+    """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}.
+
+    `sure` has the points that were trained again with other seeds, by name."""
     return {
         "study": front.study,
         "front": [
@@ -29,17 +33,21 @@ def front_document(front: Front) -> dict[str, Any]:
                 "valid_perplexity": point.valid_perplexity,
                 "tokens_per_second": point.tokens_per_second,
                 "recipe": point.recipe,
+                "seeds": asdict(sure[point.name]) if point.name in sure else None,
             }
             for point in front.points
         ],
     }
 
 
-def front_table(front: Front, baselines: Iterable[Point]) -> str:
-    """The front by size, then the baselines."""
+def front_table(front: Front, baselines: Iterable[Point], sure: Mapping[str, Sure]) -> str:
+    """The front by size, then the baselines. `sure` has the points that were trained again with
+    other seeds, by name."""
     knee = front.knee() if front.points else None
     rows = [("trial", "size", "perplexity", "")]
-    rows += [_row(point, "<- knee" if point is knee else "") for point in front.points]
+    for point in front.points:
+        notes = ["<- knee"] if point is knee else []
+        rows.append(_row(point, "  ".join([*_seeds(sure.get(point.name)), *notes])))
     rows += [_row(point, "") for point in baselines]
     lines = aligned(rows, ">>><")
     counts = [f"{len(front.points)} on the front", f"{len(front.dominated)} dominated"]
@@ -59,6 +67,14 @@ def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def _seeds(sure: Sure | None) -> list[str]:
+    """ "109.21 ± 0.34 over 4 seeds, 75% on the front"; none for a point that has one seed."""
+    if sure is None:
+        return []
+    mean, sd = sure.perplexity
+    return [f"{mean:.2f} ± {sd:.2f} over {sure.seeds} seeds, {sure.on_front:.0%} on the front"]
 
 
 def _row(point: Point, note: str) -> tuple[str, str, str, str]:
@@ -166,6 +182,8 @@ def progress_document(progress: Progress) -> dict[str, Any]:
         "failed": progress.failed,
         "left": progress.left,
         "median_seconds": progress.seconds,
+        "repeats": progress.repeats,
+        "repeats_done": progress.repeats_done,
     }
 
 
@@ -184,6 +202,9 @@ def progress_text(progress: Progress, workers: int) -> str:
         minutes = progress.left * progress.seconds / workers / 60
         time = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
         lines.append(f"{progress.left} to go, {time} with {workers} worker(s)")
+    if progress.repeats:
+        done = f"{progress.repeats_done} of {progress.repeats}"
+        lines.append(f"{done} trainings of the front with other seeds done")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from optuna.storages import RDBStorage
 from sqlalchemy import (
     URL,
     Engine,
+    String,
     column,
     create_engine,
     event,
+    func,
     inspect,
     make_url,
     select,
@@ -35,8 +38,9 @@ from search.rules.fidelity import Look
 from search.rules.sensitivity import Effect, Effects
 from search.store.migrations import VersionError, lacking
 from search.store.outage import AwayError, reason
-from search.store.schema import BaselineRow, EffectRow, MeasurementRow, RungRow
+from search.store.schema import BaselineRow, EffectRow, MeasurementRow, RepeatRow, RungRow
 from search.store.settings import StorageSettings
+from search.store.trials import StoredTrial, read_trials
 
 BUSY_SECONDS = 60  # how long SQLite waits for another process that writes
 
@@ -45,8 +49,11 @@ STUDIES = table("studies", column("study_id"), column("study_name"))
 _ATTRIBUTES = table(
     "study_user_attributes", column("study_id"), column("key"), column("value_json")
 )
+_TRIALS = table("trials", column("study_id"), column("state", String))
 _OPTUNA = table("version_info", column("library_version"))
 REVISION = "alembic_version"  # the table that Optuna makes last
+MOST_KEYS = 10_000  # that one query names
+_MEASURED = [getattr(MeasurementRow, name) for name in Measurement.__dataclass_fields__]
 
 
 class Reader:
@@ -169,14 +176,18 @@ class Reader:
     def measurement(self, key: str) -> Measurement | None:
         """The measurement under the key, None where there is none."""
         with Session(self.engine) as session:
-            row = session.get(MeasurementRow, key)
-            return _measurement(row) if row else None
+            row = session.execute(select(*_MEASURED).where(MeasurementRow.key == key)).first()
+            return Measurement(*row) if row else None
 
     def measurements(self, keys: list[str]) -> dict[str, Measurement]:
         """Key -> measurement, for the keys that have one."""
+        found: dict[str, Measurement] = {}
         with Session(self.engine) as session:
-            rows = session.query(MeasurementRow).filter(MeasurementRow.key.in_(keys)).all()
-            return {row.key: _measurement(row) for row in rows}
+            for first in range(0, len(keys), MOST_KEYS):
+                some = keys[first : first + MOST_KEYS]
+                wanted = select(*_MEASURED).where(MeasurementRow.key.in_(some))
+                found |= {row.key: Measurement(*row) for row in session.execute(wanted)}
+        return found
 
     def baselines(self, study: str) -> dict[str, str]:
         """Name -> key, of the baselines that were measured."""
@@ -211,17 +222,73 @@ class Reader:
         found: dict[int, dict[int, Measurement]] = {}
         with Session(self.engine) as session:
             rows = session.execute(
-                select(RungRow.trial, RungRow.rung, MeasurementRow)
+                select(RungRow.trial, RungRow.rung, *_MEASURED)
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
                 .where(RungRow.study == study, among)
                 .order_by(RungRow.trial, RungRow.rung)
             )
-            for trial, rung, row in rows:
-                found.setdefault(trial, {})[rung] = _measurement(row)
+            for trial, rung, *measured in rows:
+                found.setdefault(trial, {})[rung] = Measurement(*measured)
         return found
 
+    def measured_at(self, study: str) -> dict[int, dict[int, float]]:
+        """Trial -> rung -> when its file was measured, in seconds since 1970."""
+        found: dict[int, dict[int, float]] = {}
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(RungRow.trial, RungRow.rung, MeasurementRow.measured_at)
+                .join(MeasurementRow, MeasurementRow.key == RungRow.key)
+                .where(RungRow.study == study)
+            )
+            for trial, rung, at in rows:  # SQLite forgets the time zone
+                utc = at if at.tzinfo else at.replace(tzinfo=UTC)
+                found.setdefault(trial, {})[rung] = utc.timestamp()
+        return found
+
+    def trials(self, study: str, attribute: str) -> list[StoredTrial]:
+        """All trials of a study that `has_study` has found, by number, with this attribute of
+        theirs. Raises UserError where one is damaged."""
+        return read_trials(self.optuna.engine, study, attribute)
+
+    def pulse(self, study: str) -> tuple[Any, ...]:
+        """What changes when the study does, cheap to read: how many trials are in each state, how
+        many files were measured, and the study's attributes."""
+        of_study = select(STUDIES.c.study_id).where(STUDIES.c.study_name == study)
+        states = (
+            select(_TRIALS.c.state, func.count())
+            .where(_TRIALS.c.study_id == of_study.scalar_subquery())
+            .group_by(_TRIALS.c.state)
+            .order_by(_TRIALS.c.state)
+        )
+        tables = (RungRow, BaselineRow, EffectRow, RepeatRow)
+        with Session(self.engine) as session:
+            trials = [tuple(row) for row in session.execute(states)]
+            files = [
+                session.scalar(select(func.count()).where(each.study == study)) for each in tables
+            ]
+        return trials, files, self.attributes(study)
+
+    def repeats(self, study: str) -> dict[str, dict[int, Measurement]]:
+        """Key of a file -> number of the repeat -> the measurement of its recipe with that seed."""
+        found: dict[str, dict[int, Measurement]] = {}
+        with Session(self.engine) as session:
+            rows = session.execute(
+                select(RepeatRow.file, RepeatRow.repeat, *_MEASURED)
+                .join(MeasurementRow, MeasurementRow.key == RepeatRow.key)
+                .where(RepeatRow.study == study)
+                .order_by(RepeatRow.file, RepeatRow.repeat)
+            )
+            for file, repeat, *measured in rows:
+                found.setdefault(file, {})[repeat] = Measurement(*measured)
+        return found
+
+    def repeat_keys(self, study: str) -> set[str]:
+        """The keys of the measurements of the study's repeats."""
+        with Session(self.engine) as session:
+            return set(session.scalars(select(RepeatRow.key).where(RepeatRow.study == study)))
+
     def keys(self, study: str) -> set[str]:
-        """The keys of all that the study measured: rungs, baselines, effects."""
+        """The keys of all that the study measured: rungs, baselines, effects. Repeats are apart."""
         with Session(self.engine) as session:
             found = (
                 session.scalars(select(each.key).where(each.study == study))
@@ -257,10 +324,6 @@ class Reader:
         """The keys of the recipes of the study's effects."""
         with Session(self.engine) as session:
             return set(session.scalars(select(EffectRow.key).where(EffectRow.study == study)))
-
-
-def _measurement(row: MeasurementRow) -> Measurement:
-    return Measurement(**{name: getattr(row, name) for name in Measurement.__dataclass_fields__})
 
 
 def _connect(file: Path) -> sqlite3.Connection:

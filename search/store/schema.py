@@ -60,6 +60,21 @@ class RungRow(Base):
     key: Mapped[str] = mapped_column(String(16))
 
 
+class RepeatRow(Base):
+    """The recipe of a file trained again with another seed.
+
+    `file` is the key of the file's own measurement, `key` that of the measurement with the other
+    seed. The first repeat is 1: the file itself is the first seed.
+    """
+
+    __tablename__ = "lmpareto_repeat"
+
+    study: Mapped[str] = mapped_column(String(512), primary_key=True)
+    file: Mapped[str] = mapped_column(String(16), primary_key=True)
+    repeat: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(16))
+
+
 class EffectRow(Base):
     """The effect of one setting of a part of the study's space, alone and without training.
 
@@ -79,7 +94,7 @@ class EffectRow(Base):
 
 
 class SlotRow(Base):
-    """One of a study's jobs: a trial, or a baseline by name.
+    """One of a study's jobs: a trial, a baseline by name, or a repeat.
 
     A worker holds its slot until `expires_at`, in seconds since 1970 by the database's clock, and
     keeps renewing that. Any worker may claim a slot that nobody holds or that has expired. `trial`
@@ -90,7 +105,7 @@ class SlotRow(Base):
     __table_args__ = (UniqueConstraint("study", "trial"),)
 
     study: Mapped[str] = mapped_column(String(512), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(8), primary_key=True)  # baseline, trial
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)  # baseline, trial, repeat
     name: Mapped[str] = mapped_column(String(512), primary_key=True)
     done: Mapped[bool]
     trial: Mapped[int | None]

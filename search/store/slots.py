@@ -1,7 +1,7 @@
 """Slots and leases: who works on what, so that no trial is lost, done twice or done too often.
 
-Each trial that a study is to have, and each baseline, is a slot. A worker claims a slot, asks
-Optuna for a trial, fills the slot with that trial, and renews its lease while it works. When a
+Each trial that a study is to have, each baseline and each repeat is a slot. A worker claims a slot,
+asks Optuna for a trial, fills the slot with that trial, and renews its lease while it works. When a
 worker dies, its lease runs out. The next worker that looks for a slot takes this one over, together
 with the trial that fills it. Each step is one UPDATE that succeeds for one worker only, on any
 database.
@@ -19,16 +19,26 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
-from sqlalchemy import CursorResult, Engine, Select, Update, extract, func, or_, select, update
+from sqlalchemy import (
+    CursorResult,
+    Engine,
+    Select,
+    Update,
+    extract,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from search.store.schema import SlotRow
 
-Kind = Literal["baseline", "trial"]
-KINDS: tuple[Kind, ...] = ("baseline", "trial")
+Kind = Literal["baseline", "trial", "repeat"]
+KINDS: tuple[Kind, ...] = ("baseline", "trial", "repeat")
 _NOBODY: dict[str, Any] = {"worker": None, "expires_at": None}
 
 
@@ -70,7 +80,13 @@ class Ended:
 
 
 class Slots:
-    """The slots of one study, which is to have `trials` trials in total. `lease` is in seconds."""
+    """The slots of one study, which is to have `trials` trials in total. `lease` is in seconds.
+
+    Of the study's slots, those of `kinds` are claimed, counted and listed. Whoever works on others
+    does not see these and is not seen, but in `held` and `unfinished`.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("baseline", "trial")
 
     def __init__(
         self,
@@ -117,7 +133,8 @@ class Slots:
 
     def claim(self, worker: str) -> Slot | None:
         """Claim a slot for the worker: first one that another worker left behind, then a baseline,
-        then a new trial. None where no slot is free now; `open` says how many may become free."""
+        then a new trial; of repeats, by name. None where no slot is free now; `open` says how many
+        may become free."""
         while True:
             with Session(self.engine) as session, session.begin():
                 now = self._now(session)
@@ -189,6 +206,7 @@ class Slots:
                 select(*columns).where(
                     SlotRow.study == self.study,
                     SlotRow.done.is_(True),
+                    SlotRow.kind.in_(self.kinds),
                     or_(SlotRow.kind != "trial", SlotRow.name >= first),
                 )
             )
@@ -197,10 +215,14 @@ class Slots:
     def total(self) -> int:
         """How many trials the study is to have in total, by the sweeps so far."""
         with Session(self.engine) as session:
-            trials = select(func.count()).where(
-                SlotRow.study == self.study, SlotRow.kind == "trial"
-            )
-            return session.scalars(trials).one()
+            return session.scalars(self._count("trial")).one()
+
+    def repeats(self) -> tuple[int, int]:
+        """How many repeats there are to be, and how many of them are done."""
+        with Session(self.engine) as session:
+            every = self._count("repeat")
+            done = every.where(SlotRow.done.is_(True))
+            return session.scalars(every).one(), session.scalars(done).one()
 
     def unfinished(self) -> bool:
         """Whether any slot is not done, however many trials the settings say."""
@@ -209,7 +231,7 @@ class Slots:
             return session.scalars(left).one() > 0
 
     def open(self, kinds: Collection[Kind] = KINDS) -> int:
-        """How many slots are not done, of the trials within the total and of the baselines."""
+        """How many slots are not done, of the trials within the total and of the other kinds."""
         with Session(self.engine) as session:
             count = self._wanted(select(func.count()).select_from(SlotRow))
             return int(session.scalars(count.where(SlotRow.kind.in_(kinds))).one())
@@ -253,8 +275,8 @@ class Slots:
                 return []
             return sorted(set(running) - set(session.scalars(filled)))
 
-    def held(self) -> list[Holding]:
-        """The slots that are claimed and not done."""
+    def held(self, kinds: Collection[Kind] = KINDS) -> list[Holding]:
+        """The slots of these kinds that are claimed and not done."""
         with Session(self.engine) as session:
             now = self._now(session)
             rows = session.scalars(
@@ -262,6 +284,7 @@ class Slots:
                     SlotRow.study == self.study,
                     SlotRow.done.is_(False),
                     SlotRow.worker.is_not(None),
+                    SlotRow.kind.in_(kinds),
                 )
             )
             return [
@@ -284,10 +307,14 @@ class Slots:
     def _key(self, kind: str, name: str) -> tuple[Any, ...]:
         return (SlotRow.study == self.study, SlotRow.kind == kind, SlotRow.name == name)
 
+    def _count(self, kind: Kind) -> Select[int]:
+        return select(func.count()).where(SlotRow.study == self.study, SlotRow.kind == kind)
+
     def _wanted(self, query: Select[Any]) -> Select[Any]:
-        """The query for slots that are not done, without trials beyond the total."""
+        """The query for slots of `kinds` that are not done, without trials beyond the total."""
         within = or_(SlotRow.kind != "trial", SlotRow.name < _numbered(self.trials))
-        return query.where(SlotRow.study == self.study, SlotRow.done.is_(False), within)
+        mine = (SlotRow.study == self.study, SlotRow.kind.in_(self.kinds))
+        return query.where(*mine, SlotRow.done.is_(False), within)
 
     def _row(self, kind: Kind, name: str) -> SlotRow:
         return SlotRow(study=self.study, kind=kind, name=name, done=False, attempts=0, fraction=0.0)
@@ -315,4 +342,4 @@ def _numbered(number: int) -> str:
 
 
 def _kind(text: str) -> Kind:
-    return "trial" if text == "trial" else "baseline"
+    return next(kind for kind in KINDS if kind == text)

@@ -27,7 +27,15 @@ from search.measurement import Measurement
 from search.store.migrations import upgrade
 from search.store.outage import GoneError
 from search.store.reader import BUSY_SECONDS, REVISION, STUDIES, Reader
-from search.store.schema import Base, BaselineRow, EffectRow, MeasurementRow, RungRow, SlotRow
+from search.store.schema import (
+    Base,
+    BaselineRow,
+    EffectRow,
+    MeasurementRow,
+    RepeatRow,
+    RungRow,
+    SlotRow,
+)
 from search.store.slots import Slots
 
 # the columns of Optuna's that are written here
@@ -106,6 +114,9 @@ class Store(Reader):
 
     def keep_rung(self, study: str, trial: int, rung: int, key: str) -> None:
         self._merge(RungRow(study=study, trial=trial, rung=rung, key=key))
+
+    def keep_repeat(self, study: str, file: str, repeat: int, key: str) -> None:
+        self._merge(RepeatRow(study=study, file=file, repeat=repeat, key=key))
 
     def _merge(self, row: Base) -> None:
         with self._writing() as session:

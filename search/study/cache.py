@@ -1,9 +1,10 @@
 """What the cache folder holds, for which study, and what of it no study needs.
 
 A bundle is needed where it lies on the front of all that a study measured, or is one of its
-baselines. The weights of a fine-tuning are needed while the study that measured it has trials to
-go. All that is deleted can be made again with the same result: `export`, `publish` and a sweep do
-so by themselves. What the database does not know stays: another database may know it.
+baselines. Of repeats, only the measurements are needed. The weights of a fine-tuning are needed
+while the study that measured it has trials to go. All that is deleted can be made again with the
+same result: `export`, `publish` and a sweep do so by themselves. What the database does not know
+stays: another database may know it.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _files(folder: Path) -> list[Path]:
 def _needs(context: StudyContext[StudyConfig]) -> _Needs:
     store, study = context.store, context.study
     baselines = set(store.baselines(context.name).values())
-    measured = store.keys(context.name) | set(complete_keys(study).values())
+    measured = store.keys(context.name) | set(complete_keys(context.trials()).values())
     points = [
         Point(key, None, one.size_bytes, one.valid_perplexity, one.tokens_per_second, one.recipe)
         for key, one in store.measurements(sorted(measured)).items()
@@ -119,7 +120,7 @@ def _needs(context: StudyContext[StudyConfig]) -> _Needs:
     within = [one for one in points if not limits.broken(one.size_bytes, one.valid_perplexity)]
     return _Needs(
         context.name,
-        measured,
+        measured | store.repeat_keys(context.name),
         baselines | {one.name for of in (points, within) for one in front_of("", of).points},
         measured if context.slots.unfinished() else set(),
     )

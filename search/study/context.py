@@ -12,13 +12,17 @@ import optuna
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from lmcore.files import check_folder
-from search.config import StudyConfig
+from search.config import ConfirmConfig, StudyConfig
 from search.space.space import OWN, Space
 from search.store.outage import Patience
 from search.store.reader import Reader
+from search.store.repeat_slots import RepeatSlots
 from search.store.slots import Slots
 from search.store.store import Store
+from search.store.trials import StoredTrial
 from search.study.begun import check_kept, text_of
+from search.study.note import ATTRIBUTE
+from search.study.published import attributes_in, folder_of
 
 if TYPE_CHECKING:
     from search.bench.dense import DenseCheckpoint
@@ -66,8 +70,15 @@ class StudyContext(Generic[C]):
         config = self.config
         if config.name is None:
             return load_corpus(config.corpus, config.folder)
-        known = self.patiently(self.store.attributes, config.name)
-        return text_of(config, known or {})
+        return text_of(config, self.attributes)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What lmpareto keeps with the study: of the database, else of its published folder; empty
+        where it is in neither."""
+        known = self.patiently(self.store.attributes, self.name)
+        published = folder_of(self.name) if known is None else None
+        return attributes_in(published) if published else known or {}
 
     @property
     def words(self) -> int:
@@ -100,11 +111,19 @@ class StudyContext(Generic[C]):
             f"lmpareto sweep with the same settings begins it"
         )
 
+    def trials(self) -> list[StoredTrial]:
+        """All trials of the study by number, as they are stored now. Raises UserError where it has
+        not begun, and where a trial is damaged."""
+        assert self.study, "its tables are of a version that is known"
+        return self.patiently(self.store.trials, self.name, ATTRIBUTE)
+
     @cached_property
     def slots(self) -> Slots:
-        """The study's slots, with as many trials in total as the settings say."""
+        """The study's slots, with as many trials in total as the settings say. Those of repeats are
+        for settings of a confirmation alone."""
         config = self.config
-        return Slots(self.store.engine, self.name, config.trials, config.storage.lease)
+        made = RepeatSlots if isinstance(config, ConfirmConfig) else Slots
+        return made(self.store.engine, self.name, config.trials, config.storage.lease)
 
     def find_checkpoint(self, dense: str = OWN) -> DenseCheckpoint | None:
         """The checkpoint of the dense model of that name, None where it was not trained yet."""

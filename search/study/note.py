@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 from pydantic import TypeAdapter, ValidationError
 
 from lmcore.errors import UserError
+from search.store.trials import StoredTrial
 
 ATTRIBUTE = "lmpareto"  # one JSON attribute for the whole note, since each write is a transaction
 
@@ -30,9 +31,11 @@ class TrialNote:
     failure: str | None = None  # why it has no values or missed its last rung
     duplicate: bool = False  # another trial has the same recipe
     surplus: bool = False  # an orphan: its worker died or lost the answer
+    last_rung: int | None = None  # of its ladder; earlier versions did not store it
+    seconds: Mapping[str, float] = field(default_factory=dict)  # "ask", "fit": before its files
 
     @classmethod
-    def of(cls, row: FrozenTrial) -> TrialNote:
+    def of(cls, row: FrozenTrial | StoredTrial) -> TrialNote:
         """The note of a stored trial; an empty note where it has none. Raises UserError for a note
         that lmpareto did not write."""
         stored = row.user_attrs.get(ATTRIBUTE, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,21 +15,22 @@ from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
 from lmcore.methods import methods_of
 from lmcore.settings import Settings, explain
-from search.config import PUBLISHED, StudyConfig
+from search.config import StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
 from search.names import check_name
 from search.rules.sensitivity import Effects
+from search.store.trials import StoredTrial
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
+from search.study.published import RECORDS, attributes_in, folder_of
 from search.study.study import check_ours, complete_keys, limits_of
 from search.units import format_ranges
 
-RECORDS = "trials.jsonl"
 PREDICTED = "predicted.json"
 
 # what reading a damaged record raises
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _MEASUREMENT = TypeAdapter(Measurement)
 _POINTS = TypeAdapter(list[tuple[float, float]])
 
@@ -122,12 +123,16 @@ class Results:
 
 def results_of(context: StudyContext[StudyConfig]) -> Results:
     """The study's results. Raises UserError where it is neither in the database nor published."""
-    name, store = context.name, context.store
-    if not store.has_study(name) and (published := _published(name)).exists():
-        return _read(context.config, published)
-    study = context.study
+    if (published := published_of(context)) is not None:
+        return read_results(context.config, published)
+    return results_from(context, context.trials())
+
+
+def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTrial]) -> Results:
+    """The results of a study in the database, which has these trials."""
+    name, store, study = context.name, context.store, context.study
     check_ours(study)
-    files, ended, baselines = store.files(name), complete_keys(study), store.baselines(name)
+    files, ended, baselines = store.files(name), complete_keys(trials), store.baselines(name)
     # studies of earlier versions have no rungs: a trial has the one file of its note
     alone = {trial: key for trial, key in ended.items() if trial not in files}
     found = store.measurements([*alone.values(), *baselines.values()])
@@ -176,8 +181,10 @@ def write_records(results: Results, path: Path) -> None:
         write_json(path.with_name(PREDICTED), [list(point) for point in results.predicted])
 
 
-def _published(study: str) -> Path:
-    return PUBLISHED / study / RECORDS
+def published_of(context: StudyContext[StudyConfig]) -> Path | None:
+    """The folder of the published study, None where the study is in the database or is neither."""
+    folder = folder_of(context.name)
+    return folder if folder and not context.store.has_study(context.name) else None
 
 
 class _Place(Settings):
@@ -188,15 +195,17 @@ class _Place(Settings):
     feasible: bool
 
 
-def _read(config: StudyConfig, path: Path) -> Results:
+def read_results(config: StudyConfig, folder: Path) -> Results:
+    """The results in the folder of a published study. Raises UserError where a file is damaged."""
+    path, attributes = folder / RECORDS, attributes_in(folder)
     files: dict[int, dict[int, Measurement]] = {}
     baselines, over = {}, set()
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             name, place, measured = _record(json.loads(line))
-        except _WRONG as error:
+        except WRONG as error:
             raise UserError(
-                f"{path}, line {number} is no record of a study: {_said(error)}"
+                f"{path}, line {number} is no record of a study: {said(error)}"
             ) from None
         if not place.feasible:
             over.add(name)
@@ -206,7 +215,7 @@ def _read(config: StudyConfig, path: Path) -> Results:
             files.setdefault(place.trial, {})[place.rung] = measured
     return Results(
         study=config.study,
-        corpus=config.corpus.kind,
+        corpus=attributes.get(CORPUS, config.corpus.kind),
         files=files,
         baselines=baselines,
         predicted=_read_predicted(path.with_name(PREDICTED)),
@@ -217,8 +226,8 @@ def _read(config: StudyConfig, path: Path) -> Results:
 def _read_predicted(path: Path) -> list[tuple[float, float]]:
     try:
         return _POINTS.validate_python(json.loads(path.read_bytes())) if path.exists() else []
-    except _WRONG as error:
-        raise UserError(f"{path} is no predicted front of a study: {_said(error)}") from None
+    except WRONG as error:
+        raise UserError(f"{path} is no predicted front of a study: {said(error)}") from None
 
 
 def _record(row: dict[str, Any]) -> tuple[str, _Place, Measurement]:
@@ -235,7 +244,7 @@ def _record(row: dict[str, Any]) -> tuple[str, _Place, Measurement]:
     return name, place, measured
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     return explain(error, "")[0] if isinstance(error, ValidationError) else str(error)
 
 

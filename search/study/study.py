@@ -8,7 +8,7 @@ with that trial and its parameters.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from lmcore.files import content_key
 from search.config import StudyConfig
 from search.rules.limits import Limits
 from search.store.slots import Slots
+from search.store.trials import StoredTrial
 from search.study.begun import LIMITS
 from search.study.note import TrialNote
 
@@ -68,6 +69,8 @@ class Progress:
     failed: dict[str, int]  # reason -> how many
     running: int
     seconds: float  # the median of the complete trials
+    repeats: int = 0  # trainings of the front with other seeds that it is to have
+    repeats_done: int = 0
 
     @property
     def finished(self) -> int:
@@ -127,11 +130,11 @@ def check_ours(study: optuna.Study) -> None:
         )
 
 
-def complete_keys(study: optuna.Study) -> dict[int, str]:
+def complete_keys(rows: Iterable[StoredTrial]) -> dict[int, str]:
     """Trial number -> key of the measurement in its note, for the complete trials that are no
     duplicates."""
-    rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    notes = {row.number: TrialNote.of(row) for row in rows}
+    complete = (row for row in rows if row.state == TrialState.COMPLETE)
+    notes = {row.number: TrialNote.of(row) for row in complete}
     return {number: note.key or "" for number, note in notes.items() if note.takes_slot}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from search.config import SweepConfig
+from search.config import ConfirmConfig, StudyConfig, SweepConfig
 from search.study.context import StudyContext
 from search.units import format_size
 
@@ -27,6 +27,8 @@ MEMORY = (
     ),
 )
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+Crewed = StudyContext[SweepConfig] | StudyContext[ConfirmConfig]
 
 # of a worker, measured: what it imports, and how often it holds the weights and the logits
 IMPORTS_BYTES = 400_000_000
@@ -86,13 +88,13 @@ def crew_size(
     return CrewSize(wanted)
 
 
-def crew_of(context: StudyContext[SweepConfig], jobs: int, machine: Machine) -> CrewSize:
-    """How many workers a sweep starts for `jobs` trials and baselines."""
+def crew_of(context: Crewed, jobs: int, machine: Machine) -> CrewSize:
+    """How many workers are started for `jobs` jobs of the study."""
     config = context.config
     return crew_size(config.workers, jobs, machine, config.threads, worker_bytes(context))
 
 
-def worker_bytes(context: StudyContext[SweepConfig]) -> int:
+def worker_bytes(context: StudyContext[StudyConfig]) -> int:
     """About how much memory a worker of the study needs, by its text and its largest model."""
     config, corpus, words = context.config, context.corpus, context.words
     every = [config.of(name) for name in config.dense_names]

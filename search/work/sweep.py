@@ -10,18 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.process import BaseProcess
+from typing import ClassVar
 
 import optuna
 
 from lmcore.errors import UserError
 from search.bench.dense import DenseCheckpoints
-from search.config import SweepConfig
+from search.config import EffortConfig, SweepConfig
 from search.process import Importing, interruptible
 from search.space.space import OWN
 from search.store.outage import Patience
-from search.store.slots import Ended, Kind, worker_name
+from search.store.slots import Ended, Holding, Kind, worker_name
 from search.study.beginning import begin
 from search.study.context import WorkContext
 from search.study.study import bury
@@ -48,18 +49,21 @@ def sweep(context: WorkContext[SweepConfig]) -> optuna.Study:
     if crew.said:
         print(crew.said, file=sys.stderr)
     if crew.workers:
-        _Crew(context, checkpoints, crew.workers, machine).run()
+        Crew(context, checkpoints, crew.workers, machine).run()
     if not context.slots.open():
         bury(context.study, context.slots)
     return context.study
 
 
-class _Crew:
-    """The workers of a sweep, and what shows how they stand."""
+class Crew:
+    """The workers of a sweep, and what shows how they stand. Each process runs `work`."""
+
+    work: ClassVar = WORK
+    counted: ClassVar[tuple[Kind, ...]] = ("trial",)  # the slots whose number is shown
 
     def __init__(
         self,
-        context: WorkContext[SweepConfig],
+        context: WorkContext[EffortConfig],
         checkpoints: DenseCheckpoints,
         workers: int,
         machine: Machine,
@@ -74,15 +78,12 @@ class _Crew:
         self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
         self.left = slots.first_open()
         self.said = {(one.kind, one.name) for one in slots.ended()}
-        self.trials, self.told = slots.open(["trial"]), -math.inf
+        self.total, self.told = slots.open(self.counted), -math.inf
         self.began: set[str] = set()  # the workers that have held a slot
         self.stillborn = 0  # workers in a row that died without ever holding a slot
 
     def run(self) -> None:
-        with (
-            interruptible(self.stop),
-            watching(self.context, self.checkpoints[OWN]) as watch,
-        ):
+        with interruptible(self.stop), self._watching() as watch:
             try:
                 for index in range(self.workers):
                     self._start(index)
@@ -96,11 +97,16 @@ class _Crew:
                 self._end()
             self._tell(watch)
 
+    def _watching(self) -> AbstractContextManager[Watch]:
+        return watching(self.context, self.checkpoints[OWN])
+
     def _start(self, index: int) -> None:
         name = worker_name()
         # few enough for the pipe's buffer: `start` would wait for a process that imports first
         arguments = (self.config, index, name, self.checkpoints, self.deadline)
-        process = self.spawning.Process(target=WORK, args=arguments, name=str(index), daemon=True)
+        process = self.spawning.Process(
+            target=self.work, args=arguments, name=str(index), daemon=True
+        )
         with _inherited(self.machine.gpu(index)):
             process.start()
         self.processes[name] = process
@@ -134,19 +140,19 @@ class _Crew:
             process.join()
 
     def _tell(self, watch: Watch) -> None:
-        """Show how the sweep stands, and say a line for each slot that has just ended."""
+        """Show how the work stands, and say a line for each slot that has just ended."""
         self.told = time.monotonic()
         left = self.patiently(self.slots.first_open)
-        held = self.patiently(self.slots.held)
+        held = self.patiently(self.slots.held, self.slots.kinds)
         self.began |= {one.worker for one in held}
         ended = self._just_ended(left)
         for one in ended:
             if one.outcome:
-                watch.say(f"{label(one)}: {one.outcome}")
-        open_trials, _ = left.get("trial", (0, ""))
-        begun = sum(one.fraction for one in held if one.kind == "trial")
+                watch.say(f"{self.label(one)}: {one.outcome}")
+        still_open = sum(left.get(kind, (0, ""))[0] for kind in self.counted)
+        begun = sum(one.fraction for one in held if one.kind in self.counted)
         ours = {name: f"worker {process.name}" for name, process in self.processes.items()}
-        moment = Moment(self.trials - open_trials + begun, self.trials, held, ended, ours)
+        moment = Moment(self.total - still_open + begun, self.total, held, ended, ours)
         self.patiently(watch.show, moment)
 
     def _just_ended(self, left: dict[Kind, tuple[int, str]]) -> list[Ended]:
@@ -166,6 +172,10 @@ class _Crew:
         ]
         self.said |= {(one.kind, one.name) for one in ended}
         return ended
+
+    def label(self, one: Ended | Holding) -> str:
+        """What a slot is called on the screen and in the log."""
+        return label(one)
 
 
 @contextmanager

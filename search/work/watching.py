@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from lmcore.evaluation import unigram_perplexity
 from search.bench.dense import DenseCheckpoint
-from search.config import DENSE_BASELINE, SweepConfig
+from search.config import DENSE_BASELINE, EffortConfig
 from search.front import Point, hypervolume
 from search.rules.fidelity import Look
 from search.rules.limits import Limits
@@ -21,7 +21,8 @@ from search.show.live import AtWork, Live, frame
 from search.store.reader import Reader
 from search.store.slots import Ended, Holding
 from search.study.context import WorkContext
-from search.terminal import Lines, Pace
+from search.study.study import limits_of
+from search.terminal import Pace, ProgressBar, progress_bar
 from search.work.lease import FAILED
 
 
@@ -48,30 +49,37 @@ class Watch(Protocol):
 
 
 @contextmanager
-def watching(context: WorkContext[SweepConfig], dense: DenseCheckpoint) -> Iterator[Watch]:
-    """A screen in a terminal, elsewhere plain lines, 30 seconds apart. `dense` is the study's own
-    dense model."""
+def watching(context: WorkContext[EffortConfig], dense: DenseCheckpoint) -> Iterator[Watch]:
+    """What shows a sweep: a screen in a terminal, elsewhere plain lines, 30 seconds apart. `dense`
+    is the study's own dense model."""
     if not can_draw(sys.stderr):
-        yield _PlainWatch(context.name)
+        with watching_bar(context.name, "trials", label) as watch:
+            yield watch
         return
     corpus = context.corpus
     worst = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
-    growing = Growing(context.config.limits, (dense.size_bytes, worst))
+    growing = Growing(limits_of(context.study), (dense.size_bytes, worst))
     with screen(of_processes=True) as shown:
-        watch = _ScreenWatch(shown, context.name, context.store, growing)
+        drawing = _ScreenWatch(shown, context.name, context.store, growing)
         try:
-            yield watch
+            yield drawing
         finally:
-            watch.draw()
+            drawing.draw()
 
 
-class _PlainWatch:
-    def __init__(self, study: str) -> None:
-        self.lines = Lines(study, "trials")
-        self.say = self.lines.say
+@contextmanager
+def watching_bar(what: str, unit: str, named: Callable[[Ended | Holding], str]) -> Iterator[Watch]:
+    """A bar alone. `named` says what a slot is called."""
+    with progress_bar(what, unit, of_processes=True) as bar:
+        yield _BarWatch(bar, named)
+
+
+class _BarWatch:
+    def __init__(self, bar: ProgressBar, named: Callable[[Ended | Holding], str]) -> None:
+        self.bar, self.named, self.say = bar, named, bar.say
 
     def show(self, now: Moment) -> None:
-        self.lines.to(now.done, now.total, ", ".join(label(one) for one in now.held))
+        self.bar.to(now.done, now.total, ", ".join(map(self.named, now.held)))
 
 
 class _ScreenWatch:

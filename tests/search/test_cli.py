@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -278,45 +279,87 @@ def test_front_as_a_table_and_as_a_document(studio: Studio) -> None:
 
 
 @pytest.mark.slow
-def test_plot_writes_a_page_that_works_offline(studio: Studio, tmp_path: Path) -> None:
+@pytest.mark.skipif(not BROWSER, reason="pictures take Chrome or Chromium: none found")
+def test_plot_draws_pictures(studio: Studio, tmp_path: Path) -> None:
     """In a process of its own: it starts a browser."""
-    run = lmpareto(
-        "plot",
-        "--config-dir",
-        str(studio.configs),
-        "study=mine",
-        f"to={tmp_path}/plots",
-        "format=json",
-        cache=studio.cache,
-    ).ok()
-    files = run.document["files"]
-    page = (tmp_path / "plots" / "front.html").read_text()
-    assert str(tmp_path / "plots" / "front.html") in files
-    assert not re.search(r"<(script|link|img)[^>]*(src|href)=\"(?!data:)", page)
-    assert len(page) > 10**6  # plotly.js is inside
-    for point in studio.front:
-        assert f"trial {point['trial']}" in page
-    pictures = {Path(name).suffix for name in files} & {".png", ".svg"}
-    assert pictures == ({".png", ".svg"} if BROWSER else set())
-    if BROWSER:
-        assert bits_of(tmp_path / "plots" / "front.png").startswith(b"\x89PNG")
-    else:
-        assert "no pictures" in run.err
-    assert all(Path(name).stat().st_size for name in files)
+    mine = ("--config-dir", str(studio.configs), "study=mine")
+    run = lmpareto("plot", *mine, f"to={tmp_path}/plots", "format=json", cache=studio.cache).ok()
+    begins = {"png": b"\x89PNG", "svg": b"<svg", "pdf": b"%PDF"}
+    assert run.document["files"] == [f"{tmp_path}/plots/front.{form}" for form in begins]
+    for path, begin in zip(run.document["files"], begins.values(), strict=True):
+        assert bits_of(path).startswith(begin)
 
 
-def test_plot_goes_to_the_cache_by_default(studio: Studio) -> None:
-    """Without a browser on its path, it still writes the page."""
-    run = studio("plot", **BLIND).ok()
-    assert str(studio.cache / "plots" / "mine" / "front.html") in run.out
-    assert (studio.cache / "plots" / "mine" / "front.html").exists()
+def test_plot_says_what_it_needs(studio: Studio, tmp_path: Path) -> None:
+    studio("plot", f"to={tmp_path}/plots", **BLIND).refused("front.png", "Install it")
+    assert not (tmp_path / "plots").exists()
+
+
+def test_report_goes_to_the_cache_by_default(studio: Studio) -> None:
+    """It needs no browser."""
+    document = studio("report", "format=json", **BLIND).ok().document
+    page = studio.cache / "plots" / "mine" / "report.html"
+    assert document["studies"] == ["mine"]
+    assert document["files"][0] == str(page)
+    assert page.stat().st_size > 10_000
+    assert document["sentence"] in studio("report", **BLIND).ok().out
+
+
+def test_a_report_of_several_studies(studio: Studio, tmp_path: Path) -> None:
+    both = studio.shell("report", "studies=[mine,ptb_small]", f"to={tmp_path}/page").ok()
+    assert "2 studies of 2 texts" in both.out
+    assert (tmp_path / "page" / "report.html").exists()
+    studio("report", "studies=[mine]").refused("study and studies exclude each other")
+    studio.shell("report").refused("name a study")
+    studio.shell("report", "studies=[mine,mnie]").refused("there is no study mnie")
+
+
+def test_a_report_of_a_complete_study_is_not_watched_for_long(
+    studio: Studio, tmp_path: Path
+) -> None:
+    run = studio("report", "watch=true", f"to={tmp_path}", "format=json").ok()
+    assert "at most every 5 s; Ctrl-C ends that" in run.err
+    assert run.document["files"][0] == str(tmp_path / "report.html")
+
+
+@pytest.mark.slow
+def test_a_watched_report_is_written_anew(studio: Studio, tmp_path: Path) -> None:
+    """In a copy of the database with a trial to go: until Ctrl-C, which is no failure."""
+    path = tmp_path / "copy.db"
+    with closing(connect(studio.cache / "studies.db")) as mine, closing(connect(path)) as copy:
+        mine.backup(copy)
+        copy.execute(
+            "UPDATE lmpareto_slot SET done = 0 WHERE name = '00000000'"
+        ).connection.commit()
+        page = tmp_path / "page" / "report.html"
+        url = f"storage.url=sqlite:///{path}"
+        watching = subprocess.Popen(
+            [COMMAND, "report", "study=mine", "watch=true", f"to={page.parent}", url],
+            env=environment(studio.cache),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watching.stderr is not None
+        assert "is written anew" in watching.stderr.readline()
+        before = page.read_bytes()
+        copy.execute("DELETE FROM lmpareto_rung WHERE trial = 0").connection.commit()
+        waited = time.monotonic() + 60
+        while page.read_bytes() == before and time.monotonic() < waited:
+            time.sleep(0.2)
+        during = page.read_bytes()
+        watching.send_signal(signal.SIGINT)
+        out, _ = watching.communicate(timeout=60)
+    assert before != during != page.read_bytes()  # the last one does not load itself anew
+    assert watching.returncode == 0
+    assert str(page) in out
 
 
 def test_a_study_is_shown_by_its_name_alone(studio: Studio, tmp_path: Path) -> None:
     """As what it is: the settings are then those of Penn Treebank."""
     assert studio.shell("front", "name=mine").ok().out == studio("front").ok().out
-    studio.shell("plot", "name=mine", f"to={tmp_path}", **BLIND).ok()
-    assert "mine: compressed LSTM language models on text" in (tmp_path / "front.html").read_text()
+    shown = studio.shell("report", "name=mine", f"to={tmp_path}", "format=json").ok().document
+    assert shown["sentence"] == studio("report", "format=json").ok().document["sentence"]
 
 
 @pytest.mark.slow
@@ -709,7 +752,7 @@ def test_a_damaged_bundle(studio: Studio, exported: Run, tmp_path: Path) -> None
     studio("evaluate", f"bundle={newer}").refused("version 99", "a newer lmpareto")
 
 
-@pytest.mark.parametrize("command", ["export", "inspect", "plot", "publish"])
+@pytest.mark.parametrize("command", ["export", "inspect", "plot", "publish", "report"])
 def test_a_folder_that_is_a_file(command: str, studio: Studio, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     studio(command, f"to={tmp_path}/file").refused(f"{tmp_path}/file")

@@ -133,7 +133,7 @@ def test_what_only_reads_works_on_a_read_only_disk(
         subprocess.run(["mount", "-o", "remount,bind,ro", str(read_only)], check=True)
         assert command(study, "front", cache=read_only).ok().document == shown
         assert command(study, "status", cache=read_only).ok().document["complete"] == TRIALS
-        for name in ("export", "plot", "publish"):
+        for name in ("export", "publish", "report"):
             command(study, name, f"to={tmp_path / name}", cache=read_only).ok()
         command(study, "replay", "trial=0", cache=read_only).ok()
 

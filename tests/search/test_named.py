@@ -247,7 +247,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         "front study=mine",
         "export study=mine to=model",
         "export name=mine to=model",
-        "plot study=mine to=plot",
+        "report study=mine to=plot",
         "inspect study=mine to=plot",
         "replay study=mine trial=0",
         "publish study=mine to=published",

@@ -135,7 +135,9 @@ def test_a_name_that_makes_no_folder_is_refused(name: str) -> None:
         check_name(name)
 
 
-@pytest.mark.parametrize("command", ["plot", "publish", "export", "sweep", "train", "inspect"])
+@pytest.mark.parametrize(
+    "command", ["plot", "report", "publish", "export", "sweep", "train", "inspect"]
+)
 def test_nothing_is_written_outside_for_a_name(command: str, shell: Shell) -> None:
     to = ["to=x"] if command in ("publish", "export") else []
     run = shell(command, "name=../../evil", *to)
@@ -394,7 +396,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     shell: Shell, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    for command in ("plot", "export", "publish"):
+    for command in ("plot", "report", "export", "publish"):
         for to, why in (("/proc/no", "No such file"), ("file/sub", "file is a file, not a folder")):
             run = shell(command, "study=ptb_small", f"to={to}", cwd=tmp_path)
             run.refused(f"cannot write in {to}: ", why)

@@ -66,12 +66,17 @@ class Mark:
 
 @dataclass(frozen=True)
 class Course:
-    """How the search went. The hypervolume (see `search.front.hypervolume`) is a share of the final
-    one."""
+    """How the search went.
 
-    epochs: list[float]  # spent so far, after each measured file
-    hours: list[float]  # of all workers' time; since the first trial began
+    The hypervolume (see `search.front.hypervolume`) is a share of the final one. The three lists
+    have an entry for each file at which it grew, and one for the last file. All are empty where no
+    file is inside the reference.
+    """
+
+    epochs: list[float]  # of fine-tuning, spent by all trials so far
+    hours: list[float]  # since the first trial began; empty where that is not known
     hypervolume: list[float]
+    reference: tuple[float, float]  # bytes, perplexity
     rungs: dict[str, int]  # "0 epochs", "0.25 epochs": how many trials came to it
     failures: dict[str, int]  # reason -> how many
     stages: dict[str, float]  # "fine-tuning", "measuring": seconds
@@ -81,11 +86,19 @@ class Course:
 class StudyReport:
     """One study of the report.
 
-    `trials` are columns of one length, a row for every trial: number, state ("front", "dominated",
-    "infeasible", "failed", "running", "duplicate"), stopped_early, rung, epochs, size_bytes,
-    perplexity, tokens_per_second, seconds, started, method, recipe (index into `recipes`), failure.
-    `files` are the same for every further measured file (trial, rung, size_bytes, perplexity).
-    `parameters` are columns of the same rows; None where the trial was not asked for it.
+    `trials` are columns of one length, a row for every trial by number: number, state,
+    stopped_early, rung, epochs, size_bytes, perplexity, tokens_per_second (of its best file),
+    seconds, started (since 1970), method, recipe (index into `recipes`), values, failure. The state
+    is "front", "dominated" or "infeasible" where a file was measured, else "failed", "running",
+    "waiting" or "duplicate". A dominated file may lack its size or perplexity: it was no number.
+
+    `files` are columns of all other measured files: trial, rung, epochs, size_bytes, perplexity,
+    state.
+
+    `recipes` are in words, a line each, with "¤" in place of each number. A trial's `values` are
+    those numbers from left to right, parted by blanks.
+
+    `parameters` are columns of the rows of `trials`; None where the trial was not asked for it.
     """
 
     name: str
@@ -99,12 +112,13 @@ class StudyReport:
     predicted: Stairs
     trials: dict[str, list[Any]]
     parameters: dict[str, list[Any]]
-    recipes: list[str]  # in words
+    recipes: list[str]
     bands: dict[str, Stairs]  # attainment: "best", "median", "worst" of the seeds; may be empty
     importance: dict[str, dict[str, float]]  # objective -> parameter -> share
     course: Course
     provenance: dict[str, Any]  # settings (YAML text), versions, machine, corpus, commands
     notes: list[str] = field(default_factory=list)  # what is missing, and why
+    files: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from search.measurement import Measurement
 from search.rules.limits import Limits
 from search.show.tables import front_table, progress_text
 from search.space.space import OWN
-from search.study import results
 from search.study.note import TrialNote
-from search.study.results import RECORDS, results_of, write_records
+from search.study.published import RECORDS
+from search.study.results import results_of, write_records
 from search.study.study import infeasible, keep_limits, progress
 from search.work.sweep import sweep
 from studies import Sweep, settings, sweep_here
@@ -168,8 +168,8 @@ def test_what_is_over_a_limit_is_counted_and_kept_apart(
     done = progress(swept.study, 8)
     assert (done.complete, done.infeasible) == (8, len(over))
     assert f"{len(over)} of them over max_size or max_perplexity" in progress_text(done, 1)
-    assert f"{len(over)} over max_size or max_perplexity" in front_table(found.front, [])
-    monkeypatch.setattr(results, "PUBLISHED", tmp_path)
+    assert f"{len(over)} over max_size or max_perplexity" in front_table(found.front, [], {})
+    monkeypatch.setattr("search.study.published.PUBLISHED", tmp_path)
     (tmp_path / "other").mkdir()
     write_records(found, tmp_path / "other" / RECORDS)
     published = results_of(swept.context.but(name="other"))

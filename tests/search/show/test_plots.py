@@ -187,7 +187,7 @@ def test_texts_of_the_record_are_no_markup() -> None:
 
 
 def test_a_picture_needs_a_known_suffix() -> None:
-    with pytest.raises(UserError, match=r"ends in \.png or \.svg"):
+    with pytest.raises(UserError, match=r"ends in \.png, \.svg or \.pdf"):
         image(figure(record()), Path("front.bmp"))
 
 

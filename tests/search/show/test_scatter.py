@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_every_mark_is_where_its_points_lie() -> None:
     dense = Point("dense", None, 9_000_000, 101.0, None, None)
     record = record_of(front_of("mine", points), "text", [dense])
     rows, view = plane(scatter(record)), view_of(record)
-    order = [
+    order: list[tuple[Sequence[Any], str]] = [
         ([record.pick], "◆"),
         ([dense], "■"),
         (record.front, "●"),

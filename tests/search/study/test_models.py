@@ -23,8 +23,10 @@ from search.show.replay import replay
 from search.store.settings import StorageSettings
 from search.study.beginning import create
 from search.study.context import StudyContext, WorkContext
+from search.study.history import History, history_of
 from search.study.note import TrialNote
-from search.study.results import RECORDS, Results, results_of
+from search.study.published import RECORDS
+from search.study.results import Results, results_of
 from search.work.sweep import sweep
 from studies import Shell, settings, sweep_here, write_configs
 
@@ -58,6 +60,11 @@ def context(config: SweepConfig) -> StudyContext[SweepConfig]:
 @pytest.fixture(scope="module")
 def results(context: StudyContext[SweepConfig]) -> Results:
     return results_of(context)
+
+
+@pytest.fixture(scope="module")
+def history(context: StudyContext[SweepConfig]) -> History:
+    return history_of(context)
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +139,10 @@ def test_a_model_of_each_is_made_again_where_its_file_is_gone(
 
 
 def test_every_dense_model_is_published(
-    context: StudyContext[SweepConfig], results: Results, checkpoints: Any, tmp_path: Path
+    context: StudyContext[SweepConfig], history: History, checkpoints: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "published" / "mine"
-    publish(context, results, folder)
+    publish(context, history, folder)
     for name, file in (("own", "dense"), ("wide", "dense_wide")):
         data = (folder / f"{file}.lmb").read_bytes()
         assert hashlib.sha256(data).hexdigest() == checkpoints[name].load().sha256
@@ -144,7 +151,7 @@ def test_every_dense_model_is_published(
             == checkpoints[name].record["key"]
         )
     other = tmp_path / "published" / "other"
-    publish(context, results, other)
+    publish(context, history, other)
     assert not list(other.glob("dense*"))
     lines = (other / "results.csv").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("wide,"))
@@ -152,10 +159,10 @@ def test_every_dense_model_is_published(
 
 
 def test_publishing_again_deletes_its_own_files_alone(
-    context: StudyContext[SweepConfig], results: Results, tmp_path: Path
+    context: StudyContext[SweepConfig], history: History, tmp_path: Path
 ) -> None:
     folder, other = tmp_path / "published" / "mine", tmp_path / "published" / "other"
-    publish(context, results, folder)
+    publish(context, history, folder)
     theirs = [folder / "README.md", folder / "bundles" / "theirs.lmb", other / "dense.lmb"]
     other.mkdir()
     for path in theirs:
@@ -165,7 +172,7 @@ def test_publishing_again_deletes_its_own_files_alone(
     gone.write_text("of a trial that was on the front")
     records = (folder / RECORDS).read_text()
     (folder / RECORDS).write_text(records + '{"name": "99", "sha256": ""}\n')
-    publish(context, results, folder)
+    publish(context, history, folder)
     assert not gone.exists()
     assert (folder / RECORDS).read_text() == records
     assert {path.read_text() for path in theirs} == {"theirs"}
@@ -173,12 +180,12 @@ def test_publishing_again_deletes_its_own_files_alone(
 
 @pytest.mark.parametrize("name", [RECORDS, "results.csv"])
 def test_publishing_mends_what_was_damaged(
-    name: str, context: StudyContext[SweepConfig], results: Results, tmp_path: Path
+    name: str, context: StudyContext[SweepConfig], history: History, tmp_path: Path
 ) -> None:
-    publish(context, results, tmp_path)
+    publish(context, history, tmp_path)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(b"\xff" + whole[: len(whole) // 2])
-    publish(context, results, tmp_path)
+    publish(context, history, tmp_path)
     assert len((tmp_path / name).read_bytes().splitlines()) == len(whole.splitlines())
 
 

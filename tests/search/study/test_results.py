@@ -18,10 +18,10 @@ from lmcore.errors import UserError
 from search.front import Point, front_of
 from search.measurement import Measurement, best_of
 from search.rules.limits import Limits
-from search.study import results
 from search.study.context import StudyContext, WorkContext
 from search.study.note import ATTRIBUTE
-from search.study.results import PREDICTED, RECORDS, Results, results_of, write_records
+from search.study.published import RECORDS
+from search.study.results import PREDICTED, Results, results_of, write_records
 from search.study.study import keep_limits
 from studies import settings
 
@@ -88,7 +88,7 @@ def test_off_the_front_a_trial_has_one_point_its_best_file(
 @hypothesis.settings(deadline=None, max_examples=30)
 def test_a_folder_gives_the_same_results(files: dict[int, dict[int, tuple[int, float]]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "PUBLISHED", Path(folder))
+        patch.setattr("search.study.published.PUBLISHED", Path(folder))
         names = [name for name, *_ in results_with(files).named()]
         found = results_with(files, infeasible=frozenset(names[:2]))
         path = Path(folder, "mine", RECORDS)
@@ -145,7 +145,7 @@ def test_what_was_not_measured_is_not_found(asked: tuple[Any, ...], message: str
 
 def published(line: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A published study `mine` with two measured files; the second one's line has other values."""
-    monkeypatch.setattr(results, "PUBLISHED", folder)
+    monkeypatch.setattr("search.study.published.PUBLISHED", folder)
     path = folder / "mine" / RECORDS
     path.parent.mkdir()
     write_records(results_with({0: {0: (1, 2.0)}, 1: {0: (2, 1.0)}}), path)
@@ -201,7 +201,7 @@ def test_a_damaged_predicted_front_is_named(
 def test_a_published_line_that_lies_is_named(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "PUBLISHED", tmp_path)
+    monkeypatch.setattr("search.study.published.PUBLISHED", tmp_path)
     path = tmp_path / "mine" / RECORDS
     path.parent.mkdir()
     write_records(results_with({0: {0: (1, 2.0)}}), path)

@@ -16,9 +16,9 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 from search.bench import dense
 from search.space.space import Space
-from search.study import results
 from search.study.context import StudyContext, WorkContext
-from search.study.results import RECORDS, Results, results_of, write_records
+from search.study.published import RECORDS
+from search.study.results import Results, results_of, write_records
 from search.study.seeds import seeds_of
 from search.work.sweep import sweep
 from studies import Sweep, settings, sweep_here
@@ -137,7 +137,7 @@ def test_seeds_that_come_later_are_tried_next(tmp_path: Path) -> None:
 @pytest.fixture
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     """A study that can be published as `mine`."""
-    monkeypatch.setattr(results, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr("search.study.published.PUBLISHED", tmp_path / "published")
     (tmp_path / "published" / "mine").mkdir(parents=True)
     return sweep_here(settings(tmp_path, name="other", trials=1))
 

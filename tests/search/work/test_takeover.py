@@ -31,9 +31,10 @@ from search.study.beginning import create
 from search.study.context import WorkContext
 from search.study.note import TrialNote
 from search.study.study import ended_trials, progress
-from search.work import worker as worker_module
+from search.work import claiming
+from search.work.claiming import waiting
 from search.work.sweep import sweep
-from search.work.worker import Worker, waiting
+from search.work.worker import Worker
 from studies import Clock, settings, sweep_here
 
 pytestmark = pytest.mark.slow
@@ -128,7 +129,7 @@ def test_of_two_equal_recipes_at_once_one_is_measured(
         waits.append(begun.slots.open())
         begun.slots.free("other")
 
-    monkeypatch.setattr(worker_module, "sleep", sleep)
+    monkeypatch.setattr(claiming, "sleep", sleep)
     begun.worker().run()
     assert waits == [1]
     assert begun.done == (3, 0, 0)

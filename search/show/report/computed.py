@@ -1,0 +1,194 @@
+"""A report, computed of the histories of its studies."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from search.config import DENSE_BASELINE
+from search.front import Point
+from search.show.literature import literature_points
+from search.show.report.columns import (
+    epochs_of,
+    file_columns,
+    number,
+    parameter_columns,
+    trial_columns,
+)
+from search.show.report.course import course_of
+from search.show.report.mattered import importance
+from search.show.report.origin import origin_of
+from search.show.report.record import FrontPoint, Mark, Report, StudyReport, Sureness
+from search.show.report.sentence import sentence_of, together
+from search.show.report.stored import Files, sites_of
+from search.show.report.words import Phrasebook
+from search.study.history import History
+from search.study.sureness import Sure, bands_of, sureness_of
+
+OBJECTIVES = ["size", "perplexity"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report of a study is computed of.
+
+    `bundles` is the cache's folder of bundles, `published` the folder of the published study;
+    either may not exist. `attributes` are those of Optuna's study, empty for a published one.
+    """
+
+    history: History
+    bundles: Path
+    published: Path
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def report_of(sources: Sequence[Source], watching: bool = False) -> Report:
+    """The report of some studies, of at least one."""
+    studies = [study_report(source) for source in sources]
+    corpora = len({str(one.provenance["corpus"]) for one in studies})
+    names = [one.name for one in studies]
+    title = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    sentence = together([(one.name, one.sentence) for one in studies], corpora)
+    return Report(title, sentence, studies, watching)
+
+
+def study_report(source: Source) -> StudyReport:
+    """The report of one study."""
+    history = source.history
+    results, book = history.results, Phrasebook()
+    files = Files(results, source.bundles, source.published)
+    sentence, notes = sentence_of(history, files.dense_bytes)
+    front = results.front
+    sure = {name: _sure(one) for name, one in sureness_of(history).items()}
+    points, all_read = [], True
+    for point in front.points:
+        made, read = _front_point(point, source, files, book)
+        made = replace(made, sure=sure.get(point.name))
+        points.append(made)
+        all_read = all_read and read
+    if points and not all_read:
+        notes.append(
+            "The bytes of sites are packed sizes, which entropy coding makes smaller, where the "
+            "file of a point is not at hand."
+        )
+    origin = origin_of(history, source.attributes, results.corpus)
+    return StudyReport(
+        name=results.study,
+        corpus=results.corpus,
+        unit="perplexity",
+        sentence=sentence,
+        objectives=OBJECTIVES,
+        front=points,
+        knee=front.knee().name if front.points else None,
+        marks=_marks(source),
+        predicted=[(number(float(size)), number(high)) for size, high in results.predicted],
+        trials=trial_columns(history, book),
+        files=file_columns(history),
+        parameters=parameter_columns(history),
+        recipes=book.templates,
+        bands=dict(bands_of(history)),
+        importance=importance(history),
+        course=course_of(history),
+        provenance=origin,
+        notes=[*notes, *_lacking(history)],
+    )
+
+
+def _front_point(
+    point: Point, source: Source, files: Files, book: Phrasebook
+) -> tuple[FrontPoint, bool]:
+    """The point, and whether the bytes of its sites are those of its file."""
+    history = source.history
+    measured = history.results.measured(point.name)
+    sites, read = sites_of(point.name, measured, files, history.settings.get("model"))
+    dense = files.dense_bytes
+    return FrontPoint(
+        name=point.name,
+        label=point.label,
+        size_bytes=point.size_bytes,
+        perplexity=number(point.valid_perplexity),
+        ratio=round(dense / point.size_bytes, 2) if dense else None,
+        epochs=number(epochs_of(measured.recipe)),
+        tokens_per_second=number(point.tokens_per_second),
+        recipe=book.lines(measured.recipe),
+        sites=sites,
+        export=export_command(history.results.study, point),
+    ), read
+
+
+def _sure(one: Sure) -> Sureness:
+    (mean, spread), (size, size_spread) = one.perplexity, one.size_bytes
+    return Sureness(
+        seeds=one.seeds,
+        perplexity=(number(mean), number(spread)),
+        size_bytes=(number(size), number(size_spread)),
+        on_front=number(one.on_front),
+    )
+
+
+def export_command(study: str, point: Point) -> str:
+    """The command that exports a point, as it is typed in a shell."""
+    chosen = f"trial={point.name}" if point.of_best else f"trial={point.trial} rung={point.rung}"
+    folder = point.name.replace(" ", "_")
+    return f"lmpareto export {shlex.quote(f'study={study}')} {chosen} to=model_{folder}"
+
+
+def _marks(source: Source) -> list[Mark]:
+    """The baselines that can be drawn, then the literature on the corpus."""
+    results = source.history.results
+    book = Phrasebook()
+    marks = [
+        Mark(
+            label=point.label,
+            size_bytes=point.size_bytes,
+            perplexity=number(point.valid_perplexity),
+            text="\n".join(book.lines(point.recipe or {})),
+        )
+        for point in results.beside
+        if point.measured
+    ]
+    for one in literature_points(results.corpus):
+        valid = "" if one.valid_perplexity is None else f", {one.valid_perplexity:.2f} (valid)"
+        lines = [
+            f"{one.name}, {one.source} ({one.source_type})",
+            f"perplexity {one.test_perplexity:.2f} (test){valid}, size as published",
+            f"{one.method} on {one.base}",
+            *([one.note] if one.note else []),
+        ]
+        label = one.label or one.name
+        text = "\n".join(lines)
+        marks.append(Mark(label, one.size_bytes, one.test_perplexity, one.source, text))
+    return marks
+
+
+def _lacking(history: History) -> list[str]:
+    """What a study does not have, as one of an earlier version or of another program."""
+    trials, found = history.trials, []
+    measured = [one for one in trials if one.number in history.results.trials]
+    if measured and not any(one.parameters for one in measured):
+        found.append(
+            "The parameters of the trials are not known, so nothing is said of what mattered."
+        )
+    if measured and not any(one.measured_at for one in measured):
+        found.append(
+            "It is not known when the files were measured: the course goes by the trials' numbers."
+        )
+    if measured and all(one.started is None for one in measured):
+        found.append("It is not known how long the trials took.")
+    if not history.settings:
+        found.append("The settings of the study were not kept with it.")
+    if DENSE_BASELINE not in history.results.baselines and measured:
+        found.append("The hypervolume refers to the largest file and twice the lowest perplexity.")
+    unmeasured = [one for one in measured if not _drawn(history, one.number)]
+    if unmeasured:
+        are = "trial has" if len(unmeasured) == 1 else "trials have"
+        found.append(f"{len(unmeasured)} {are} a perplexity that is no number; not drawn.")
+    return found
+
+
+def _drawn(history: History, trial: int) -> bool:
+    one = history.results.trials[trial]
+    return number(float(one.valid_perplexity)) is not None

@@ -1,0 +1,155 @@
+"""What the files of a study hold of each site, where the files are at hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lmcore import sites
+from lmcore.errors import UserError
+from lmcore.frame import Frame, read_frame
+from lmcore.methods import PLAIN_SITE
+from lmcore.model_settings import ModelSettings
+from lmcore.recipe import Recipe, leaf_specs
+from lmcore.settings import parse
+from search.config import DENSE_BASELINE
+from search.describe import setting_text
+from search.measurement import Measurement
+from search.show.report.record import Site
+from search.study.results import Results
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a study: its bundles by key, and those that it published by name."""
+
+    results: Results
+    bundles: Path
+    published: Path
+
+    def frame(self, name: str, measured: Measurement) -> Frame | None:
+        """The frame of a measured file, None where that very file is not at hand."""
+        for path in self._paths(name, measured):
+            if path.is_file():
+                try:
+                    frame = read_frame(path)
+                except UserError:  # damaged: it is made again when somebody needs it
+                    continue
+                if frame.sha256 == measured.sha256:
+                    return frame
+        return None
+
+    def _paths(self, name: str, measured: Measurement) -> Iterator[Path]:
+        yield self.bundles / f"{measured.key}.lmb"
+        yield self.published / "bundles" / f"{name.replace(' ', '_')}.lmb"
+        if name in self.results.baselines:
+            yield from sorted(self.published.glob("dense*.lmb"))
+
+    @cached_property
+    def dense(self) -> Frame | None:
+        """The frame of the dense model's file, else that of any baseline of the same shape."""
+        baselines = self.results.baselines
+        order = sorted(baselines, key=lambda name: (name != DENSE_BASELINE, name))
+        for name in order:
+            layers = baselines[name].recipe.get("layers", {})
+            if not any(layers.values()) and (frame := self.frame(name, baselines[name])):
+                return frame
+        return None
+
+    @property
+    def dense_bytes(self) -> int | None:
+        """The dense size: 4 bytes a weight; None where the dense model is not at hand."""
+        if self.dense is None:
+            return None
+        return 4 * self.dense.header.model.weights(self.dense.header.words)
+
+
+def sites_of(
+    name: str, measured: Measurement, files: Files, model: Mapping[str, Any] | None
+) -> tuple[list[Site], bool]:
+    """The sites of a file, and whether their bytes are those of the file.
+
+    Where the file is not at hand they are its packed size, which the file does not exceed, by the
+    recipe and the settings of the dense `model`; None where neither is known.
+    """
+    recipe = measured.recipe
+    frame = files.frame(name, measured)
+    if frame:
+        sizes = _sizes({leaf: sum(streams) for leaf, streams in frame.parts.leaves.items()})
+        heads = {site: head.structure.plain() for site, head in frame.header.sites.items()}
+        shapes: Mapping[str, Sequence[int]] = frame.header.site_shapes
+    else:
+        sizes, heads, shapes = _packed(recipe, files, model), {}, {}
+    dense = files.dense
+    if dense and measured.provenance.get("dense", dense.sha256) == dense.sha256:
+        shapes = {**shapes, **dense.header.site_shapes}
+    found = [
+        _site(site, {**PLAIN_SITE, **settings}, heads.get(site), sizes.get(site), shapes.get(site))
+        for site, settings in recipe.get("sites", {}).items()
+    ]
+    return found, frame is not None
+
+
+def _site(
+    name: str,
+    settings: Mapping[str, Any],
+    stored: Mapping[str, Any] | None,
+    size_bytes: int | None,
+    shape: Sequence[int] | None,
+) -> Site:
+    """`stored` is the structure that the file has: of an energy, it has the rank."""
+    structure = stored or settings["structure"]
+    weights = math.prod(shape) if shape else 0
+    return Site(
+        site=name,
+        structure=structure["kind"],
+        rank=_rank(structure.get("rank")),
+        zeros=settings["sparsity"],
+        bits=_bits(settings["bits"]),
+        bits_a_weight=round(8 * size_bytes / weights, 3) if weights and size_bytes else None,
+        size_bytes=size_bytes,
+    )
+
+
+def _rank(rank: Any) -> str:
+    """ "40", "4 x 8", "energy=0.9"; empty where there is none."""
+    if isinstance(rank, list | tuple):
+        return " x ".join(map(str, rank))
+    return setting_text(rank).strip("()")
+
+
+def _bits(codec: Mapping[str, Any]) -> str:
+    """ "uniform, step 0.7", "linear, 8 bits", "float16"."""
+    if "step" in codec:
+        return f"{codec['kind']}, step {setting_text(codec['step'])}"
+    if "bits" in codec:
+        return f"{codec['kind']}, {codec['bits']} bit{'' if codec['bits'] == 1 else 's'}"
+    return str(codec["kind"])
+
+
+def _sizes(leaves: Mapping[str, int]) -> dict[str, int]:
+    """Site -> its bytes, of those of its leaves."""
+    found: dict[str, int] = {}
+    for leaf, size_bytes in leaves.items():
+        if site := sites.site_of(leaf):
+            found[site] = found.get(site, 0) + size_bytes
+    return found
+
+
+def _packed(
+    recipe: Mapping[str, Any], files: Files, model: Mapping[str, Any] | None
+) -> dict[str, int]:
+    """Site -> its packed size."""
+    if files.dense is None:
+        return {}
+    header = files.dense.header
+    try:
+        own = header.model if model is None else parse(ModelSettings, dict(model), "model")
+        specs = leaf_specs(parse(Recipe, dict(recipe), "recipe"), own, header.words)
+        return _sizes({leaf: spec.packed_size for leaf, spec in specs.items()})
+    except (UserError, KeyError, ValueError):  # of another dense model, or of another version
+        return {}

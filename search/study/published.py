@@ -1,0 +1,82 @@
+"""What the folder of a published study says of the study itself: what it was begun with.
+
+Its files are read in `results` and `history`. Studies that earlier versions published lack it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmcore.errors import UserError
+from lmcore.files import write_json
+from search.config import PUBLISHED
+from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, check_kept
+
+RECORDS = "trials.jsonl"  # every measured file
+STUDY = "study.json"
+
+
+def folder_of(study: str) -> Path | None:
+    """The folder of the published study of that name, None where there is none."""
+    folder = PUBLISHED / study
+    return folder if (folder / RECORDS).is_file() else None
+
+
+def attributes_in(folder: Path) -> dict[str, Any]:
+    """The attributes that the study had in its database, as far as lmpareto keeps them; empty where
+    an earlier version published it. Raises UserError where they are damaged."""
+    found = _document(folder).get("attributes", {})
+    if not isinstance(found, dict):
+        raise UserError(_damaged(folder / STUDY))
+    check_kept(folder.name, found)
+    return found
+
+
+def trials_in(folder: Path) -> int | None:
+    """How many trials the study was to have, None where that is not known."""
+    found = _document(folder).get("trials")
+    if found is None or type(found) is int:
+        return found
+    raise UserError(_damaged(folder / STUDY))
+
+
+def write_study(attributes: Mapping[str, Any], trials: int | None, folder: Path) -> None:
+    """Write what the study was begun with. Its files are written by their names alone: where they
+    lie on this machine is nobody's business, and whoever goes on with the study has them
+    elsewhere."""
+    kept = {
+        name: attributes[name] for name in (BEGUN, CORPUS, LIMITS, SETTINGS) if name in attributes
+    }
+    if SETTINGS in kept:
+        kept[SETTINGS] = {**kept[SETTINGS], "corpus": _by_name(kept[SETTINGS].get("corpus"))}
+    write_json(folder / STUDY, {"trials": trials, "attributes": kept})
+
+
+def _by_name(corpus: Any) -> Any:
+    """The settings of a corpus, each absolute path without its folders."""
+    if not isinstance(corpus, Mapping):
+        return corpus
+    return {
+        name: Path(one).name if isinstance(one, str) and Path(one).is_absolute() else one
+        for name, one in corpus.items()
+    }
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    path = folder / STUDY
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        raise UserError(_damaged(path)) from None
+    if not isinstance(found, dict):
+        raise UserError(_damaged(path))
+    return found
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: it is no description of a study; lmpareto publish writes it again"
