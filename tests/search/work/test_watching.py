@@ -59,7 +59,9 @@ def live(workers: int, points: int) -> Live:
     pace.to(34.5, 120)
     front = [Look(n, n % 3, 10_000 * (n + 1), 200.0 - n) for n in range(points)]
     at_work = [AtWork(f"worker {n}", f"trial {n}", 1, n / workers) for n in range(workers)]
-    return Live("mine", pace, at_work, front, [0.1 * n for n in range(points)], 2, failed=3)
+    return Live(
+        "mine", pace, at_work, front, [0.1 * n for n in range(points)], min(points, 2), failed=3
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 64])
