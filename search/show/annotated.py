@@ -19,15 +19,11 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from lmcore.methods import methods_of
 from search.config import StudyConfig
 from search.front import Point, front_of
 from search.measurement import Measurement, best_of
-from search.show.dashboard_notes import (
-    note_attributes,
-    recipe_words,
-    study_note,
-    trial_note,
-)
+from search.show.dashboard_notes import note_attributes, study_note, trial_note
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
 from search.study.note import ATTRIBUTE, TrialNote
@@ -241,7 +237,7 @@ def trial_attributes(
             "epochs": (best.recipe.get("finetuning") or {}).get("epochs", 0),
             "rung": rung,
             "last rung": max(files),
-            "recipe": "; ".join(recipe_words(best.recipe)),
+            "methods": "+".join(methods_of(best.recipe)),
             "export": f"lmpareto export study={study} trial={row.number} to=trial_{row.number}",
         }
     if note.failure:

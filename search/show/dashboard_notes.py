@@ -12,6 +12,7 @@ from search.measurement import Measurement, best_of
 from search.units import format_size
 
 PIECE = 2045  # characters of a note in one attribute, as in optuna_dashboard._note
+MOST_LINES, WIDTH = 60, 100  # of a recipe
 
 
 def note_attributes(trial_id: int | None, text: str) -> dict[str, Any]:
@@ -40,18 +41,13 @@ def trial_note(study: str, trial: int, files: Mapping[int, Measurement]) -> str:
             "",
             "The recipe of its best file:",
             "",
-            *(f"    {line}" for line in recipe_words(best.recipe)),
+            *(f"    {line}" for line in recipe_lines(best.recipe, MOST_LINES, WIDTH)),
             "",
             "To take it:",
             "",
             f"    lmpareto export study={study} trial={trial} to=trial_{trial}",
         ]
     )
-
-
-def recipe_words(recipe: Mapping[str, Any]) -> list[str]:
-    """A recipe in words, each site and each group of settings in full in one line."""
-    return recipe_lines(recipe, most=1_000, width=10_000)
 
 
 def _epochs(one: Measurement) -> float:

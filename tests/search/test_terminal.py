@@ -111,7 +111,7 @@ def test_a_dumb_terminal_has_lines(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_cut_and_what_is_done_is_seen(tmp_path: Path) -> None:
     said = BAR.replace('"mine"', '"a study of a long name: each part alone, to predict a front"')
     line = shown_by(said, tmp_path, columns=60).seen(60)[2]
-    assert re.fullmatch(r"a study of .*… 3.4 of 30 trials, 00:00 passed, 00:.*", line)
+    assert re.fullmatch(r"a study.*… 3.4 of 30 trials, 00:00 passed, 00:.*", line)
 
 
 def test_what_processes_write_goes_by_above_the_screen(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_trial_has_its_attributes_one_by_one(swept: Sweep, served: Served) -> 
         assert files[number][int(shown["rung"])] == best
         assert shown["last rung"] == "2"
         assert shown["export"] == f"lmpareto export study=mine trial={number} to=trial_{number}"
-        assert "bits=uniform(" in shown["recipe"]
+        assert shown["methods"] == "bits"
         assert "lmpareto" not in shown
         assert {entry["step"]: entry["value"] for entry in one["intermediate_values"]} == {
             rung: file.valid_perplexity for rung, file in files[number].items()
@@ -110,6 +110,7 @@ def test_notes_say_what_was_found_and_how_to_take_it(served: Served) -> None:
     note = detail["trials"][2]["note"]["body"]
     assert "| 2 | 0.1 |" in note
     assert "(best)" in note
+    assert "bits=uniform(" in note
     assert "lmpareto export study=mine trial=2 to=trial_2" in note
 
 
