@@ -25,7 +25,6 @@ from lmcore.calibration import Calibration
 from lmcore.cells import Cell
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
-from lmcore.frame import Parts
 from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.onnx import products, scoring
