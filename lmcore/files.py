@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +78,49 @@ def content_key(*parts: Any) -> str:
     """A short, stable hash of plain data: equal content, equal key."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def written_at_once(folder: Path, sums: str = "SHA256SUMS") -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` when the block ends well.
+
+    The list `sums` of all its files is added: `sha256sum -c SHA256SUMS` checks it. Where `folder`
+    exists, it keeps its other files: each new one takes the place of the one of its name, the list
+    last, and files that an earlier list names and the new folder lacks are deleted.
+
+    Raises DiskError where the folder cannot be written; then, and where the block raises, nothing
+    has changed.
+    """
+    part: Path | None = None
+    try:
+        beside = folder if folder.is_dir() else folder.parent
+        beside.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=beside))
+        yield part
+        names = sorted(path.name for path in part.iterdir())
+        lines = [f"{sha256_of(part / name)}  {name}\n" for name in names]
+        write_atomic(part / sums, "".join(lines).encode())
+        part.chmod(0o755)
+        if folder.is_dir():
+            stale = _listed(folder / sums) - set(names)
+            for name in [*names, sums]:
+                (part / name).replace(folder / name)
+            for name in stale:
+                (folder / name).unlink(missing_ok=True)
+        else:
+            part.replace(folder)
+    except OSError as error:
+        raise DiskError(f"cannot write {folder}: {error.strerror or error}") from None
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _listed(sums: Path) -> set[str]:
+    """The files that a list of `written_at_once` names; none where there is no such list."""
+    try:
+        lines = sums.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return set()
+    names = {line[66:] for line in lines if re.fullmatch(r"[0-9a-f]{64}  [^/\0]+", line)}
+    return names - {".", ".."}

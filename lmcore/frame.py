@@ -15,9 +15,10 @@ from pathlib import Path
 from lmcore.capacity import Capacity
 from lmcore.errors import UserError
 from lmcore.header import Header, read_header
+from lmcore.vocabulary import Kind
 
 MAGIC = b"LMPB"
-VERSION = 1
+VERSION = 2
 DIGEST = 32  # bytes of the SHA-256 at the end
 PREFIX = struct.Struct("<4sBI")
 LENGTH = struct.Struct("<I")  # before each stream
@@ -71,6 +72,12 @@ def read_frame(path: Path) -> Frame:
         raise damaged(path, error) from None
 
 
+def version_of(kind: Kind) -> int:
+    """The version of a bundle with such a vocabulary. Words came first, and every lmpareto reads
+    their bundles."""
+    return 1 if kind == "words" else 2
+
+
 def damaged(path: Path, error: Exception) -> UserError:
     """What is said of a file with this error in it."""
     return UserError(f"{path} is damaged: {str(error)[:_MESSAGE]}")
@@ -93,10 +100,10 @@ def _read(path: Path) -> bytes:
 def _framed(data: bytes) -> Frame:
     body = data[:-DIGEST]
     _, version, length = PREFIX.unpack_from(body)
-    if version != VERSION:
-        raise ValueError(f"there is no version {version}")
     start = PREFIX.size + length
     header = read_header(body[PREFIX.size : start], Capacity.of(len(body)))
+    if version != version_of(header.vocabulary):
+        raise ValueError(f"a bundle of {header.vocabulary} has no version {version}")
     specs = header.specs
     *coded, words = _cut(body, start, sum(len(spec.streams) for spec in specs.values()) + 1)
     rest = iter(coded)

@@ -19,8 +19,9 @@ from lmcore.capacity import HEADER_BYTES, Capacity, unpacked
 from lmcore.codec import AnyCodec, LeafSpec
 from lmcore.model_settings import ModelSettings, Size
 from lmcore.recipe import Recipe
-from lmcore.settings import Settings, explain
+from lmcore.settings import Settings, explain, later
 from lmcore.structure import AnyStructure, MatrixShape
+from lmcore.vocabulary import Kind, Vocabulary
 
 if TYPE_CHECKING:
     from lmcore.model import LanguageModel
@@ -45,6 +46,7 @@ class Header(Settings):
 
     model: ModelSettings
     words: Size
+    vocabulary: Kind = later("words")
     sites: dict[str, SiteHeader]
     biases: dict[str, LeafHeader]
 
@@ -78,7 +80,7 @@ class Header(Settings):
         return found
 
 
-def header_of(model: LanguageModel) -> Header:
+def header_of(model: LanguageModel, vocabulary: Vocabulary) -> Header:
     """The header of a model's file."""
     stored = {
         site: SiteHeader(
@@ -88,13 +90,20 @@ def header_of(model: LanguageModel) -> Header:
         for site, weight in model.sites.items()
     }
     biases = {name: _of_leaf(leaf.spec) for name, leaf in model.biases.items()}
-    return Header(model=model.settings, words=model.words, sites=stored, biases=biases)
+    return Header(
+        model=model.settings,
+        words=model.words,
+        vocabulary=vocabulary.kind,
+        sites=stored,
+        biases=biases,
+    )
 
 
 def header_from(
-    specs: dict[str, LeafSpec], recipe: Recipe, model: ModelSettings, words: int
+    specs: dict[str, LeafSpec], recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary
 ) -> Header:
     """The header that the file of a resolved recipe will have, given `recipe.leaf_specs`."""
+    words = len(vocabulary)
     stored = {
         site: SiteHeader(
             structure=recipe.sites[site].structure,
@@ -107,7 +116,9 @@ def header_from(
     }
     biases = {name: _of_leaf(specs[name]) for name in model.bias_shapes(words)}
     shaped = recipe.layers.shape(model)
-    return Header(model=shaped, words=words, sites=stored, biases=biases)
+    return Header(
+        model=shaped, words=words, vocabulary=vocabulary.kind, sites=stored, biases=biases
+    )
 
 
 def read_header(data: bytes, capacity: Capacity) -> Header:

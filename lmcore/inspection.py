@@ -149,12 +149,25 @@ def inspect(bundle: Bundle) -> Inspection:
     model, parts = bundle.model, bundle.parts
     with torch.no_grad():
         sites = {site: _site(site, weight, parts.leaves) for site, weight in model.sites.items()}
-    others = {
-        "biases": sum(sum(parts.leaves[bias]) for bias in model.biases),
+    return Inspection(bundle.size_bytes, sites, _others(bundle))
+
+
+def parts_of(bundle: Bundle) -> dict[str, int]:
+    """Part of the file -> bytes; they sum to the file's size."""
+    found = {
+        site: sum(sum(bundle.parts.leaves[sites.leaf_name(site, leaf)]) for leaf in weight.leaves)
+        for site, weight in bundle.model.sites.items()
+    }
+    return found | _others(bundle)
+
+
+def _others(bundle: Bundle) -> dict[str, int]:
+    parts = bundle.parts
+    return {
+        "biases": sum(sum(parts.leaves[bias]) for bias in bundle.model.biases),
         "vocabulary": parts.vocabulary,
         "header": parts.header,
     }
-    return Inspection(bundle.size_bytes, sites, others)
 
 
 def _site(site: str, weight: Weight, sizes: Mapping[str, tuple[int, ...]]) -> SiteInspection:

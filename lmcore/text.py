@@ -15,10 +15,11 @@ import shlex
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from lmcore.errors import UserError
 
+T = TypeVar("T")
 Lines = list[list[str]]
 Texts = dict[str, Lines]  # train, valid and test
 
@@ -29,10 +30,19 @@ def read_text(path: Path) -> Lines:
     The text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. It may be packed by gzip, bzip2
     or xz. Raises UserError where the file cannot be read or is no such text.
     """
-    lines = _decoded(path).split("\n")
+    lines = read_string(path).split("\n")
     if not lines[-1]:
         lines.pop()  # nothing comes after the end of the last line
     return [line.split() for line in lines]
+
+
+def split_lines(lines: list[T], block: int) -> dict[str, list[T]]:
+    """Of every ten blocks of lines, eight for training, one for valid, one for test."""
+    roles = ["train"] * 8 + ["valid", "test"]
+    texts: dict[str, list[T]] = {"train": [], "valid": [], "test": []}
+    for i, line in enumerate(lines):
+        texts[roles[i // block % 10]].append(line)
+    return texts
 
 
 def count_tokens(lines: Lines) -> int:
@@ -71,7 +81,9 @@ _ENCODINGS = (  # by byte-order mark; the longer one first
 )
 
 
-def _decoded(path: Path) -> str:
+def read_string(path: Path) -> str:
+    """A text file as it stands, to the letter; its byte-order mark is no part of it. It may be
+    encoded and packed as `read_text` says, and raises as that does."""
     packed = _bytes(path)
     packing = next((one for one in _PACKINGS if re.match(one.begins, packed)), None)
     data = _unpacked(path, packed, packing) if packing else packed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 
 from lmcore.errors import UserError
@@ -40,13 +40,14 @@ def _counted(lines: Lines) -> str:
     return f"{count:,} line{'' if count == 1 else 's'} and {count_tokens(lines):,} tokens"
 
 
-def remarks(texts: Texts, words: Container[str], max_words: int) -> tuple[str, ...]:
+def remarks(texts: Texts, words: Container[str], max_words: int | None) -> tuple[str, ...]:
     """A sentence or two on each thing that makes perplexities on these parts say little: words
-    outside the vocabulary's `words`, and parts that have the same lines."""
-    return (*_unknown(texts, words, max_words), *_repeated(texts))
+    outside the vocabulary's `words`, and parts that have the same lines. `max_words` None: the
+    words were given."""
+    return (*_unknown(texts, words, max_words), *repeated(_as_tuples(texts)))
 
 
-def _unknown(texts: Texts, words: Container[str], max_words: int) -> Iterator[str]:
+def _unknown(texts: Texts, words: Container[str], max_words: int | None) -> Iterator[str]:
     shares = {
         part: sum(word not in words for word in chain.from_iterable(lines)) / count_tokens(lines)
         for part, lines in texts.items()
@@ -55,6 +56,9 @@ def _unknown(texts: Texts, words: Container[str], max_words: int) -> Iterator[st
         return
     counts = Counter(chain.from_iterable(texts["train"]))
     listed = ", ".join(f"{share:.1%} of {part}" for part, share in shares.items())
+    if max_words is None:
+        yield f"unknown words are {listed}: they are not in the given vocabulary"
+        return
     yield (
         f"unknown words are {listed}: train has {len(counts):,} different words, and "
         f"corpus.max_words={max_words} keeps {min(len(counts), max_words - 2):,}. "
@@ -85,10 +89,15 @@ def _enough(counts: Counter[str], lines: Lines) -> int | None:
     return next((n for n, sum_ in enumerate(known, 3) if there.total() - sum_ < bearable), None)
 
 
-def _repeated(texts: Texts) -> Iterator[str]:
+def _as_tuples(texts: Texts) -> dict[str, list[tuple[str, ...]]]:
+    return {part: list(map(tuple, lines)) for part, lines in texts.items()}
+
+
+def repeated(texts: Mapping[str, Sequence[Hashable]]) -> Iterator[str]:
+    """What to say of parts that have the same lines. An empty line is none of them."""
+    train = set(texts["train"])
     for part in ("valid", "test"):
-        new = set(map(tuple, texts[part])) - {()}
-        if not new.difference(map(tuple, texts["train"])):
+        if all(line in train for line in texts[part] if line):
             yield (
                 f"every line of {part} is in train, too: perplexity on {part} says what a model "
                 f"remembers. Give corpus.{part} a text of its own"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from lmcore.errors import UserError
-from lmcore.settings import Family, Settings, later
+from lmcore.settings import Family, Settings, explain, later
 
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -77,6 +79,11 @@ class TrainingSettings(Settings):
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
+    def update_tokens(self) -> int:
+        """How many tokens an update sees."""
+        return self.batch * self.window
+
+    @property
     def ends(self) -> tuple[float, ...]:
         """The epochs after which a part of the training ends, in order; each has the schedule."""
         return (self.epochs,)
@@ -130,6 +137,32 @@ class DenseTrainingSettings(TrainingSettings):
     """Training from a random start, uniform in [-init, init]."""
 
     init: Positive
+
+
+class ImportedSettings(Settings):
+    """No training here: the weights came from elsewhere, and `sha256` is that of their numbers and
+    words (`lmcore.imports.model.ImportedModel.sha256`)."""
+
+    kind: Literal["imported"] = "imported"
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    update_tokens: ClassVar[int] = 20 * 35  # of its trials' fine-tunings, about
+
+
+def _beginning(given: Any) -> Any:
+    """The settings of a training or of an import, with the messages of that one alone."""
+    if not isinstance(given, Mapping):
+        return given
+    kind = ImportedSettings if given.get("kind") == "imported" else DenseTrainingSettings
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        inside = "\n".join(explain(error, ""))
+        raise PydanticCustomError("inside", "{inside}", {"inside": inside}) from None
+
+
+AnyTraining = Annotated[
+    SerializeAsAny[DenseTrainingSettings | ImportedSettings], BeforeValidator(_beginning)
+]
 
 
 def check_text(

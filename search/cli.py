@@ -10,6 +10,7 @@ from search.streams import open_streams, say
 
 COMMANDS = {
     "train": "train the dense model of a study",
+    "import": "begin a study with a dense model that was trained elsewhere",
     "sweep": "run a study's trials, or go on with them",
     "worker": "one worker of a study that was begun, on any machine",
     "confirm": "the points of the front again with other seeds: how sure it is",
@@ -20,8 +21,10 @@ COMMANDS = {
     "dashboard": "a study in Optuna's dashboard, in a browser",
     "plot": "the front as pictures",
     "report": "all that a study found, as a page that works offline",
-    "export": "the chosen model: bundle, recipe, measurements",
-    "evaluate": "perplexity and speed of a bundle",
+    "export": "the chosen model as a folder to take home",
+    "build": "an exported model once more, from its recipe",
+    "evaluate": "perplexity, recall and speed of a bundle",
+    "complete": "a model at the keyboard",
     "inspect": "why a model's matrices compress or do not",
     "replay": "run a trial again and compare",
     "publish": "all that a study has to show, in one folder",

@@ -12,9 +12,10 @@ from pydantic import BeforeValidator, Field, model_validator
 import lmcore
 from lmcore.corpus import AnyCorpus, Split
 from lmcore.errors import UserError
+from lmcore.imports.layouts import Layout
 from lmcore.model_settings import ModelSettings
 from lmcore.settings import PathText, Settings
-from lmcore.training_settings import DenseTrainingSettings
+from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_name
 from search.rules.fidelity import AnyFidelity
 from search.rules.limits import Limits
@@ -51,10 +52,10 @@ Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
 
 
 class DenseSettings(Settings):
-    """A dense model and how it is trained."""
+    """A dense model and how it is trained, or which weights it was imported from."""
 
     model: ModelSettings
-    training: DenseTrainingSettings
+    training: AnyTraining
 
 
 class Seeds(Settings):
@@ -72,7 +73,7 @@ class StudySettings(Settings):
 
     corpus: AnyCorpus
     model: ModelSettings
-    training: DenseTrainingSettings
+    training: AnyTraining
     models: dict[str, DenseSettings] = Field(default_factory=dict)
     space: dict[str, Any]
     sampler: dict[str, Any]
@@ -201,16 +202,27 @@ class ExportConfig(StudyConfig):
     pick: Literal["knee", "smallest", "best"] | None
     trial: int | str | None  # a number, or the name of a baseline
     rung: Rung | None
+    bundle: PathText | None
+    onnx: bool
+    safetensors: bool
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         if self.rung is not None and self.trial is None:
             raise ValueError("rung: it is one of a trial's; give trial=NUMBER as well")
-        chosen = ("max_size", "max_perplexity", "pick", "trial")
+        chosen = ("max_size", "max_perplexity", "pick", "trial", "bundle")
         given = [name for name in chosen if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: one chooses the model")
         return self
+
+
+class BuildConfig(StudyConfig):
+    recipe: PathText
+    dense: PathText | None
+    to: PathText
+    onnx: bool
+    safetensors: bool
 
 
 class PublishConfig(StudyConfig):
@@ -274,6 +286,20 @@ class ReplayConfig(StudyConfig):
     rung: Rung | None
 
 
+class ImportConfig(StudyConfig):
+    weights: PathText
+    vocabulary: PathText
+    layout: Layout | None
+    names: dict[str, str | list[str]] | None
+    words: dict[Annotated[int, Field(ge=0)], str] | None
+    forget_bias: float
+
+
 class EvaluateConfig(StudyConfig):
     bundle: PathText
     split: Split
+
+
+class CompleteConfig(StudyConfig):
+    bundle: PathText | None
+    words: Count

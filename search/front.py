@@ -29,6 +29,7 @@ class Point:
     method: str = ""  # the methods of the recipe: "svd+bits"
     feasible: bool = True  # within the limits that its study was last swept with
     rung: int | None = None  # of the trial, at which it was measured
+    bits_per_byte: float | None = None  # where the tokens spell the text
 
     @property
     def label(self) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lmcore.spelling import Spelling
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -24,6 +26,12 @@ class Measurement:
     seconds: float  # of fine-tuning
     sha256: str  # of the file
     provenance: dict[str, Any]
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """On the validation text. None where the tokens are words, which do not spell it."""
+        spelling = Spelling.of(self.provenance.get("text"))
+        return spelling.bits_per_byte(self.valid_perplexity) if spelling else None
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

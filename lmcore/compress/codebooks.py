@@ -104,24 +104,24 @@ class MultiBit(GroupedCodec):
         if before is None:
             alpha = self._greedy(data, weights)
             for _ in range(MULTIBIT_ROUNDS):
-                symbols = nearest_level(data, self._levels(alpha))
+                symbols = nearest_level(data, self.levels(alpha))
                 alpha = self._least_squares(data, weights, symbols, alpha)
         else:
             alpha = self._least_squares(data, weights, before[0], before[1]["alpha"])
         return {"alpha": rounded_to_half(alpha)}
 
     def nearest_in_group(self, values: Tensor, tables: Tables) -> Tensor:
-        return nearest_level(values, self._levels(tables["alpha"]))
+        return nearest_level(values, self.levels(tables["alpha"]))
 
     def values_of_group(self, symbols: Tensor, tables: Tables) -> Tensor:
-        return level_of(symbols, self._levels(tables["alpha"]))
+        return level_of(symbols, self.levels(tables["alpha"]))
 
     def _signs(self, like: Tensor) -> Tensor:
         """Every b, (2^bits, bits)."""
         codes = torch.arange(2**self.bits, device=like.device).unsqueeze(1)
         return ((codes >> torch.arange(self.bits, device=like.device)) & 1).to(like) * 2 - 1
 
-    def _levels(self, alpha: Tensor) -> Tensor:
+    def levels(self, alpha: Tensor) -> Tensor:
         """(groups, bits) -> the sums in order, (groups, 2^bits)."""
         return (alpha @ self._signs(alpha).T).sort(1).values
 

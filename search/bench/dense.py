@@ -22,6 +22,7 @@ from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
 from lmcore.training import train
+from lmcore.training_settings import ImportedSettings
 from search.config import PUBLISHED, StudyConfig
 
 DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())
@@ -85,18 +86,32 @@ def need_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint:
     """The checkpoint of a study. Raises UserError where the model was not trained yet."""
     checkpoint = find_dense(config, corpus)
     if checkpoint is None:
-        raise UserError(
-            f"the dense model of {config.study} is not at hand; "
-            f"lmpareto train with the same settings trains it"
+        raise (
+            _not_imported(config)
+            if isinstance(config.training, ImportedSettings)
+            else UserError(
+                f"the dense model of {config.study} is not at hand; "
+                f"lmpareto train with the same settings trains it"
+            )
         )
     return checkpoint
+
+
+def _not_imported(config: StudyConfig) -> UserError:
+    return UserError(
+        f"the imported dense model of {config.name or 'these settings'} is not at hand in "
+        f"{config.folder / 'dense'}; lmpareto import makes it again from the same weights and "
+        f"words: study={config.name or 'NAME'} weights=FILE vocabulary=FILE"
+    )
 
 
 def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore) -> DenseCheckpoint:
     """Train the dense model of the settings, from where an earlier process was stopped, if one was.
 
-    Raises UserError where the training diverges.
+    Raises UserError where the training diverges, and where the model was imported.
     """
+    if isinstance(config.training, ImportedSettings):
+        raise _not_imported(config)
     key = dense_key(config, corpus)
     folder = config.folder / "dense"
     settings, eos = config.training, corpus.vocabulary.eos
@@ -135,7 +150,8 @@ def doubt(checkpoint: DenseCheckpoint, corpus: Corpus) -> str | None:
 def keep_dense(
     config: StudyConfig, corpus: Corpus, model: LanguageModel, training: dict[str, Any]
 ) -> DenseCheckpoint:
-    """Write a trained dense model as a float16 bundle, and the record of its training beside it."""
+    """Write a dense model as a float16 bundle, and the record of its training, or of its import,
+    beside it."""
     key = dense_key(config, corpus)
     path = config.folder / "dense" / f"{key}.lmb"
     recipe = resolve(DENSE, config.model, len(corpus.vocabulary))

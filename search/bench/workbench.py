@@ -111,8 +111,14 @@ class Workbench:
             seconds=record.seconds,
             sha256=bundle.sha256,
             provenance=provenance()
-            | {"seed": self.seed, "dense": self.dense.sha256, "seconds": laps.seconds},
+            | {"seed": self.seed, "dense": self.dense.sha256, "seconds": laps.seconds}
+            | self._text(),
         )
+
+    def _text(self) -> dict[str, Any]:
+        """What the validation stream spells, where its tokens spell a text."""
+        spelling = self.corpus.spellings.get("valid")
+        return {"text": spelling.plain()} if spelling else {}
 
     def comparison(self, base: LanguageModel) -> Comparison:
         """What models lose over the base on the validation text."""

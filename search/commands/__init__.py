@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
@@ -42,7 +43,8 @@ def run(command: str, arguments: list[str]) -> None:
     """
 
     def task(composed: DictConfig) -> None:
-        say(_answer(command, composed))
+        for text in _answers(command, composed):
+            say(text)
 
     try:
         _check_working_folder()
@@ -76,9 +78,11 @@ def _refuse(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _answer(command: str, composed: DictConfig) -> str:
-    """The command's output for these settings. Ends the process where the command fails."""
+def _answers(command: str, composed: DictConfig) -> Iterator[str]:
+    """The command's output for these settings; a command that listens gives an answer at a time.
+    Ends the process where the command fails."""
     module = importlib.import_module(f"search.commands.{command}")
+    from search.commands.answer import Answer
     from search.process import imported
     from search.store.outage import FAILED, reason
     from search.terminal import quiet_optuna
@@ -92,6 +96,8 @@ def _answer(command: str, composed: DictConfig) -> str:
         quiet_optuna()
         imported()
         answer = module.run(config)
+        for one in [answer] if isinstance(answer, Answer) else answer:
+            yield json.dumps(finite(one.document)) if config.format == "json" else str(one.text)
     except UserError as error:
         end(f"lmpareto {command}: {without_secrets(str(error), sys.argv[1:])}", 1)
     except FAILED as error:
@@ -102,7 +108,6 @@ def _answer(command: str, composed: DictConfig) -> str:
         end(f"lmpareto {command}: {NO_MEMORY}", 1)
     except KeyboardInterrupt:
         end(f"lmpareto {command}: {STOPPED}", 130)
-    return json.dumps(finite(answer.document)) if config.format == "json" else str(answer.text)
 
 
 def settings_of(kind: type[StudyConfig], composed: DictConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Perplexity and speed of a bundle."""
+"""Perplexity, recall and speed of a bundle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from lmcore.bundle import load
 from lmcore.corpus import load_corpus
 from lmcore.evaluation import score
+from lmcore.recall import recall
 from lmcore.runtime import device
 from search.commands.answer import Answer
 from search.config import EvaluateConfig
 from search.show.export import check_words
+from search.show.tables import bits_in, in_bits
 from search.units import format_size
 
 Config = EvaluateConfig
@@ -21,19 +23,27 @@ def run(config: EvaluateConfig) -> Answer:
     corpus = load_corpus(config.corpus, config.folder)
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
-    measured = score(model, corpus.split(config.split), corpus.vocabulary.eos)
+    ids = corpus.split(config.split)
+    measured = score(model, ids, corpus.vocabulary.eos)
+    shown = recall(model, ids, bundle.vocabulary)
+    bits = corpus.bits_per_byte(config.split, measured.perplexity)
     document = {
         "bundle": config.bundle,
         "corpus": corpus.name,
         "split": config.split,
         "size_bytes": bundle.size_bytes,
         "perplexity": measured.perplexity,
+        **bits_in("bits_per_byte", bits),
         "tokens": measured.tokens,
         "tokens_per_second": measured.tokens_per_second,
+        **shown.document(),
     }
+    saved = shown.keystrokes_saved
+    keys = "" if saved is None else f", {saved:.1%} of keystrokes saved"
     return Answer(
         document,
         f"{config.bundle}: {format_size(bundle.size_bytes)}, perplexity "
-        f"{measured.perplexity:.2f} on the {measured.tokens:,} tokens of {corpus.name} "
-        f"{config.split}, {measured.tokens_per_second:,.0f} tokens/s",
+        f"{measured.perplexity:.2f}{in_bits(bits)} on the {measured.tokens:,} tokens of "
+        f"{corpus.name} {config.split}, {measured.tokens_per_second:,.0f} tokens/s; next-word "
+        f"recall {shown.top1:.1%} (1), {shown.top3:.1%} (3){keys}",
     )

@@ -42,6 +42,7 @@ BEGUN_ONLY = (
     *("export", "replay", "publish"),
 )
 SHOWN = 8  # names in a message, the nearest
+NONE_HERE = "; published studies are in the folder studies/ of the project's page, not installed"
 
 
 def by_name(command: str, arguments: Sequence[str]) -> list[str]:
@@ -52,6 +53,8 @@ def by_name(command: str, arguments: Sequence[str]) -> list[str]:
     storage cannot be opened.
     """
     typed = _Typed.of(arguments)
+    if command == "build" and "recipe" in typed.settings:
+        return _of_recipe(command, arguments, Path(str(typed.settings["recipe"])))
     if typed.own:
         chosen = _choices(OmegaConf.load(CONF / "base.yaml")).keys() - {"study"}
         check_own_study(typed.own, chosen, _groups(typed.folders))
@@ -90,7 +93,7 @@ class _Typed:
     def of(cls, arguments: Sequence[str]) -> _Typed:
         settings = {}
         for one in arguments:
-            if re.fullmatch(r"study|name|cache|storage(\..+)?", _key(one)):
+            if re.fullmatch(r"study|name|recipe|cache|storage(\..+)?", _key(one)):
                 try:
                     override = OverridesParser.create().parse_override(one)
                 except HydraException:  # Hydra says so when it composes
@@ -189,6 +192,7 @@ def _published(
     study: str, storage: StorageSettings | None, folders: Sequence[Path]
 ) -> dict[str, Any]:
     """The attributes of the published study of that name. Raises UserError where there is none."""
+    from search.config import PUBLISHED
     from search.store.reader import Reader
     from search.study.published import attributes_in, folder_of
 
@@ -201,7 +205,7 @@ def _published(
     raise UserError(
         f"there is no study {study}{f': did you mean {near[0]}?' if near else '.'} "
         f"{storage.shown} has {_listed(study, stored) or 'none'}; "
-        f"those to begin are {_listed(study, others)}"
+        f"those to begin are {_listed(study, others)}{'' if PUBLISHED.is_dir() else NONE_HERE}"
     )
 
 
@@ -257,6 +261,15 @@ def _offered(
     store.store(name=STORED, node=node, group="study", package="_global_")
     again = [_again(one, settings) for one in _without(arguments, "study")]
     return [*(one for one in again if one), f"study={STORED}"]
+
+
+def _of_recipe(command: str, arguments: Sequence[str], path: Path) -> list[str]:
+    """The settings that the model of a recipe.yaml was made with stand in for those of a study."""
+    from search.bench.recipe_file import read_recipe
+    from search.study.begun import SETTINGS
+
+    recipe = read_recipe(path.expanduser())
+    return _offered(command, arguments, recipe.study, {SETTINGS: recipe.settings})
 
 
 def _again(argument: str, settings: Mapping[str, Any]) -> str:

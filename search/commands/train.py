@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from search.commands.answer import Answer, tell_corpus
 from search.config import StudyConfig
+from search.show.tables import bits_in, in_bits
 from search.study.context import StudyContext
 from search.units import format_size
 
@@ -25,9 +26,10 @@ def _trained(context: StudyContext[StudyConfig], name: str) -> Answer:
     """What to say of the dense model of that name, which is trained now where it was not before."""
     known = context.find_checkpoint(name)
     checkpoint = known or context.checkpoint(name)
+    bits = context.corpus.bits_per_byte("valid", checkpoint.valid_perplexity)
     return Answer(
-        {"bundle": str(checkpoint.path), **checkpoint.record},
+        {"bundle": str(checkpoint.path), **checkpoint.record, **bits_in("bits_per_byte", bits)},
         f"{checkpoint.path}: {format_size(checkpoint.size_bytes)}, "
-        f"valid perplexity {checkpoint.valid_perplexity:.2f}"
+        f"valid perplexity {checkpoint.valid_perplexity:.2f}{in_bits(bits)}"
         f"{' (trained before)' if known else ''}",
     )

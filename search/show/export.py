@@ -8,13 +8,15 @@ from typing import Any
 from lmcore.bundle import Bundle, load
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import score
-from lmcore.files import finite, sha256_of, write_atomic, write_json
+from lmcore.files import sha256_of
+from search.bench.recipe_file import RecipeFile
 from search.bench.workbench import stored_recipe
 from search.config import PUBLISHED, StudyConfig
 from search.front import Point
 from search.measurement import Measurement
+from search.show.folder import Exported, Forms, take_home
 from search.study.context import StudyContext
+from search.study.sureness import Sure
 from search.terminal import training_bar
 
 COLUMNS = (
@@ -24,38 +26,56 @@ COLUMNS = (
 
 
 def export(
-    context: StudyContext[StudyConfig], point: Point, measured: Measurement, folder: Path
+    context: StudyContext[StudyConfig],
+    point: Point,
+    measured: Measurement,
+    folder: Path,
+    forms: Forms,
+    seeds: Sure | None = None,
 ) -> dict[str, Any]:
-    """Write model.lmb, recipe.json and measurement.json into `folder`. Returns the document of the
-    measurement.
+    """Write the folder that `take_home` describes. Returns its document.
 
-    The test perplexity is computed here, once, from the exported file. If the bundle is not in the
-    cache, it is made again from its recipe. Raises UserError where the model was trained on another
-    text.
+    If the bundle is not in the cache, it is made again from its recipe. Raises UserError where the
+    model was trained on another text.
     """
-    corpus = context.corpus
     source, measured = bundle_of(context, point.name, measured)
-    check_words(load(source), corpus, f"{point.label} of {context.name}")
-    path = folder / "model.lmb"
-    write_atomic(path, source.read_bytes())
-    write_json(folder / "recipe.json", measured.recipe)
-    bundle = load(path)
-    test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
-    document = {
-        "study": context.name,
-        "trial": point.trial,
-        "rung": point.rung,
-        "name": point.name,
-        "bundle": path.name,
-        "size_bytes": bundle.size_bytes,
-        "valid_perplexity": measured.valid_perplexity,
-        "test_perplexity": test.perplexity,
-        "tokens_per_second": test.tokens_per_second,
-        "sha256": bundle.sha256,
-        "provenance": measured.provenance,
-    }
-    write_json(folder / "measurement.json", finite(document))
-    return {**document, "bundle": str(path)}
+    check_words(load(source), context.corpus, f"{point.label} of {context.name}")
+    recipe = recipe_of(context, point, measured)
+    exported = Exported(
+        source, recipe, context.corpus, measured.valid_perplexity, seeds, measured.provenance
+    )
+    return take_home(exported, folder, forms)
+
+
+def recipe_of(
+    context: StudyContext[StudyConfig], point: Point, measured: Measurement
+) -> RecipeFile:
+    """All that the file of a measurement is made of."""
+    config = context.config.of(context.dense_name(measured))
+    made = measured.provenance
+    return RecipeFile.model_validate(
+        {
+            "study": context.name,
+            "trial": point.trial,
+            "rung": point.rung,
+            "name": point.name,
+            "result": {
+                "sha256": measured.sha256,
+                "size_bytes": measured.size_bytes,
+                "valid_perplexity": measured.valid_perplexity,
+                **{name: str(made.get(name, "")) for name in ("code", "torch", "processor")},
+            },
+            "recipe": measured.recipe,
+            "seed": config.seed,
+            "corpus": config.corpus.plain(),
+            "text": context.corpus.key,
+            "dense": {
+                "sha256": made["dense"],
+                "model": config.model.plain(),
+                "training": config.training.plain(),
+            },
+        }
+    )
 
 
 def file_of(name: str) -> str:
@@ -65,10 +85,11 @@ def file_of(name: str) -> str:
 
 def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
     """Raises UserError where the bundle and the corpus have different vocabularies."""
-    if bundle.vocabulary.words != corpus.vocabulary.words:
+    own, other = bundle.vocabulary, corpus.vocabulary
+    if not own.is_same(other):
         raise UserError(
-            f"{name} has a vocabulary of {len(bundle.vocabulary):,} words, corpus {corpus.name} "
-            f"another of {len(corpus.vocabulary):,}: it was trained on another text; give that "
+            f"{name} has a vocabulary of {len(own):,} {own.noun}, corpus {corpus.name} "
+            f"another of {len(other):,} {other.noun}: it was trained on another text; give that "
             f"text by the study (study=NAME) or by its file (corpus=text corpus.file=FILE)"
         )
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from lmcore.bundle import load
@@ -24,6 +24,8 @@ from search.study.history import History, write_history
 from search.study.published import RECORDS
 from search.study.results import write_records
 
+BITS = "test_bits_per_byte"
+
 
 def publish(context: StudyContext[StudyConfig], history: History, folder: Path) -> None:
     """Write what a stranger needs to look at a study, take its models and replay its numbers:
@@ -40,7 +42,8 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
     config, corpus, results = context.config, context.corpus, history.results
     kept_dense = _publish_dense(context, folder)
     earlier, bundles = _published_files(folder), folder / "bundles"
-    known = _published_rows(folder, earlier)
+    columns = _columns(corpus)
+    known = _published_rows(folder, earlier, columns)
     points = [*results.beside, *results.front.points]
     best = (*results.front.points, *front_of(context.name, points).points)
     rows, kept = [], {point.name: bundles / file_of(point.name) for point in best}
@@ -59,7 +62,7 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
                 write_atomic(bundle, path.read_bytes())
         rows.append({**row, "command": command})
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "results.csv", text.getvalue().encode())
@@ -68,6 +71,12 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
     ours = {bundles / file_of(name) for name in earlier}
     for old in ours.intersection(bundles.glob("*.lmb")) - set(kept.values()):
         old.unlink()
+
+
+def _columns(corpus: Corpus) -> tuple[str, ...]:
+    """The columns of results.csv, with bits per byte where the tokens spell the text."""
+    *columns, command = COLUMNS
+    return (*columns, BITS, command) if corpus.spellings else COLUMNS
 
 
 def _overrides(corpus: CorpusSettings) -> list[str]:
@@ -88,6 +97,7 @@ def _typed(point: Point) -> str:
 def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
     """The point's row in results.csv. The test perplexity is computed here, from the file."""
     test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
+    bits = corpus.bits_per_byte("test", test.perplexity)
     return {
         "name": point.name,
         "trial": "" if point.trial is None else str(point.trial),
@@ -97,6 +107,7 @@ def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
         "size_bytes": str(point.size_bytes),
         "valid_perplexity": f"{point.valid_perplexity:.3f}",
         "test_perplexity": f"{test.perplexity:.3f}",
+        **({} if bits is None else {BITS: f"{bits:.4f}"}),
         "tokens_per_second": f"{test.tokens_per_second:.0f}",
     }
 
@@ -112,7 +123,7 @@ def _published_files(folder: Path) -> dict[str, str]:
 
 
 def _published_rows(
-    folder: Path, files: Mapping[str, str]
+    folder: Path, files: Mapping[str, str], columns: Collection[str]
 ) -> dict[tuple[str, str], dict[str, str]]:
     """The rows of an earlier results.csv in the folder, by name and the file's SHA-256. The same
     file has the same test perplexity, so that need not be computed again."""
@@ -123,7 +134,7 @@ def _published_rows(
     return {
         (line["name"], files[line["name"]]): line
         for line in csv.DictReader(io.StringIO(text))
-        if set(line) == set(COLUMNS) and None not in line.values() and line["name"] in files
+        if set(line) == set(columns) and None not in line.values() and line["name"] in files
     }
 
 

@@ -22,7 +22,9 @@ SHOWN = 12  # points of a predicted front in a table
 def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
     """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}.
 
-    `sure` has the points that were trained again with other seeds, by name."""
+    `sure` has the points that were trained again with other seeds, by name. A point of a corpus
+    whose tokens spell the text has "bits_per_byte", too.
+    """
     return {
         "study": front.study,
         "front": [
@@ -31,6 +33,7 @@ def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
                 "rung": point.rung,
                 "size_bytes": point.size_bytes,
                 "valid_perplexity": point.valid_perplexity,
+                **bits_in("bits_per_byte", point.bits_per_byte),
                 "tokens_per_second": point.tokens_per_second,
                 "recipe": point.recipe,
                 "seeds": asdict(sure[point.name]) if point.name in sure else None,
@@ -44,12 +47,15 @@ def front_table(front: Front, baselines: Iterable[Point], sure: Mapping[str, Sur
     """The front by size, then the baselines. `sure` has the points that were trained again with
     other seeds, by name."""
     knee = front.knee() if front.points else None
-    rows = [("trial", "size", "perplexity", "")]
+    beside = list(baselines)
+    rows: list[tuple[str, ...]] = [("trial", "size", "perplexity", "bits/byte", "")]
     for point in front.points:
         notes = ["<- knee"] if point is knee else []
         rows.append(_row(point, "  ".join([*_seeds(sure.get(point.name)), *notes])))
-    rows += [_row(point, "") for point in baselines]
-    lines = aligned(rows, ">>><")
+    rows += [_row(point, "") for point in beside]
+    if all(point.bits_per_byte is None for point in (*front.points, *beside)):
+        rows = [(*row[:3], row[4]) for row in rows]
+    lines = aligned(rows, ">" * (len(rows[0]) - 1) + "<")
     counts = [f"{len(front.points)} on the front", f"{len(front.dominated)} dominated"]
     if front.infeasible:
         counts.append(f"{len(front.infeasible)} over max_size or max_perplexity")
@@ -77,8 +83,19 @@ def _seeds(sure: Sure | None) -> list[str]:
     return [f"{mean:.2f} ± {sd:.2f} over {sure.seeds} seeds, {sure.on_front:.0%} on the front"]
 
 
-def _row(point: Point, note: str) -> tuple[str, str, str, str]:
-    return point.name, format_size(point.size_bytes), f"{point.valid_perplexity:.2f}", note
+def _row(point: Point, note: str) -> tuple[str, ...]:
+    bits = "" if point.bits_per_byte is None else f"{point.bits_per_byte:.3f}"
+    return point.name, format_size(point.size_bytes), f"{point.valid_perplexity:.2f}", bits, note
+
+
+def bits_in(name: str, bits: float | None) -> dict[str, float]:
+    """The entry of a document, none where there are no bits per byte."""
+    return {} if bits is None else {name: bits}
+
+
+def in_bits(bits: float | None) -> str:
+    """What follows a perplexity: ", 1.234 bits per byte"; nothing where there are none."""
+    return "" if bits is None else f", {bits:.3f} bits per byte"
 
 
 def effects_document(study: str, effects: Effects) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
 from lmcore.settings import parse
-from lmcore.training_settings import TrainingSettings, check_text
+from lmcore.training_settings import ImportedSettings, TrainingSettings, check_text
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
@@ -172,9 +172,11 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
         context.space.own()
     for corner in context.space.corners:
         _check_trainings(corner.recipe, corpus, "space")
-    _check_text(config.training, corpus, "training")
-    for name, one in config.models.items():
-        _check_text(one.training, corpus, f"models.{name}.training")
+    trainings = {"training": config.training}
+    trainings |= {f"models.{name}.training": one.training for name, one in config.models.items()}
+    for where, training in trainings.items():
+        if not isinstance(training, ImportedSettings):
+            _check_text(training, corpus, where)
     for parameters in config.start:
         context.space.start(parameters)
     for name, data in config.baselines.items():

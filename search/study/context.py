@@ -162,14 +162,19 @@ class StudyContext(Generic[C]):
         checkpoint = checkpoint or self.need_checkpoint()
         return Workbench.of(self.config, self.corpus, checkpoint.load())
 
-    def bench_of(self, measured: Measurement) -> Workbench:
-        """The workbench of the checkpoint that a measurement started from, if this study has it,
-        else of the study's own. Raises UserError where that was not trained yet."""
+    def dense_name(self, measured: Measurement) -> str:
+        """The name of the dense model that a measurement started from, if it is at hand, else that
+        of the study's own."""
         for name in self.config.models:
             checkpoint = self.find_checkpoint(name)
             if checkpoint and checkpoint.sha256 == measured.provenance.get("dense"):
-                return self.bench(checkpoint)
-        return self.bench()
+                return name
+        return OWN
+
+    def bench_of(self, measured: Measurement) -> Workbench:
+        """The workbench of the checkpoint that a measurement started from, if this study has it,
+        else of the study's own. Raises UserError where that was not trained yet."""
+        return self.bench(self.need_checkpoint(self.dense_name(measured)))
 
 
 class WorkContext(StudyContext[C]):

@@ -265,4 +265,5 @@ def _point(
         recipe=measured.recipe,
         method="+".join(methods_of(measured.recipe)),
         feasible=feasible,
+        bits_per_byte=measured.bits_per_byte,
     )

@@ -99,7 +99,7 @@ def worker_bytes(context: StudyContext[StudyConfig]) -> int:
     config, corpus, words = context.config, context.corpus, context.words
     every = [config.of(name) for name in config.dense_names]
     weights = max(one.model.weights(words) for one in every)
-    logits = max(one.training.batch * one.training.window for one in every) * words
+    logits = max(one.training.update_tokens for one in every) * words
     tokens = len(corpus.train) + len(corpus.valid) + len(corpus.test)
     numbers = WEIGHT_COPIES * weights + LOGIT_COPIES * logits
     return IMPORTS_BYTES + numbers * 4 + tokens * 8

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, MakeModel
 
-from lmcore import bundle
+from lmcore import bundle, frame
 from lmcore.building import build
 from lmcore.coding import encode
 from lmcore.corpus import Vocabulary
@@ -142,7 +142,7 @@ def test_damage_under_a_right_checksum_never_crashes(data: bytes, tmp_path: Path
 
 def test_a_newer_version_says_so(data: bytes, tmp_path: Path) -> None:
     newer = bytearray(data[:-32])
-    newer[4] += 1
+    newer[4] = frame.VERSION + 1
     message = refused(tmp_path / "newer", bytes(newer) + hashlib.sha256(newer).digest())
     assert "newer lmpareto" in message
     assert str(newer[4]) in message
@@ -191,7 +191,7 @@ def test_any_vocabulary_comes_back(
 
 
 def test_nothing_can_unpickle() -> None:
-    """A bundle and a checkpoint are data; neither may run code."""
+    """A bundle, a checkpoint and a stranger's weights are data; none may run code."""
     forbidden = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib"}
     files = list((ROOT / "lmcore").rglob("*.py"))
     assert len(files) > 10
@@ -200,6 +200,10 @@ def test_nothing_can_unpickle() -> None:
             if isinstance(node, ast.Import):
                 assert not forbidden & {alias.name.split(".")[0] for alias in node.names}, file
             if isinstance(node, ast.ImportFrom):
-                assert (node.module or "").split(".")[0] not in forbidden, file
+                is_error = [alias.name for alias in node.names] == ["UnpicklingError"]
+                assert is_error or (node.module or "").split(".")[0] not in forbidden, file
             if isinstance(node, ast.Call):
-                assert ast.unparse(node.func) not in ("torch.load", "torch.save"), file
+                called = ast.unparse(node.func)
+                safe = "weights_only=True" in [ast.unparse(one) for one in node.keywords]
+                assert called != "torch.save", file
+                assert called != "torch.load" or safe, file

@@ -287,9 +287,10 @@ def test_parts_that_hold_the_same_lines_are_said(tmp_path: Path) -> None:
 
 def test_vocabulary_refuses_what_it_cannot_say() -> None:
     vocabulary = Vocabulary(["a", EOS])
-    assert torch.equal(vocabulary.encode(["a", EOS, "a"]), torch.tensor([0, 1, 0]))
+    assert torch.equal(vocabulary.ids_of(["a", EOS, "a"]), torch.tensor([0, 1, 0]))
+    assert torch.equal(vocabulary.encode("a\na"), torch.tensor([0, 1, 0]))
     with pytest.raises(UserError, match=UNK):
-        vocabulary.encode(["a", "b"])
+        vocabulary.ids_of(["a", "b"])
     with pytest.raises(ValueError, match="once"):
         Vocabulary(["a", "a", EOS])
     with pytest.raises(ValueError, match=EOS):

@@ -19,7 +19,16 @@ import torch
 from conftest import ROOT
 
 from benchmarks.fuzz import CONTRADICTORY, GOOD, LOADED, REFUSED, contradictions, judge
-from benchmarks.hostile import MUTATIONS, SPECIMENS, Pieces, bombed, mutant, signed, specimens
+from benchmarks.hostile import (
+    MUTATIONS,
+    SPECIMENS,
+    VOCABULARIES,
+    Pieces,
+    bombed,
+    mutant,
+    signed,
+    specimens,
+)
 from lmcore import bundle
 from lmcore.capacity import Capacity
 from lmcore.coding import encode
@@ -28,6 +37,7 @@ from lmcore.errors import UserError
 from lmcore.header import read_header
 
 DENSE, LOW_RANK, CHAIN, CODES = 0, 2, 5, 6  # specimens
+SUBWORD, CHARACTERS, PIECES = range(len(SPECIMENS), len(SPECIMENS) + len(VOCABULARIES))
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -57,7 +67,7 @@ def with_header(pieces: Pieces, change: Change) -> Pieces:
 
 
 def test_the_good_ones_are_good(tmp_path: Path) -> None:
-    assert len(specimens()) == len(SPECIMENS)
+    assert len(specimens()) == len(SPECIMENS) + len(VOCABULARIES)
     for data in specimens():
         assert signed(Pieces.of(data).joined()) != data  # its pieces are packed otherwise
         for form in (data, signed(Pieces.of(data).joined())):
@@ -213,6 +223,44 @@ def test_shared_letters_are_there_and_few(tmp_path: Path) -> None:
     assert "invalid start byte" in refused(
         replace(pieces, rests=b"\xff" + pieces.rests[1:]), tmp_path / "file"
     )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason"),
+    [
+        ([(97, 98)], "damaged data"),
+        ([(97, 256 + i) for i in range(44)], "a pair of 97 and 256 is made of no earlier pieces"),
+        ([(97, 10)] * 44, "a pair of 97 and 10 is made of no earlier pieces"),
+        ([(97, 98)] * 44, "a vocabulary holds each word once"),
+        ([(97, 97), *((i, i) for i in range(256, 299))], "a piece has more than 97 bytes"),
+    ],
+)
+def test_merges_are_those_of_a_vocabulary(
+    pairs: list[tuple[int, int]], reason: str, tmp_path: Path
+) -> None:
+    first, second = (encode(column, 0, 299) for column in np.array(pairs).T)
+    pieces = replace(pieces_of(SUBWORD), shared=first, rests=second)
+    assert reason in refused(pieces, tmp_path / "file")
+
+
+@pytest.mark.parametrize("specimen", [DENSE, SUBWORD, CHARACTERS, PIECES])
+@pytest.mark.parametrize("kind", ["words", "subword", "characters", "pieces", "other"])
+def test_a_vocabulary_is_of_its_own_kind(specimen: int, kind: str, tmp_path: Path) -> None:
+    pieces = pieces_of(specimen)
+    own = json.loads(pieces.header).get("vocabulary", "words")
+    if kind != own and (own, kind) != ("characters", "pieces"):  # characters may be pieces
+        changed = with_header(pieces, lambda header: header.update(vocabulary=kind))
+        assert refused(changed, tmp_path / "file")
+    version = replace(pieces, version=3 - pieces.version)
+    assert f"a bundle of {own} has no version " in refused(version, tmp_path / "file")
+
+
+def test_a_few_bytes_and_their_pairs_are_bounded(tmp_path: Path) -> None:
+    for words in (0, 255, 256, 2**16 + 1, 2**31):
+        pieces = pieces_of(SUBWORD)
+        header = json.dumps(json.loads(pieces.header) | {"words": words}, sort_keys=True)
+        pieces = replace(pieces, header=header.replace(" ", "").encode())
+        assert "spelled in another way" not in refused(pieces, tmp_path / "file")
 
 
 def test_a_header_is_spelled_in_one_way(tmp_path: Path) -> None:

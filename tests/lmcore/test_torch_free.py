@@ -17,6 +17,7 @@ import lmcore.compress
 LIGHT = [
     *("errors", "files", "settings", "lazy", "sites", "coding", "codec", "structure", "pruning"),
     *("cells", "looped_cells", "model_settings", "training_settings", "progress", "corpus"),
+    *("vocabulary", "subword", "spelling", "spelled_text", "word_list"),
     *("layer_methods", "recipe", "methods"),
     *(f"compress.{module.name}" for module in pkgutil.iter_modules(lmcore.compress.__path__)),
 ]

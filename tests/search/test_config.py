@@ -37,6 +37,7 @@ COMMAND_FILES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem !=
 ALONE = [group for group in GROUPS if group not in ("study", "finetuning")]
 OPTIONS = [(group, option) for group in ALONE for option in GROUPS[group]]
 NEEDED = {
+    "build": ["recipe=recipe.yaml", "to=model"],
     "evaluate": ["bundle=model.lmb"],
     "export": ["to=model"],
     "publish": ["to=folder"],

@@ -20,6 +20,7 @@ from search.bench.dense import DenseCheckpoint, find_dense, need_dense, train_de
 from search.bench.stages import Stages
 from search.config import SweepConfig
 from search.show.export import export
+from search.show.folder import Forms
 from search.study.results import results_of
 from search.study.study import progress
 from studies import Run, lmpareto, settings, sweep_here, write_configs
@@ -202,7 +203,7 @@ def test_a_bundle_cut_short_is_made_again(kept: int, tmp_path: Path) -> None:
     path = tmp_path / "bundles" / f"{one.key}.lmb"
     whole = path.read_bytes()
     path.write_bytes(whole[:kept])
-    export(swept.context, results.find(0), one, tmp_path / "to")
+    export(swept.context, results.find(0), one, tmp_path / "to", Forms(onnx=False))
     assert (tmp_path / "to" / "model.lmb").read_bytes() == path.read_bytes() == whole
 
 

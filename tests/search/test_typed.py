@@ -340,11 +340,11 @@ def test_what_is_wrong_with_a_study_of_ones_own(
     assert run.err.count("\n") == 1
 
 
-def test_the_study_of_the_readme(shell: Shell, tmp_path: Path) -> None:
-    section = (Path(__file__).parents[2] / "README.md").read_text().split("To go further")[1]
+def test_the_study_of_the_page_on_spaces(shell: Shell, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text()
     path = tmp_path / "study" / "keyboard.yaml"
     path.parent.mkdir()
-    path.write_text(section.split("```yaml\n")[1].split("```")[0])
+    path.write_text(page.split("```yaml\n")[1].split("```")[0])
     run = shell("space", f"--config-dir={tmp_path}", "study=keyboard", cwd=tmp_path)
     run.refused("messages.txt: No such file")  # all else is right
 

@@ -67,7 +67,7 @@ def test_the_bands_are_where_any_half_and_all_of_the_draws_attain(points: Points
 
 def test_a_point_that_was_trained_once_has_no_spread() -> None:
     assert mean_and_sd([3.0]) == (3.0, 0.0)
-    assert mean_and_sd([3.0, 5.0]) == (4.0, pytest.approx(stdev([3.0, 5.0])))
+    assert mean_and_sd([3.0, 5.0]) == pytest.approx((4.0, stdev([3.0, 5.0])))
     assert all(map(math.isnan, mean_and_sd([3.0, math.inf])))
 
 

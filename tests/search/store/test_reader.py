@@ -16,6 +16,7 @@ from search.store.settings import StorageSettings
 from search.store.slots import Slots
 from search.store.store import MeasuredPart, Store
 from search.study.context import StudyContext
+from search.study.history import history_of
 from search.study.results import results_of
 from search.study.study import progress
 from studies import lmpareto, new_database, settings, sweep_here
@@ -47,7 +48,8 @@ def schema(storage: StorageSettings) -> dict[str, list[str]]:
 
 
 def as_the_first_version(storage: StorageSettings) -> None:
-    tables = ("lmpareto_release", "lmpareto_effect", "lmpareto_slot", "lmpareto_rung")
+    named = ("release", "effect", "slot", "rung", "repeat")
+    tables = [f"lmpareto_{name}" for name in named]
     drops = [f"DROP TABLE {name}" for name in tables]
     execute(storage, *drops, "UPDATE lmpareto_version SET version_num = '0001'")
 
@@ -97,6 +99,8 @@ def test_an_earlier_database_is_read_as_it_is_and_written_once_it_is_upgraded(
     results = results_of(context)
     assert sorted(results.trials) == [0, 1]
     assert (context.store.looks("mine"), context.store.effects("mine")) == ([], None)
+    assert context.store.repeats("mine") == {}
+    assert [one.state for one in history_of(context).trials] == ["complete"] * 2
     assert (context.slots.total(), context.slots.held()) == (0, [])
     assert schema(storage) == before
     Store(storage)
@@ -117,6 +121,7 @@ def test_a_column_that_an_earlier_table_lacks_reads_as_empty(fresh: StorageSetti
     execute(
         fresh,
         "ALTER TABLE lmpareto_effect DROP COLUMN nats",
+        "DROP TABLE lmpareto_repeat",
         "UPDATE lmpareto_version SET version_num = '0004'",
     )
     before = schema(fresh)
@@ -136,6 +141,7 @@ def test_an_earlier_table_that_lacks_a_column_names_the_command_that_upgrades_it
     execute(
         fresh,
         f"ALTER TABLE {table} DROP COLUMN {column}",
+        "DROP TABLE lmpareto_repeat",
         "UPDATE lmpareto_version SET version_num = '0003'",
     )
     with pytest.raises(UserError) as refused:

@@ -12,6 +12,7 @@ import pytest
 from lmcore.files import sha256_of
 from search.config import SweepConfig
 from search.show.export import export
+from search.show.folder import Forms
 from search.study.cache import Share, free, survey
 from search.study.context import StudyContext, WorkContext
 from search.study.results import results_of
@@ -77,7 +78,7 @@ def test_what_is_not_on_the_front_can_go_and_is_made_again(
     assert gone == {f"{key}.lmb" for key in others}
     assert unneeded(config) == set()
     number, one = next((n, m) for n, m in results.trials.items() if m.key in others)
-    export(StudyContext(config), results.find(number), one, tmp_path / "to")
+    export(StudyContext(config), results.find(number), one, tmp_path / "to", Forms(onnx=False))
     assert sha256_of(tmp_path / "to" / "model.lmb") == one.sha256
 
 

@@ -17,6 +17,7 @@ from search.bench.dense import DenseCheckpoint
 from search.bench.workbench import Workbench
 from search.config import ReplayConfig, SweepConfig
 from search.show.export import export
+from search.show.folder import Forms
 from search.show.overview import overview, overview_text
 from search.show.publish import publish
 from search.show.replay import replay
@@ -134,7 +135,8 @@ def test_a_model_of_each_is_made_again_where_its_file_is_gone(
     for number in list(chosen(context))[:2]:
         measured = results.trials[number]
         (context.config.folder / "bundles" / f"{measured.key}.lmb").unlink()
-        document = export(context, results.find(number), measured, tmp_path / str(number))
+        folder = tmp_path / str(number)
+        document = export(context, results.find(number), measured, folder, Forms(onnx=False))
         assert document["sha256"] == measured.sha256
 
 

@@ -1,0 +1,101 @@
+"""recipe.yaml: all that a model is made of, so that `lmpareto build` makes its file again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lmcore.corpus import AnyCorpus
+from lmcore.errors import UserError
+from lmcore.files import sha256_of
+from lmcore.model_settings import ModelSettings
+from lmcore.recipe import Recipe
+from lmcore.settings import Settings, parse
+from search.config import PUBLISHED, StudyConfig
+
+HEAD = """\
+# A model of lmpareto, whole. `lmpareto build recipe=recipe.yaml to=DIR` makes its file again.
+# Where the dense model is not at hand, it is trained anew from what stands under `dense`; give the
+# place of the text as in `corpus.file=FILE`.
+"""
+
+
+class Result(Settings):
+    """The file that the recipe gave, where it was made."""
+
+    sha256: str
+    size_bytes: int
+    valid_perplexity: float
+    code: str  # a hash of the program's own files
+    torch: str
+    processor: str
+
+
+class Dense(Settings):
+    """The dense model that the recipe starts from, and how it was trained, as plain data."""
+
+    sha256: str
+    model: ModelSettings
+    training: dict[str, Any]
+
+
+class RecipeFile(Settings):
+    """A recipe with all that its file depends on. `text` is the hash of the corpus, of its words
+    and every id."""
+
+    version: Literal[1] = 1
+    study: str
+    trial: int | None
+    rung: int | None
+    name: str
+    result: Result
+    recipe: dict[str, Any]
+    seed: int
+    corpus: AnyCorpus
+    text: str
+    dense: Dense
+
+    def to_yaml(self) -> str:
+        """As a file has it."""
+        text: str = yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=100)
+        return HEAD + text
+
+    @property
+    def compression(self) -> Recipe:
+        """The recipe. Raises UserError where it is none."""
+        return parse(Recipe, self.recipe, "recipe")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the study, as far as the file depends on them, as plain data."""
+        plain = self.plain()
+        return {
+            "corpus": plain["corpus"],
+            "seed": self.seed,
+            "model": plain["dense"]["model"],
+            "training": plain["dense"]["training"],
+        }
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    """The recipe of a file. Raises UserError where it cannot be read or is none."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no recipe: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict) or "recipe" not in data:
+        raise UserError(f"{path} is no recipe.yaml of lmpareto export: it has no `recipe`")
+    if isinstance(version := data.get("version"), int) and version > 1:
+        raise UserError(f"{path} has version {version}: a newer lmpareto wrote it")
+    return parse(RecipeFile, {str(key): value for key, value in data.items()}, str(path))
+
+
+def find_file(config: StudyConfig, sha256: str) -> Path | None:
+    """The dense model of that hash, in the cache or of a published study; None where it is at
+    neither place."""
+    places = (*(config.folder / "dense").glob("*.lmb"), *PUBLISHED.glob("*/dense*.lmb"))
+    return next((path for path in sorted(places) if sha256_of(path) == sha256), None)

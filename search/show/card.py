@@ -1,0 +1,175 @@
+"""card.md: what an exported folder says of its model, for people.
+
+It renders the document of metrics.json and adds nothing that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lmcore.methods import sentences
+from search.units import format_size
+
+Document = Mapping[str, Any]
+
+LICENCES = {  # kind of a corpus -> what a person should know of its licence
+    "ptb": "Penn Treebank belongs to the Linguistic Data Consortium (LDC99T42); its text in "
+    "Mikolov's preprocessing is in wide use for research. Ask the LDC before a commercial use",
+    "pydoc": "the documentation of Python 3.11, under the Python Software Foundation License",
+}
+OWN_TEXT = "the text is its owner's, and so is the licence"
+
+
+def card(document: Document) -> str:
+    """The card as Markdown."""
+    parts = [_title, _numbers, _sizes, _training, _text, _limits, _use]
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part(document)))) + "\n"
+
+
+def _title(found: Document) -> Iterator[str]:
+    model = found["model"]
+    tied = "tied" if model["tied"] else "untied"
+    cell = model.get("cell", {"kind": "lstm"})["kind"].upper()
+    yield f"# {found['title']}"
+    yield ""
+    yield (
+        f"A language model of {model['layers']} x {_widths(model['hidden'])} {cell} units, {tied}, "
+        f"over {found['words']:,} {found['noun']}, in one file of "
+        f"{format_size(found['size_bytes'])}: {found['ratio']:.1f} x smaller than the dense model "
+        f"of its shape in 4-byte numbers."
+    )
+
+
+def _widths(hidden: Any) -> str:
+    return "/".join(map(str, hidden)) if isinstance(hidden, list | tuple) else str(hidden)
+
+
+def _numbers(found: Document) -> Iterator[str]:
+    rows = list(_number_rows(found))
+    if not rows:
+        return
+    yield "## Numbers"
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    for name, value in rows:
+        yield f"| {name} | {value} |"
+    yield ""
+    yield (
+        "Perplexity is exp of the mean negative log-likelihood a token, ends of sentences "
+        "included. Recall is the share of words that are the likeliest next one, or among the "
+        "three likeliest; keystrokes are those that a keyboard with three words to choose from "
+        "saves. All are of the test text unless another is named. Only speed differs when they "
+        "are measured again."
+    )
+
+
+def _number_rows(found: Document) -> Iterator[tuple[str, str]]:
+    for split in ("valid", "test"):
+        if (perplexity := found.get(f"{split}_perplexity")) is not None:
+            bits = found.get(f"{split}_bits_per_byte")
+            beside = "" if bits is None else f", {bits:.3f} bits per byte"
+            yield f"{split} perplexity", f"{perplexity:.2f}{beside}"
+    if seeds := found.get("seeds"):
+        mean, deviation = seeds["perplexity"]
+        yield (
+            f"valid perplexity over {seeds['seeds']} seeds",
+            f"{mean:.2f} ± {deviation:.2f}",
+        )
+    if found.get("top1_recall") is not None:
+        yield "next-word recall, 1 and 3", f"{found['top1_recall']:.1%}, {found['top3_recall']:.1%}"
+    if found.get("keystrokes_saved") is not None:
+        yield "keystrokes saved", f"{found['keystrokes_saved']:.1%}"
+    if found.get("tokens_per_second"):
+        yield (
+            "speed, reading",
+            f"{found['tokens_per_second']:,.0f} tokens/s in PyTorch on {found['machine']}",
+        )
+    if onnx := found.get("onnx"):
+        yield (
+            "speed, a token at a time",
+            f"{onnx['tokens_per_second']:,.0f} tokens/s in onnxruntime, one thread",
+        )
+
+
+def _sizes(found: Document) -> Iterator[str]:
+    yield "## Size"
+    yield ""
+    yield "| part of model.lmb | bytes |"
+    yield "|---|---:|"
+    for name, size in found["parts"].items():
+        yield f"| {name} | {size:,} |"
+    yield f"| **the file** | **{found['size_bytes']:,}** |"
+    if onnx := found.get("onnx"):
+        yield ""
+        yield "| other form | bytes | compressed, as downloaded |"
+        yield "|---|---:|---:|"
+        for name, size in onnx["bytes"].items():
+            yield f"| {name} | {size:,} | {onnx['compressed_bytes'][name]:,} |"
+
+
+def _training(found: Document) -> Iterator[str]:
+    recipe = found.get("recipe")
+    if recipe is None:
+        return
+    training = found["training"]
+    yield "## How it was made"
+    yield ""
+    if "epochs" in training:
+        yield (
+            f"The dense model was trained for {training['epochs']:g} epochs by "
+            f"{training['optimizer']} at a rate of {training['rate']:g}, seed {found['seed']}."
+        )
+    else:
+        yield f"The dense model was {training.get('kind', 'given')}, not trained by lmpareto."
+    for where, lines in sentences(recipe).items():
+        yield f"- {where}: {'; '.join(lines)}"
+    if tuning := recipe.get("finetuning"):
+        yield f"- then fine-tuned for {tuning['epochs']:g} epochs, at a rate of {tuning['rate']:g}"
+    yield ""
+    yield "`recipe.yaml` has every setting; `lmpareto build recipe=recipe.yaml to=DIR` repeats it."
+
+
+def _text(found: Document) -> Iterator[str]:
+    corpus = found.get("corpus")
+    if corpus is None:
+        return
+    yield "## Text"
+    yield ""
+    yield f"{corpus['text']}."
+    yield f"Licence: {LICENCES.get(corpus['kind'], OWN_TEXT)}."
+
+
+def _limits(found: Document) -> Iterator[str]:
+    yield "## Limits"
+    yield ""
+    yield f"- It knows {found['words']:,} {found['noun']} and no other{found['unknown']}."
+    yield "- It writes as its training text does, with that text's errors, prejudices and dates."
+    yield "- It may repeat passages of the training text."
+    yield "- Perplexities of other texts or vocabularies do not compare with those above."
+
+
+def _use(found: Document) -> Iterator[str]:
+    yield "## Use"
+    yield ""
+    yield "```python"
+    yield "import lmcore"
+    yield ""
+    yield 'lm = lmcore.load("model.lmb")'
+    yield 'lm.next_words("the", k=5)'
+    yield "```"
+    yield ""
+    yield "- At the keyboard: `lmpareto complete bundle=model.lmb`"
+    if found.get("onnx"):
+        yield (
+            "- `model.onnx` is a streaming language model as sherpa-onnx reads it: `x`, `h0`, `c0` "
+            "-> `log_softmax`, `next_h0`, `next_c0`; `model_nll.onnx` scores whole sentences: "
+            "`x`, `x_lens` -> `nll`. `tokens.txt` has the ids"
+        )
+    if found.get("safetensors"):
+        yield (
+            "- `model.safetensors` loads into `nn.Embedding`, `nn.LSTM` and `nn.Linear`; "
+            "`words.txt` has a line for each row"
+        )
+    yield "- `sha256sum -c SHA256SUMS` checks the files"

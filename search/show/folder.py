@@ -1,0 +1,172 @@
+"""The folder that is taken home: the bundle, its recipe, its numbers, and forms for other programs.
+
+Made twice from the same file, all is the same to the byte but for what is measured in seconds: the
+speeds in metrics.json and card.md, and with them the lines of these two in SHA256SUMS.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lmcore.bundle import Bundle, load
+from lmcore.corpus import Corpus
+from lmcore.errors import UserError
+from lmcore.evaluation import score
+from lmcore.files import finite, write_atomic, write_json, written_at_once
+from lmcore.inspection import parts_of
+from lmcore.onnx.export import export_onnx
+from lmcore.plain_weights import plain_weights
+from lmcore.recall import recall
+from lmcore.vocabulary import UNK
+from search.bench.recipe_file import RecipeFile
+from search.show.card import card
+from search.show.tables import bits_in
+from search.study.sureness import Sure
+
+BUNDLE, RECIPE, METRICS, CARD = "model.lmb", "recipe.yaml", "metrics.json", "card.md"
+SAFETENSORS, WORDS = "model.safetensors", "words.txt"
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Which files there are beside the bundle."""
+
+    onnx: bool = True
+    safetensors: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is known of a file that is taken home. Without `corpus`, nothing is measured on a text;
+    without `valid_perplexity`, that is measured now."""
+
+    source: Path
+    recipe: RecipeFile | None = None
+    corpus: Corpus | None = None
+    valid_perplexity: float | None = None
+    seeds: Sure | None = None
+    provenance: dict[str, Any] | None = None
+
+
+def take_home(exported: Exported, folder: Path, forms: Forms) -> dict[str, Any]:
+    """Write the folder; all of it, or nothing where something fails. Returns the document of
+    metrics.json, with the bundle's path.
+
+    Numbers are measured here, from the file. Raises UserError where an asked form cannot be
+    written or does not predict as the bundle does.
+    """
+    with written_at_once(folder) as part:
+        data = exported.source.read_bytes()
+        write_atomic(part / BUNDLE, data)
+        bundle = load(part / BUNDLE)
+        document = _document(exported, bundle)
+        if forms.onnx and exported.corpus:
+            text, test = exported.corpus.test, document["test_perplexity"]
+            document["onnx"] = export_onnx(bundle, part, text, test).plain()
+        elif forms.onnx:
+            document["onnx"] = export_onnx(bundle, part, _sentences_of(bundle)).plain()
+        if forms.safetensors:
+            _write_plain(bundle, part)
+            document["safetensors"] = SAFETENSORS
+        if exported.recipe:
+            write_atomic(part / RECIPE, exported.recipe.to_yaml().encode())
+        document = finite(document)
+        write_json(part / METRICS, document)
+        write_atomic(part / CARD, card(document).encode())
+    return {**document, "bundle": str(folder / BUNDLE)}
+
+
+def _document(exported: Exported, bundle: Bundle) -> dict[str, Any]:
+    recipe, vocabulary = exported.recipe, bundle.vocabulary
+    model = bundle.model.settings
+    dense = recipe.dense.model if recipe else model
+    dense_size = 4 * dense.weights(len(vocabulary))
+    unknown = f"; all else is {UNK}" if vocabulary.unknown is not None else ""
+    return {
+        "title": _title(exported),
+        "study": recipe and recipe.study,
+        "trial": recipe and recipe.trial,
+        "rung": recipe and recipe.rung,
+        "name": recipe and recipe.name,
+        "bundle": BUNDLE,
+        "size_bytes": bundle.size_bytes,
+        "dense_size_bytes": dense_size,
+        "ratio": dense_size / bundle.size_bytes,
+        **_measured(exported, bundle),
+        "seeds": exported.seeds and asdict(exported.seeds),
+        "sha256": bundle.sha256,
+        "parts": parts_of(bundle),
+        "words": len(vocabulary),
+        "noun": vocabulary.noun,
+        "unknown": unknown,
+        "model": model.plain(),
+        "corpus": exported.corpus
+        and {
+            "kind": recipe.corpus.kind if recipe else "",
+            "text": exported.corpus.describe(),
+            "key": exported.corpus.key,
+        },
+        "machine": _machine(),
+        "recipe": recipe and recipe.recipe,
+        "training": recipe and recipe.dense.training,
+        "seed": recipe and recipe.seed,
+        "provenance": exported.provenance,
+    }
+
+
+def _title(exported: Exported) -> str:
+    if exported.recipe is None:
+        return exported.source.stem
+    name = exported.recipe.name
+    return f"{'Trial ' if name[:1].isdigit() else ''}{name} of {exported.recipe.study}"
+
+
+def _measured(exported: Exported, bundle: Bundle) -> dict[str, Any]:
+    corpus, valid = exported.corpus, exported.valid_perplexity
+    if corpus is None:
+        return {}
+    if valid is None:
+        valid = score(bundle.model, corpus.valid, corpus.vocabulary.eos).perplexity
+    test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
+    shown = recall(bundle.model, corpus.test, bundle.vocabulary)
+    return {
+        "valid_perplexity": valid,
+        "test_perplexity": test.perplexity,
+        **bits_in("valid_bits_per_byte", corpus.bits_per_byte("valid", valid)),
+        **bits_in("test_bits_per_byte", corpus.bits_per_byte("test", test.perplexity)),
+        "tokens_per_second": test.tokens_per_second,
+        **shown.document(),
+    }
+
+
+def _sentences_of(bundle: Bundle) -> Any:
+    """A text that the model writes itself, for it has no other: ids (tokens,)."""
+    from lmcore.api import LoadedModel
+
+    lm = LoadedModel(bundle)
+    return lm.vocabulary.encode("".join(f"{lm.sample(words=20, seed=i)}\n" for i in range(10)))
+
+
+def _write_plain(bundle: Bundle, folder: Path) -> None:
+    from safetensors.torch import save
+
+    write_atomic(folder / SAFETENSORS, save(plain_weights(bundle.model), {"format": "pt"}))
+    words = bundle.vocabulary.words
+    if any(word.splitlines() != [word] for word in words):
+        raise UserError(f"{WORDS}: a line for each word cannot hold a word that breaks the line")
+    write_atomic(folder / WORDS, "".join(f"{word}\n" for word in words).encode())
+
+
+@cache
+def _machine() -> str:
+    """The processor, as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

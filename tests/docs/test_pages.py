@@ -1,0 +1,114 @@
+"""The pages of docs/ are run: every command in a block `sh`, every line of Python, in the order of
+the page, in one folder. Models are tiny, so that it takes seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.cli import COMMANDS
+from studies import COMMAND, environment, write_text
+
+ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+LEAVES = {  # page -> where else its blocks are run
+    "adding_a_method": "tests/lmcore/test_adding_a_method.py",
+    "clusters": "tests/search/work/test_launchers.py",
+}
+# what makes a page's commands take seconds; the settings that a page types itself win
+TINY = {
+    "train": "model.hidden=12 model.embedding=12 training.epochs=1",
+    "sweep": "trials=2 workers=1",
+    "confirm": "workers=1",
+}
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The language and the text of each block."""
+    return BLOCK.findall(PAGES[page])
+
+
+def runs(page: str) -> bool:
+    return page not in LEAVES and any(language in ("sh", "python") for language, _ in blocks(page))
+
+
+def tiny(line: str) -> str:
+    """The line of a shell, of a tiny model."""
+    words = shlex.split(line)
+    at = words.index("lmpareto") if "lmpareto" in words else None
+    if at is None:
+        return line
+    command, given = words[at + 1], {word.partition("=")[0] for word in words[at + 2 :]}
+    settings = TINY.get(command, "").split()
+    if command in ("train", "sweep") and "study=quickstart" in words:
+        settings += TINY["train"].split()
+    more = [one for one in settings if one.partition("=")[0] not in given]
+    return f"{line} {shlex.join(more)}"
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text and a cache, where the tutorial's study was begun; pages go on there."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_text(folder / "my.txt", lines=600)
+    (begins,) = re.findall(r"^lmpareto sweep study=quickstart .*$", PAGES["tutorial"], re.M)
+    run(["sh", "-ec", tiny(begins)], folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
+def test_a_page(page: str, begun: Path) -> None:
+    python = []
+    for language, text in blocks(page):
+        first = text.partition("\n")[0]
+        if named := re.fullmatch(r"# ([\w/.-]+\.\w+).*", first):
+            file = begun / named[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        elif language == "sh":
+            script = "\n".join(tiny(line) for line in text.strip().splitlines())
+            run(["sh", "-ec", script], begun)
+        elif language == "python":
+            python.append(text)
+            run([sys.executable, "-c", "\n".join(python)], begun)
+
+
+def run(line: list[str], folder: Path) -> None:
+    path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        line,
+        cwd=folder,
+        env=environment(folder / "cache", PATH=path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line[-1]}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "README"])
+def test_the_commands_that_a_page_names_exist(page: str) -> None:
+    text = PAGES.get(page) or (ROOT / "README.md").read_text()
+    named = re.findall(r"(?:^|`|bin/)lmpareto ([a-z]+)\b", text, re.M)
+    assert set(named) <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("page", [*PAGES, "README"])
+def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
+    folder = ROOT / "docs" if page in PAGES else ROOT
+    text = PAGES.get(page) or (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [one for one in links if not (folder / one).exists()] == []
+
+
+def test_the_page_of_commands_has_them_all() -> None:
+    assert set(re.findall(r"^\| `lmpareto ([a-z]+)\b", PAGES["commands"], re.M)) == COMMANDS.keys()
