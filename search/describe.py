@@ -1,10 +1,16 @@
-"""A recipe as text for people."""
+"""A recipe, and a failure, as text for people."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+
+def failure_line(failure: str | None) -> str:
+    """Why something failed, in a line: what is stored may be a traceback."""
+    lines = (failure or "").strip().splitlines()
+    return lines[-1] if lines else "unknown"
 
 
 def recipe_lines(recipe: Mapping[str, Any], most: int = 20, width: int = 64) -> list[str]:
