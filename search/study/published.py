@@ -14,10 +14,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from lmcore.errors import UserError
 from lmcore.files import write_json
+from lmcore.methods import sentences
 from lmcore.recipe import Recipe
 from lmcore.settings import explain, parse
 from search.config import PUBLISHED
 from search.measurement import Measurement
+from search.names import check_name
 from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, check_kept
 
 RECORDS = "trials.jsonl"  # every measured file
@@ -33,7 +35,10 @@ _SPENT = TypeAdapter(dict[str, Annotated[float, Field(ge=0, lt=LARGEST)]])
 
 def folder_of(study: str) -> Path | None:
     """The folder of the published study of that name, None where there is none."""
-    folder = PUBLISHED / study
+    try:
+        folder = PUBLISHED / check_name(study)
+    except ValueError:  # made by another program: its name is no folder's
+        return None
     return folder if (folder / RECORDS).is_file() else None
 
 
@@ -87,6 +92,8 @@ def said(error: Exception) -> str:
     """What is wrong with a record, for people."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
     return explain(error, "")[0] if isinstance(error, ValidationError) else str(error)
 
 
@@ -100,6 +107,7 @@ def measurement_in(row: Mapping[str, Any]) -> Measurement:
             raise ValueError(f"{name}: got {str(value)[:30]}, which it cannot be")
     _SPENT.validate_python(measured.provenance.get("seconds", {}))
     parse(Recipe, measured.recipe, "recipe")
+    sentences(measured.recipe)  # it is written out in full, so that it can be said without parsing
     return measured
 
 

@@ -142,6 +142,10 @@ def test_trials_that_failed_are_the_sentence_where_no_other_is() -> None:
     assert found.course.failures == {"ValueError: no room": 2, "diverged": 1}
     assert found.trials["state"] == ["failed"] * 3
     assert found.trials["failure"][0] == "ValueError: no room"
+    many = [TrialRecord(n, "failed", {}, failure=f"no room for {n // 3}") for n in range(3000)]
+    reasons = report(history({}, many)).course.failures
+    assert (len(reasons), sum(reasons.values())) == (20, 3000)
+    assert list(reasons)[-1] == "other reasons"
     running = [*trials, TrialRecord(3, "running", {})]
     assert "1 of 4 trials are running" in report(history({}, running)).sentence
 
