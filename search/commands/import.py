@@ -46,7 +46,7 @@ def run(config: ImportConfig) -> Answer:
         f"{model.embedding}, {'tied' if model.tied else 'untied'}, "
         f"{len(corpus.vocabulary):,} words, {format_size(checkpoint.size_bytes)}, valid perplexity "
         f"{checkpoint.valid_perplexity:.2f}\n"
-        f"study {config.name} has begun; {command_line('sweep', config.name)} searches from it",
+        f"study {config.name} has begun; {command_line('sweep', config.study)} searches from it",
     )
 
 
