@@ -128,7 +128,9 @@ class History:
 def seconds_of(measured: Measurement) -> dict[str, float]:
     """Stage -> seconds, of the making and measuring of one file; empty where it is not known."""
     stages = measured.provenance.get("seconds", {})
-    return dict(stages) if isinstance(stages, dict) else {}
+    if not isinstance(stages, dict):
+        return {}
+    return {stage: spent for stage, spent in stages.items() if type(spent) in (int, float)}
 
 
 _TRIAL = TypeAdapter(TrialRecord)
