@@ -21,9 +21,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lmcore.methods import methods_of
 from search.config import StudyConfig
+from search.describe import failure_line
 from search.front import Point, front_of
 from search.measurement import Measurement, best_of
-from search.show.dashboard_notes import note_attributes, study_note, trial_note
+from search.show.dashboard_notes import (
+    export_command,
+    note_attributes,
+    study_note,
+    trial_note,
+)
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
 from search.study.note import ATTRIBUTE, TrialNote
@@ -238,10 +244,10 @@ def trial_attributes(
             "rung": rung,
             "last rung": max(files),
             "methods": "+".join(methods_of(best.recipe)),
-            "export": f"lmpareto export study={study} trial={row.number} to=trial_{row.number}",
+            "export": export_command(study, row.number),
         }
     if note.failure:
-        found["failure"] = note.failure.strip().splitlines()[-1]
+        found["failure"] = failure_line(note.failure)
     if note.duplicate:
         found["duplicate"] = True
     return found

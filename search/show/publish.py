@@ -16,6 +16,7 @@ from lmcore.files import sha256_of, write_atomic, write_json
 from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, StudyConfig
+from search.describe import command_line
 from search.front import Point, front_of
 from search.show.export import COLUMNS, bundle_of, file_of
 from search.space.space import OWN
@@ -54,7 +55,7 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
         if bundle or not row:
             path, measured = bundle_of(context, point.name, measured)
             row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
-        command = f"lmpareto export study={context.name} {_typed(point)} to=DIR"
+        command = command_line("export", context.name, _typed(point), "to=DIR")
         if bundle:
             settings = " ".join(_overrides(config.corpus))
             command = f"lmpareto evaluate bundle={bundle} {settings} split=test"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from search.describe import failure_line
 from search.front import Front, Point
 from search.rules.sensitivity import Effect, Effects, Predicted, spread
 from search.study.study import Progress
@@ -16,6 +18,7 @@ from search.units import format_size
 if TYPE_CHECKING:
     from search.study.cache import Share
 
+REASONS = 10  # of failures in a text
 SHOWN = 12  # points of a predicted front in a table
 
 
@@ -211,8 +214,13 @@ def progress_text(progress: Progress, workers: int) -> str:
         lines.append(f"{progress.infeasible} of them over max_size or max_perplexity")
     if progress.running:
         lines.append(f"{progress.running} running, or stopped and to be gone on with")
+    failed = Counter[str]()
     for reason, count in progress.failed.items():
-        lines.append(f"{count} failed: {reason.strip().splitlines()[-1]}")
+        failed[failure_line(reason)] += count
+    shown = failed.most_common(REASONS)
+    lines += [f"{count} failed: {reason}" for reason, count in shown]
+    if others := failed.total() - sum(count for _, count in shown):
+        lines.append(f"{others} failed for {len(failed) - len(shown)} other reasons")
     if progress.left and not workers:
         lines.append(f"{progress.left} to go, by workers started elsewhere")
     elif progress.left and progress.seconds:

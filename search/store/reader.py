@@ -177,7 +177,7 @@ class Reader:
         """The measurement under the key, None where there is none."""
         with Session(self.engine) as session:
             row = session.execute(select(*_MEASURED).where(MeasurementRow.key == key)).first()
-            return Measurement(*row) if row else None
+            return Measurement.stored(row) if row else None
 
     def measurements(self, keys: list[str]) -> dict[str, Measurement]:
         """Key -> measurement, for the keys that have one."""
@@ -186,7 +186,7 @@ class Reader:
             for first in range(0, len(keys), MOST_KEYS):
                 some = keys[first : first + MOST_KEYS]
                 wanted = select(*_MEASURED).where(MeasurementRow.key.in_(some))
-                found |= {row.key: Measurement(*row) for row in session.execute(wanted)}
+                found |= {row.key: Measurement.stored(row) for row in session.execute(wanted)}
         return found
 
     def baselines(self, study: str) -> dict[str, str]:
@@ -228,7 +228,7 @@ class Reader:
                 .order_by(RungRow.trial, RungRow.rung)
             )
             for trial, rung, *measured in rows:
-                found.setdefault(trial, {})[rung] = Measurement(*measured)
+                found.setdefault(trial, {})[rung] = Measurement.stored(measured)
         return found
 
     def measured_at(self, study: str) -> dict[int, dict[int, float]]:
@@ -279,7 +279,7 @@ class Reader:
                 .order_by(RepeatRow.file, RepeatRow.repeat)
             )
             for file, repeat, *measured in rows:
-                found.setdefault(file, {})[repeat] = Measurement(*measured)
+                found.setdefault(file, {})[repeat] = Measurement.stored(measured)
         return found
 
     def repeat_keys(self, study: str) -> set[str]:

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
 from lmcore.methods import methods_of
-from lmcore.settings import Settings, explain
+from lmcore.settings import Settings
 from search.config import StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
@@ -23,15 +23,21 @@ from search.rules.sensitivity import Effects
 from search.store.trials import StoredTrial
 from search.study.begun import CORPUS
 from search.study.context import StudyContext
-from search.study.published import RECORDS, attributes_in, folder_of
+from search.study.published import (
+    LARGEST,
+    RECORDS,
+    WRONG,
+    attributes_in,
+    folder_of,
+    lines_in,
+    measurement_in,
+    said,
+)
 from search.study.study import check_ours, complete_keys, limits_of
 from search.units import format_ranges
 
 PREDICTED = "predicted.json"
 
-# what reading a damaged record raises
-WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-_MEASUREMENT = TypeAdapter(Measurement)
 _POINTS = TypeAdapter(list[tuple[float, float]])
 
 
@@ -190,8 +196,8 @@ def published_of(context: StudyContext[StudyConfig]) -> Path | None:
 class _Place(Settings):
     """What a published line says of a file beside its measurement."""
 
-    trial: Annotated[int, Field(ge=0)] | None
-    rung: Annotated[int, Field(ge=0)]
+    trial: Annotated[int, Field(ge=0, lt=LARGEST)] | None
+    rung: Annotated[int, Field(ge=0, lt=LARGEST)]
     feasible: bool
 
 
@@ -200,13 +206,7 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
     path, attributes = folder / RECORDS, attributes_in(folder)
     files: dict[int, dict[int, Measurement]] = {}
     baselines, over = {}, set()
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            name, place, measured = _record(json.loads(line))
-        except WRONG as error:
-            raise UserError(
-                f"{path}, line {number} is no record of a study: {said(error)}"
-            ) from None
+    for name, place, measured in lines_in(path, _record):
         if not place.feasible:
             over.add(name)
         if place.trial is None:
@@ -226,7 +226,7 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
 def _read_predicted(path: Path) -> list[tuple[float, float]]:
     try:
         return _POINTS.validate_python(json.loads(path.read_bytes())) if path.exists() else []
-    except WRONG as error:
+    except (*WRONG, OSError) as error:
         raise UserError(f"{path} is no predicted front of a study: {said(error)}") from None
 
 
@@ -239,13 +239,7 @@ def _record(row: dict[str, Any]) -> tuple[str, _Place, Measurement]:
         rung=row.pop("rung", 0),
         feasible=row.pop("feasible", True),
     )
-    measured = _MEASUREMENT.validate_python(row)
-    methods_of(measured.recipe)  # raises where that is no recipe
-    return name, place, measured
-
-
-def said(error: Exception) -> str:
-    return explain(error, "")[0] if isinstance(error, ValidationError) else str(error)
+    return name, place, measurement_in(row)
 
 
 def _point(

@@ -21,6 +21,7 @@ from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
 from search.bench.workbench import Workbench
 from search.config import EffortConfig
+from search.describe import failure_line
 from search.measurement import Measurement
 from search.process import imported, interruptible, orphaned
 from search.store.outage import AWAY, GoneError, Patience
@@ -178,7 +179,7 @@ class Claimant(ABC, Generic[C]):
 def outcome_of(measured: Measurement | None, failure: str | None) -> str:
     """What is said of a slot that is done."""
     if measured is None:
-        return f"{FAILED}{(failure or '').strip().splitlines()[-1]}"
+        return f"{FAILED}{failure_line(failure)}"
     return f"{format_size(measured.size_bytes)}, perplexity {measured.valid_perplexity:.2f}"
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from search.describe import failure_line
 from search.front import Point
 from search.measurement import Measurement
 from search.show.report.words import Phrasebook
@@ -76,12 +77,6 @@ def parameter_columns(history: History) -> dict[str, list[Any]]:
     return {name: [number(one.parameters.get(name)) for one in history.trials] for name in names}
 
 
-def reason(failure: str) -> str:
-    """Why a trial failed, in a line: a stored reason may be a traceback."""
-    lines = failure.strip().splitlines()
-    return lines[-1] if lines else "unknown"
-
-
 def _row(
     one: TrialRecord,
     history: History,
@@ -91,7 +86,7 @@ def _row(
 ) -> tuple[Any, ...]:
     name = str(one.number)
     point = points.get(name)
-    failure = None if one.failure is None else reason(one.failure)
+    failure = None if one.failure is None else failure_line(one.failure)
     spent = None if one.started is None or one.ended is None else one.ended - one.started
     times = (number(spent), None if one.started is None else int(one.started))
     if point is None:

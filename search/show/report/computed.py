@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from search.config import DENSE_BASELINE
+from search.describe import command_line
 from search.front import Point
 from search.show.literature import literature_points
 from search.show.report.columns import (
@@ -35,13 +35,13 @@ OBJECTIVES = ["size", "perplexity"]
 class Source:
     """What a report of a study is computed of.
 
-    `bundles` is the cache's folder of bundles, `published` the folder of the published study;
-    either may not exist. `attributes` are those of Optuna's study, empty for a published one.
+    `bundles` is the cache's folder of bundles, which may not exist; `published` is the folder of
+    the published study, None where there is none. `attributes` are those of the study.
     """
 
     history: History
     bundles: Path
-    published: Path
+    published: Path | None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -133,7 +133,7 @@ def export_command(study: str, point: Point) -> str:
     """The command that exports a point, as it is typed in a shell."""
     chosen = f"trial={point.name}" if point.of_best else f"trial={point.trial} rung={point.rung}"
     folder = point.name.replace(" ", "_")
-    return f"lmpareto export {shlex.quote(f'study={study}')} {chosen} to=model_{folder}"
+    return command_line("export", study, chosen, f"to=model_{folder}")
 
 
 def _marks(source: Source) -> list[Mark]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from lmcore.methods import UNCOMPRESSED
 from search.config import DENSE_BASELINE
+from search.describe import failure_line
 from search.front import Front, Point
-from search.show.report.columns import reason
 from search.study.history import History
 from search.units import format_size
 
@@ -132,7 +132,7 @@ def _without_front(history: History) -> str:
         return f"All {over} measured models are over max_size or max_perplexity."
     failed = [one for one in trials if one.state == "failed"]
     if failed and len(failed) == len(trials):
-        why, _ = Counter(reason(one.failure or "") for one in failed).most_common(1)[0]
+        why, _ = Counter(failure_line(one.failure) for one in failed).most_common(1)[0]
         return f"All {len(failed)} trials failed, most of them so: {why}"
     waiting = sum(one.state in ("running", "waiting") for one in trials)
     if waiting:

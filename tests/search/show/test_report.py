@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_module
 from lmcore.files import finite
 from lmcore.recipe import Recipe
 from search.commands import settings_of
-from search.config import PUBLISHED, ReadingConfig
+from search.config import PUBLISHED, FrontConfig
 from search.front import Point, hypervolume
 from search.measurement import Measurement
 from search.show.report.computed import Source, report_of, study_report
@@ -142,6 +142,10 @@ def test_trials_that_failed_are_the_sentence_where_no_other_is() -> None:
     assert found.course.failures == {"ValueError: no room": 2, "diverged": 1}
     assert found.trials["state"] == ["failed"] * 3
     assert found.trials["failure"][0] == "ValueError: no room"
+    many = [TrialRecord(n, "failed", {}, failure=f"no room for {n // 3}") for n in range(3000)]
+    reasons = report(history({}, many)).course.failures
+    assert (len(reasons), sum(reasons.values())) == (20, 3000)
+    assert list(reasons)[-1] == "other reasons"
     running = [*trials, TrialRecord(3, "running", {})]
     assert "1 of 4 trials are running" in report(history({}, running)).sentence
 
@@ -367,7 +371,7 @@ def test_nothing_is_said_of_importance_without_enough_to_say_it_of() -> None:
 def test_a_published_study_of_an_earlier_version_is_shown_with_what_it_has(tmp_path: Path) -> None:
     with initialize_config_module("search.conf", version_base="1.3"):
         config = settings_of(
-            ReadingConfig, compose("front", ["study=ptb_small", f"cache={tmp_path}"])
+            FrontConfig, compose("front", ["study=ptb_small", f"cache={tmp_path}"])
         )
     given = history_of(StudyContext(config))
     found = study_report(Source(given, tmp_path, PUBLISHED / "ptb_small"))
