@@ -25,6 +25,7 @@ from sqlalchemy import (
     func,
     inspect,
     make_url,
+    null,
     select,
     table,
 )
@@ -194,8 +195,9 @@ class Reader:
             rows = session.query(BaselineRow).filter_by(study=study).all()
             return {row.name: row.key for row in rows}
 
-    def looks(self, study: str) -> list[Look]:
-        """The look of every trial of the study at every rung where it was measured."""
+    def looks(self, study: str, speed: bool = False) -> list[Look]:
+        """The look of every trial of the study at every rung where it was measured, with the speed
+        of its file where the study has that objective."""
         with Session(self.engine) as session:
             rows = session.execute(
                 select(
@@ -203,6 +205,7 @@ class Reader:
                     RungRow.rung,
                     MeasurementRow.size_bytes,
                     MeasurementRow.valid_perplexity,
+                    MeasurementRow.relative_speed if speed else null(),
                 )
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
                 .where(RungRow.study == study)

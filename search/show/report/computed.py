@@ -28,8 +28,6 @@ from search.show.report.words import Phrasebook
 from search.study.history import History
 from search.study.sureness import Sure, bands_of, sureness_of
 
-OBJECTIVES = ["size", "perplexity"]
-
 
 @dataclass(frozen=True)
 class Source:
@@ -80,7 +78,7 @@ def study_report(source: Source) -> StudyReport:
         corpus=results.corpus,
         unit="perplexity",
         sentence=sentence,
-        objectives=OBJECTIVES,
+        objectives=list(results.objectives),
         front=points,
         knee=front.knee().name if front.points else None,
         marks=_marks(source),
@@ -113,6 +111,7 @@ def _front_point(
         ratio=round(dense / point.size_bytes, 2) if dense else None,
         epochs=number(epochs_of(measured.recipe)),
         tokens_per_second=number(point.tokens_per_second),
+        relative_speed=number(point.relative_speed),
         recipe=book.lines(measured.recipe),
         sites=sites,
         export=export_command(history.results.study, point),
