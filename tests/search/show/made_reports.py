@@ -47,7 +47,12 @@ REASONS = ("the rank 130 is over 120", "cuda: out of memory", "RuntimeError: a l
 
 
 def study_report(
-    trials: int = 60, name: str = "ptb_small", *, shift: float = 1.0, sure: bool = True
+    trials: int = 60,
+    name: str = "ptb_small",
+    *,
+    shift: float = 1.0,
+    sure: bool = True,
+    speed: bool = False,
 ) -> StudyReport:
     """A study of so many trials; the same arguments always give the same record."""
     chance = random.Random(trials)
@@ -88,7 +93,7 @@ def study_report(
             "size_bytes": None if failed else size,
             "perplexity": None if failed else perplexity,
             "tokens_per_second": None if failed else 4000 + 3e9 / size,
-            "relative_speed": None if failed else 1 + 1e6 / size,
+            "relative_speed": None if failed or not speed else 1 + 1e6 / size,
             "seconds": 40 + 60 * rung + chance.random(),
             "started": 1.79e9 + 97.5 * number,
             "method": "svd, uniform" if values["sites.embedding.structure"] == "svd" else "uniform",
@@ -311,4 +316,5 @@ def hostile() -> StudyReport:
 
 def three_objectives() -> StudyReport:
     """A study with speed as its third objective."""
-    return replace(study_report(80), objectives=["size", "perplexity", "speed"])
+    objectives = ["size", "perplexity", "speed"]
+    return replace(study_report(80, speed=True), objectives=objectives)
