@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
-from tqdm import tqdm
 
 from lmcore.bundle import load
 from lmcore.corpus import EOS, TextFiles, load_corpus
@@ -38,6 +37,7 @@ from search.commands import settings_of
 from search.config import SweepConfig
 from search.rules.fidelity import Look, TowardsFront
 from search.rules.sensitivity import Effect
+from search.terminal import progress_bar
 
 TABLE, FACTS = (Path(__file__).with_name(name) for name in ("grid.csv", "grid.json"))
 RUNGS, EPOCHS = (0.0, 0.25, 1.0), 4.0
@@ -165,12 +165,14 @@ def main() -> None:
     with (
         multiprocessing.get_context("spawn").Pool(workers, prepare) as pool,
         TABLE.open("a", newline="") as file,
+        progress_bar("grid", "cells") as bar,
     ):
         writer = csv.writer(file, lineterminator="\n")
         measured = pool.imap_unordered(_measure, missing)
-        for rows in tqdm(measured, total=len(missing), mininterval=20):
+        for number, rows in enumerate(measured, 1):
             writer.writerows(rows)
             file.flush()
+            bar.to(number, len(missing))
 
 
 def _measure(asked: tuple[Cell, bool]) -> list[tuple[Any, ...]]:

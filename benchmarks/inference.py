@@ -26,8 +26,8 @@ from lmcore.onnx.speed import alternating, onnx_step, torch_step
 from lmcore.runtime import prepare
 
 STUDY = Path(__file__).parents[1] / "studies" / "ptb_small"
-KNEE = STUDY / "bundles" / "49.lmb"
-SECONDS = 6.0
+KNEE = STUDY / "bundles" / "52.lmb"
+SECONDS = 10.0
 
 
 def floor_bytes(bundle: Bundle) -> int:

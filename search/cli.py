@@ -18,6 +18,7 @@ COMMANDS = {
     "sensitivity": "each part of a study's space alone, and the front that this predicts",
     "status": "how far a study is; without study=, the list of all",
     "front": "the front as a table",
+    "dashboard": "a study in Optuna's dashboard, in a browser",
     "plot": "the front as pictures",
     "report": "all that a study found, as a page that works offline",
     "export": "the chosen model as a folder to take home",

@@ -174,6 +174,20 @@ class ReadingConfig(StudyConfig):
     name: AnyName | None
 
 
+def _drawn(given: Any) -> Any:
+    if given != "auto" and type(given) is not bool:
+        raise ValueError("it is auto (in a terminal), true or false")
+    return given
+
+
+class FrontConfig(ReadingConfig):
+    scatter: Annotated[Literal["auto"] | bool, BeforeValidator(_drawn)]
+
+
+class DashboardConfig(ReadingConfig):
+    port: Annotated[int, Field(ge=0, le=65535)]
+
+
 class EffortConfig(StudyConfig):
     """Of a command that does jobs, each at most `attempts` times, for `max_hours`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -9,15 +10,20 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import optuna
-from tqdm import tqdm
 
 from lmcore.progress import Observer, TrainingRecord
 from search.process import interruptible
+from search.screen import Screen, Size, can_draw, gauge, screen
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 LINE_SECONDS = 30.0  # between lines in a log
+DRAW_SECONDS = 0.5  # between drawings of a bar
+BAR, LEAST_BAR = 30, 8  # characters of a bar
 RISING = 3  # epochs after which a training that only got worse is told of
 WORSE = (
     "warning: valid perplexity only rises, epoch after epoch; end this with Ctrl-C, and try a "
@@ -36,53 +42,101 @@ class ProgressBar(Protocol):
 
 
 @contextmanager
-def progress_bar(what: str, unit: str) -> Iterator[ProgressBar]:
-    """A bar in a terminal, elsewhere plain lines, 30 seconds apart."""
-    if not sys.stderr.isatty():
-        yield _Lines(what, unit)
+def progress_bar(what: str, unit: str, of_processes: bool = False) -> Iterator[ProgressBar]:
+    """A bar in a terminal, elsewhere plain lines, 30 seconds apart. With `of_processes`, what
+    processes started meanwhile write to standard error goes by above the bar."""
+    if not can_draw(sys.stderr):
+        yield Lines(what, unit)
         return
-    with tqdm(
-        desc=what,
-        bar_format=f"{{desc}} |{{bar:30}}| {{n_fmt}}/{{total_fmt}} {unit} "
-        "[{elapsed}<{remaining}{postfix}]",
-        mininterval=1,
-    ) as bar:
-        yield _Bar(bar)
+    with screen(of_processes) as shown:
+        bar = _Bar(shown, what, unit)
+        try:
+            yield bar
+        finally:
+            bar.draw()
+
+
+class Pace:
+    """How far something is, since when, and how long the rest will take."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.began = self.since = time.monotonic()
+        self.done = self.first = self.total = 0.0  # `first` was done of `total` at the time `since`
+
+    def to(self, done: float, total: float) -> None:
+        """So much is done now, of so much."""
+        if self.total != total:
+            self.since, self.first, self.total = time.monotonic(), done, total
+        self.done = done
+
+    @property
+    def share(self) -> float:
+        return self.done / self.total if self.total else 0.0
+
+    def __str__(self) -> str:
+        """ "3.4 of 30 trials, 01:02 passed, 08:01 left"."""
+        now = time.monotonic()
+        done = f"{_rounded(self.done):,} of {self.total:,} {self.unit}"
+        text = f"{done}, {clock(now - self.began)} passed"
+        if self.first < self.done < self.total:
+            left = (now - self.since) * (self.total - self.done) / (self.done - self.first)
+            text += f", {clock(left)} left"
+        return text
 
 
 class _Bar:
-    def __init__(self, bar: tqdm) -> None:
-        self.bar = bar
+    def __init__(self, shown: Screen, what: str, unit: str) -> None:
+        self.shown, self.what, self.pace = shown, what, Pace(unit)
+        self.doing, self.drawn = "", -math.inf
 
     def to(self, done: float, total: float, doing: str = "") -> None:
-        if self.bar.total != total:
-            self.bar.reset(total)
-            self.bar.initial = done
-        self.bar.set_postfix_str(doing, refresh=False)
-        self.bar.n = _rounded(done)
-        self.bar.update(0)
+        self.doing = doing
+        self.pace.to(done, total)
+        if time.monotonic() - self.drawn >= DRAW_SECONDS:
+            self.draw()
 
     def say(self, line: str) -> None:
-        self.bar.write(line, file=sys.stderr)
+        self.shown.say(line)
+
+    def draw(self) -> None:
+        self.drawn = time.monotonic()
+        self.shown.draw([progress_line(self.what, self.pace, self.shown.size, self.doing)])
 
 
-class _Lines:
+def progress_line(what: str, pace: Pace, size: Size, doing: str = "") -> Text:
+    """A name, a bar, and what the pace says. The bar is as long as the rest of the line allows; a
+    name that is too long is cut."""
+    from rich.text import Text
+
+    said = f"{pace}, {doing}" if doing else str(pace)
+    what = shortened(what, size.columns - len(said) - 1, size)
+    width = min(BAR, max(0, size.columns - len(what) - len(said) - 2))
+    done, left = gauge(pace.share, width, size.ascii)
+    bar = ((f" {done}", "green"), (left, "dim")) if width >= LEAST_BAR else ()
+    return Text.assemble((what, "bold"), *bar, f" {said}")
+
+
+def shortened(text: str, most: int, size: Size) -> str:
+    """The text in at most so many characters, but no fewer than four."""
+    end = "..." if size.ascii else "…"
+    return text if len(text) <= max(most, 4) else text[: max(most, 4) - len(end)] + end
+
+
+class Lines:
+    """Progress as plain lines, 30 seconds apart."""
+
     def __init__(self, what: str, unit: str) -> None:
-        self.what, self.unit = what, unit
-        self.began = self.told = self.since = time.monotonic()
-        self.first = self.total = 0.0  # `first` was done of `total` at the time `since`
+        self.what, self.pace = what, Pace(unit)
+        self.told = self.pace.began
 
     def to(self, done: float, total: float, doing: str = "") -> None:
+        self.pace.to(done, total)
         now = time.monotonic()
-        if self.total != total:
-            self.since, self.first, self.total = now, done, total
         if now - self.told < LINE_SECONDS:
             return
-        self.told, passed = now, _clock(now - self.began)
-        line = f"{self.what}: {_rounded(done):,} of {total:,} {self.unit}, {passed} passed"
-        if done > self.first:
-            left = (now - self.since) * (total - done) / (done - self.first)
-            line += f", {_clock(left)} left"
+        self.told = now
+        line = f"{self.what}: {self.pace}"
         self.say(f"{line}, {doing}" if doing else line)
 
     def say(self, line: str) -> None:
@@ -93,9 +147,11 @@ def _rounded(done: float) -> float:
     return done if isinstance(done, int) else round(done, 1)
 
 
-def _clock(seconds: float) -> str:
-    text: str = tqdm.format_interval(seconds)
-    return text
+def clock(seconds: float) -> str:
+    """ "08:01", "1:08:01"."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute:02}:{second:02}"
 
 
 def _rises(values: Sequence[float]) -> bool:

@@ -89,7 +89,7 @@ def _answers(command: str, composed: DictConfig) -> Iterator[str]:
 
     try:
         config: StudyConfig = settings_of(module.Config, composed)
-        if command not in READING:
+        if command not in (*READING, "dashboard"):
             from lmcore.runtime import prepare
 
             prepare(config.threads)

@@ -38,7 +38,7 @@ STORED = "__stored__"
 LIMITED = ("sweep", "worker")  # the commands that take a study's limits
 COMPUTING = ("train", "sweep", "worker", "space", "sensitivity")  # every setting matters to them
 BEGUN_ONLY = (
-    *("worker", "confirm", "status", "front", "plot", "report"),
+    *("worker", "confirm", "status", "front", "dashboard", "plot", "report"),
     *("export", "replay", "publish"),
 )
 SHOWN = 8  # names in a message, the nearest

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
@@ -137,8 +137,17 @@ def predicted_front(
     return _non_dominated(every)
 
 
-def spread(front: Sequence[Predicted], count: int) -> list[Predicted]:
-    """Up to `count` points of a front, spread evenly in log size, with both ends among them."""
+class Sized(Protocol):
+    @property
+    def size_bytes(self) -> float: ...
+
+
+S = TypeVar("S", bound=Sized)
+
+
+def spread(front: Sequence[S], count: int) -> list[S]:
+    """Up to `count` points of a front, at least two, spread evenly in log size, with both ends
+    among them."""
     if len(front) <= count:
         return list(front)
     logs = [math.log(one.size_bytes) for one in front]

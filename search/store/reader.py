@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from functools import cached_property
@@ -28,6 +28,7 @@ from sqlalchemy import (
     null,
     select,
     table,
+    true,
 )
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -195,9 +196,12 @@ class Reader:
             rows = session.query(BaselineRow).filter_by(study=study).all()
             return {row.name: row.key for row in rows}
 
-    def looks(self, study: str, speed: bool = False) -> list[Look]:
-        """The look of every trial of the study at every rung where it was measured, with the speed
-        of its file where the study has that objective."""
+    def looks(
+        self, study: str, trials: Collection[int] | None = None, *, speed: bool = False
+    ) -> list[Look]:
+        """The look of every trial of the study, or of these trials, at every rung where it was
+        measured. It has the speed of its file where the study has that objective."""
+        among = true() if trials is None else RungRow.trial.in_(trials)
         with Session(self.engine) as session:
             rows = session.execute(
                 select(
@@ -208,19 +212,23 @@ class Reader:
                     MeasurementRow.relative_speed if speed else null(),
                 )
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
-                .where(RungRow.study == study)
+                .where(RungRow.study == study, among)
                 .order_by(RungRow.trial, RungRow.rung)
             )
             return [Look(*row) for row in rows]
 
-    def files(self, study: str) -> dict[int, dict[int, Measurement]]:
-        """Trial -> rung -> the measurement of the file that the trial had there."""
+    def files(
+        self, study: str, trials: Collection[int] | None = None
+    ) -> dict[int, dict[int, Measurement]]:
+        """Trial -> rung -> the measurement of the file that the trial had there, of all trials or
+        of these."""
+        among = true() if trials is None else RungRow.trial.in_(trials)
         found: dict[int, dict[int, Measurement]] = {}
         with Session(self.engine) as session:
             rows = session.execute(
                 select(RungRow.trial, RungRow.rung, *_MEASURED)
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
-                .where(RungRow.study == study)
+                .where(RungRow.study == study, among)
                 .order_by(RungRow.trial, RungRow.rung)
             )
             for trial, rung, *measured in rows:

@@ -198,8 +198,8 @@ class Slots:
             held = update(SlotRow).where(SlotRow.study == self.study, SlotRow.worker == worker)
             session.execute(held.values(**_NOBODY))
 
-    def ended(self) -> list[Ended]:
-        """The slots that are done, in no order."""
+    def ended(self, first: str = "") -> list[Ended]:
+        """The slots that are done, in no order: baselines, and trials' from the name `first` on."""
         with Session(self.engine) as session:
             columns = (SlotRow.kind, SlotRow.name, SlotRow.trial, SlotRow.outcome)
             rows = session.execute(
@@ -207,6 +207,7 @@ class Slots:
                     SlotRow.study == self.study,
                     SlotRow.done.is_(True),
                     SlotRow.kind.in_(self.kinds),
+                    or_(SlotRow.kind != "trial", SlotRow.name >= first),
                 )
             )
             return [Ended(_kind(kind), name, trial, said or "") for kind, name, trial, said in rows]
@@ -234,6 +235,15 @@ class Slots:
         with Session(self.engine) as session:
             count = self._wanted(select(func.count()).select_from(SlotRow))
             return int(session.scalars(count.where(SlotRow.kind.in_(kinds))).one())
+
+    def first_open(self) -> dict[Kind, tuple[int, str]]:
+        """Kind -> how many of its slots are not done, as `open` counts, and the first name of them.
+        A kind without such a slot is left out."""
+        counts = select(SlotRow.kind, func.count(), func.min(SlotRow.name))
+        counted = self._wanted(cast(Select[Any], counts))
+        with Session(self.engine) as session:
+            rows = session.execute(counted.group_by(SlotRow.kind))
+            return {_kind(kind): (count, name) for kind, count, name in rows}
 
     def orphans(self, running: Iterable[int], worker: str) -> list[int]:
         """The trials among `running` that have no slot and will get none, because the worker that

@@ -29,7 +29,7 @@ from search.study.context import WorkContext
 from search.terminal import quiet_optuna
 from search.units import format_size
 from search.work.alive import WORKERS, alive, free_the_dead
-from search.work.lease import Lease
+from search.work.lease import FAILED, Lease
 
 IDLE_SECONDS = 0.5  # between looks for slots that others release
 C = TypeVar("C", bound=EffortConfig)
@@ -184,7 +184,7 @@ class Claimant(ABC, Generic[C]):
 def outcome_of(measured: Measurement | None, failure: str | None) -> str:
     """What is said of a slot that is done."""
     if measured is None:
-        return f"failed: {(failure or '').strip().splitlines()[-1]}"
+        return f"{FAILED}{(failure or '').strip().splitlines()[-1]}"
     return f"{format_size(measured.size_bytes)}, perplexity {measured.valid_perplexity:.2f}"
 
 

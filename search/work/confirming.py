@@ -19,10 +19,10 @@ from search.store.slots import Ended, Holding, Kind, Slot
 from search.study.confirming import Confirmed, Repeat, checkpoints_of, confirmation, seed_of
 from search.study.context import WorkContext
 from search.study.history import history_of
-from search.terminal import ProgressBar, progress_bar
 from search.work.claiming import Claimant, died, outcome_of, run_process
 from search.work.machine import Machine, crew_of
 from search.work.sweep import Crew
+from search.work.watching import Watch, watching_bar
 
 
 def confirm(context: WorkContext[ConfirmConfig]) -> Confirmed:
@@ -72,7 +72,7 @@ def _keep(context: WorkContext[ConfirmConfig], measured: Iterable[Measurement]) 
 
 
 class _ConfirmCrew(Crew):
-    """The workers of a confirmation, and the progress bar."""
+    """The workers of a confirmation, and what shows how they stand."""
 
     work = Importing("search.work.confirming", "work")
     counted: ClassVar[tuple[Kind, ...]] = ("repeat",)
@@ -91,8 +91,9 @@ class _ConfirmCrew(Crew):
             for one in repeats
         }
 
-    def _watching(self) -> AbstractContextManager[ProgressBar]:
-        return progress_bar(f"front of {self.config.study} with other seeds", "trainings")
+    def _watching(self) -> AbstractContextManager[Watch]:
+        title = f"front of {self.config.study} with other seeds"
+        return watching_bar(title, "trainings", self.label)
 
     def label(self, one: Ended | Holding) -> str:
         """ "trial 17 rung 0 with seed 2"."""

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from search.store.outage import AWAY, GoneError
 from search.store.slots import Slot, Slots
 
+FAILED = "failed: "  # what the outcome of a slot that failed begins with
+
 
 class Lease:
     """Renews the lease on the worker's slot, from a thread, while the worker works.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.process import BaseProcess
@@ -16,18 +18,20 @@ import optuna
 
 from lmcore.errors import UserError
 from search.bench.dense import DenseCheckpoints
-from search.config import DENSE_BASELINE, EffortConfig, SweepConfig
+from search.config import EffortConfig, SweepConfig
 from search.process import Importing, interruptible
+from search.space.space import OWN
 from search.store.outage import Patience
 from search.store.slots import Ended, Holding, Kind, worker_name
 from search.study.beginning import begin
 from search.study.context import WorkContext
 from search.study.study import bury
-from search.terminal import ProgressBar, progress_bar
 from search.work.alive import WORKERS, forget
 from search.work.machine import VISIBLE, Machine, crew_of
+from search.work.watching import Moment, Watch, label, watching
 
 POLL_SECONDS = 0.5
+TELL_SECONDS = 1.0  # between looks at how the sweep stands
 WORK = Importing("search.work.worker", "work")
 
 
@@ -52,10 +56,10 @@ def sweep(context: WorkContext[SweepConfig]) -> optuna.Study:
 
 
 class Crew:
-    """The workers of a sweep, and the progress bar. Each process runs `work`."""
+    """The workers of a sweep, and what shows how they stand. Each process runs `work`."""
 
     work: ClassVar = WORK
-    counted: ClassVar[tuple[Kind, ...]] = ("trial",)  # the slots whose number the bar shows
+    counted: ClassVar[tuple[Kind, ...]] = ("trial",)  # the slots whose number is shown
 
     def __init__(
         self,
@@ -65,34 +69,36 @@ class Crew:
         machine: Machine,
     ) -> None:
         config, slots = context.config, context.slots
-        self.config, self.slots = config, slots
+        self.context, self.config, self.slots = context, config, slots
         self.checkpoints, self.deadline = checkpoints, config.deadline
         self.workers, self.machine = workers, machine
         self.spawning = multiprocessing.get_context("spawn")
         self.processes: dict[str, BaseProcess] = {}
         self.stop = threading.Event()
         self.patiently = Patience(config.storage.lease, config.storage.shown, self.stop.is_set)
+        self.left = slots.first_open()
         self.said = {(one.kind, one.name) for one in slots.ended()}
-        self.trials = slots.open(self.counted)
+        self.total, self.told = slots.open(self.counted), -math.inf
         self.began: set[str] = set()  # the workers that have held a slot
         self.stillborn = 0  # workers in a row that died without ever holding a slot
 
     def run(self) -> None:
-        with interruptible(self.stop), self._watching() as bar:
+        with interruptible(self.stop), self._watching() as watch:
             try:
                 for index in range(self.workers):
                     self._start(index)
                 while self.processes:
                     if self.stop.wait(POLL_SECONDS):
                         self._end()
-                    self.patiently(self._tell, bar)
+                    if time.monotonic() - self.told >= TELL_SECONDS:
+                        self._tell(watch)
                     self._replace()
             finally:
                 self._end()
-            self.patiently(self._tell, bar)
+            self._tell(watch)
 
-    def _watching(self) -> AbstractContextManager[ProgressBar]:
-        return progress_bar(self.config.study, "trials")
+    def _watching(self) -> AbstractContextManager[Watch]:
+        return watching(self.context, self.checkpoints[OWN])
 
     def _start(self, index: int) -> None:
         name = worker_name()
@@ -133,24 +139,43 @@ class Crew:
         for process in self.processes.values():
             process.join()
 
-    def _tell(self, bar: ProgressBar) -> None:
-        """Update the bar, and say a line for each slot that has just ended."""
-        for one in self.slots.ended():
-            if (one.kind, one.name) not in self.said:
-                self.said.add((one.kind, one.name))
-                if one.outcome:
-                    bar.say(f"{self.label(one)}: {one.outcome}")
-        held = self.slots.held(self.slots.kinds)
+    def _tell(self, watch: Watch) -> None:
+        """Show how the work stands, and say a line for each slot that has just ended."""
+        self.told = time.monotonic()
+        left = self.patiently(self.slots.first_open)
+        held = self.patiently(self.slots.held, self.slots.kinds)
         self.began |= {one.worker for one in held}
+        ended = self._just_ended(left)
+        for one in ended:
+            if one.outcome:
+                watch.say(f"{self.label(one)}: {one.outcome}")
+        still_open = sum(left.get(kind, (0, ""))[0] for kind in self.counted)
         begun = sum(one.fraction for one in held if one.kind in self.counted)
-        done = self.trials - self.slots.open(self.counted) + begun
-        bar.to(done, self.trials, ", ".join(self.label(one) for one in held))
+        ours = {name: f"worker {process.name}" for name, process in self.processes.items()}
+        moment = Moment(self.total - still_open + begun, self.total, held, ended, ours)
+        self.patiently(watch.show, moment)
+
+    def _just_ended(self, left: dict[Kind, tuple[int, str]]) -> list[Ended]:
+        """The slots that have ended since the last call, given those that were `left` before now.
+
+        There may be thousands that are done, so these are only read where others are left than at
+        the last call, and from the first one on that was left then.
+        """
+        if left == self.left:
+            return []
+        _, first = self.left.get("trial", (0, ""))
+        self.left = left
+        ended = [
+            one
+            for one in self.patiently(self.slots.ended, first)
+            if (one.kind, one.name) not in self.said
+        ]
+        self.said |= {(one.kind, one.name) for one in ended}
+        return ended
 
     def label(self, one: Ended | Holding) -> str:
-        """ "trial 17", "dense model", "baseline control"."""
-        if one.kind == "baseline":
-            return "dense model" if one.name == DENSE_BASELINE else f"baseline {one.name}"
-        return "a new trial" if one.trial is None else f"trial {one.trial}"
+        """What a slot is called on the screen and in the log."""
+        return label(one)
 
 
 @contextmanager

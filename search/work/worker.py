@@ -289,7 +289,7 @@ class Worker(Claimant[WorkConfig]):
     def _goes_on(self, trial: int, rung: int, measured: Measurement) -> bool:
         if self.limits.too_large(measured.size_bytes):
             return False
-        looks = best_so_far(self.store.looks(self.config.study, self.config.has_speed))
+        looks = best_so_far(self.store.looks(self.config.study, speed=self.config.has_speed))
         if any(look.trial == trial and look.rung > rung for look in looks):
             return True  # an earlier worker of this trial decided so
         (mine,) = (look for look in looks if (look.trial, look.rung) == (trial, rung))

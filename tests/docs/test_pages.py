@@ -53,34 +53,40 @@ def tiny(line: str) -> str:
     return f"{line} {shlex.join(more)}"
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text and a cache, where the tutorial's study was begun; pages go on there."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_text(folder / "my.txt", lines=600)
+    (begins,) = re.findall(r"^lmpareto sweep study=quickstart .*$", PAGES["tutorial"], re.M)
+    run(["sh", "-ec", tiny(begins)], folder)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
-def test_a_page(page: str, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    write_text(tmp_path / "my.txt")
-    for name in ("train", "valid", "test"):
-        write_text(tmp_path / f"{name}.txt", lines=400)
-    path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
+def test_a_page(page: str, begun: Path) -> None:
     python = []
     for language, text in blocks(page):
         first = text.partition("\n")[0]
         if named := re.fullmatch(r"# ([\w/.-]+\.\w+).*", first):
-            file = tmp_path / named[1]
+            file = begun / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         elif language == "sh":
             script = "\n".join(tiny(line) for line in text.strip().splitlines())
-            run(["sh", "-ec", script], tmp_path, cache, path)
+            run(["sh", "-ec", script], begun)
         elif language == "python":
             python.append(text)
-            run([sys.executable, "-c", "\n".join(python)], tmp_path, cache, path)
+            run([sys.executable, "-c", "\n".join(python)], begun)
 
 
-def run(line: list[str], folder: Path, cache: Path, path: str) -> None:
+def run(line: list[str], folder: Path) -> None:
+    path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         line,
         cwd=folder,
-        env=environment(cache, PATH=path),
+        env=environment(folder / "cache", PATH=path),
         capture_output=True,
         text=True,
         timeout=300,

@@ -25,15 +25,12 @@ from lmcore.calibration import Calibration
 from lmcore.cells import Cell
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
-from lmcore.frame import Parts
 from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.onnx import products, scoring
 from lmcore.onnx.networks import Network, sentences, streaming, tokens_text
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
-
-NONE = Parts(0, {}, 0)
 
 
 def words_of(count: int) -> Vocabulary:

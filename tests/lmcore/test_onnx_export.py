@@ -200,3 +200,9 @@ def test_a_published_model_predicts_the_same_text(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_published_model_is_faster_than_its_dense_model() -> None:
     assert relative_speed(published("bundles/49.lmb"), published("dense.lmb"), seconds=0.5) > 2
+
+
+def test_lmcore_loads_without_onnx() -> None:
+    modules = "lmcore.onnx.export, lmcore.onnx.speed, sys"
+    code = f"import {modules}; assert not {{'onnx', 'onnxruntime'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -12,20 +12,9 @@ import pytest
 import search
 
 FLOORS = (
-    *(
-        "cli",
-        "api",
-        "commands",
-        "work",
-        "show",
-        "study",
-        "bench",
-        "config",
-        "store",
-        "space",
-        "rules",
-    ),
-    *("front", "terminal", "process", "measurement", "describe", "names", "streams", "units"),
+    *("cli", "api", "commands", "work", "show", "study", "bench", "config", "store", "space"),
+    *("rules", "front", "terminal", "screen", "process", "measurement", "describe", "names"),
+    *("streams", "units"),
 )
 ROOT = Path(search.__file__).parent
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if "migrations" not in path.parts]

@@ -182,6 +182,7 @@ def test_an_export_that_fails_leaves_nothing(
     assert names_in(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_bundle_alone_is_exported(home: Home, shell: Shell, tmp_path: Path) -> None:
     bundle = f"bundle={home.folder}/model.lmb"
     told = shell("export", bundle, f"to={tmp_path}/a", "onnx=false").ok()
@@ -209,6 +210,7 @@ def test_build_makes_the_same_file(home: Home, shell: Shell, tmp_path: Path) -> 
         assert (tmp_path / "again" / name).read_bytes() == (home.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_build_with_a_dense_model_given_and_trained_anew(
     home: Home, shell: Shell, tmp_path: Path
 ) -> None:
@@ -225,6 +227,7 @@ def test_build_with_a_dense_model_given_and_trained_anew(
     build(shell, recipe, tmp_path / "c", f"dense={wrong}").refused("is not the dense model")
 
 
+@pytest.mark.slow
 def test_build_tells_a_difference(home: Home, shell: Shell, tmp_path: Path) -> None:
     data = yaml.safe_load((home.folder / "recipe.yaml").read_text())
     data["result"] |= {"sha256": hashlib.sha256().hexdigest(), "size_bytes": 1, "torch": "1.0"}

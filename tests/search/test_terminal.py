@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from terminals import Keyboard, Seen
 
 from lmcore.corpus import Corpus
 from lmcore.evaluation import unigram_perplexity
@@ -17,7 +19,7 @@ from search.bench.dense import DenseCheckpoint, doubt
 from search.commands.answer import tell_corpus
 from search.study.context import StudyContext
 from search.terminal import WORSE, progress_bar, training_bar
-from studies import settings, write_text
+from studies import environment, settings, write_text
 
 
 class Clock:
@@ -64,22 +66,97 @@ def test_a_log_has_what_is_at_work_and_what_is_said(
     ]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+BAR = """
+import os, sys, time
+from search.terminal import progress_bar
+with progress_bar("mine", "trials") as bar:
+    bar.to(0.0, 30)
+    bar.say("trial 1: failed")
+    print("warning: \x1b[31mred\x1b[0m [bold]", file=sys.stderr)
+    bar.to(3.4217, 30, "trial 4")
+"""
 
 
-def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", shown := Terminal())
-    with progress_bar("mine", "trials") as bar:
-        bar.to(0.0, 30)
-        bar.to(3.4217, 30, "trial 4")
-        bar.say("trial 1: failed")
-    assert "trial 1: failed\n" in shown.getvalue()
-    last = shown.getvalue().rstrip().split("\r")[-1]
-    assert last.startswith("mine |")
-    assert "| 3.4/30 trials [" in last
-    assert "trial 4]" in last
+def shown_by(program: str, tmp_path: Path, columns: int = 80, **variables: str) -> Keyboard:
+    """A program at a terminal, after its end."""
+    env = {**environment(tmp_path), "TERM": "xterm", **variables}
+    with Keyboard([sys.executable, "-c", program], env, ROOT, columns) as at:
+        assert at.end() == 0, at.text
+    return at
+
+
+def test_a_terminal_has_a_bar(tmp_path: Path) -> None:
+    lines = shown_by(BAR, tmp_path).seen()
+    assert lines[:2] == ["trial 1: failed", "warning: red [bold]"]
+    assert re.fullmatch(
+        r"mine ━━━─{10,} 3.4 of 30 trials, 00:00 passed, 00:\d\d left, trial 4", lines[2]
+    )
+    assert lines[3:] == [""]
+
+
+def test_a_terminal_that_knows_no_colours_or_no_unicode_has_a_bar(tmp_path: Path) -> None:
+    at = shown_by(BAR, tmp_path, NO_COLOR="1", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert re.search(r"mine ###-{10,} 3.4 of 30", at.seen()[2])
+    assert not re.search(r"\x1b\[(\d+;)*3\d", at.text)
+
+
+def test_a_dumb_terminal_has_lines(tmp_path: Path) -> None:
+    at = shown_by(BAR, tmp_path, TERM="dumb")
+    assert at.text.replace("\x1b[31m", "").replace("\x1b[0m", "").splitlines() == [
+        "trial 1: failed",
+        "warning: red [bold]",
+    ]
+
+
+def test_a_name_that_is_too_long_is_cut_and_what_is_done_is_seen(tmp_path: Path) -> None:
+    said = BAR.replace('"mine"', '"a study of a long name: each part alone, to predict a front"')
+    line = shown_by(said, tmp_path, columns=60).seen(60)[2]
+    assert re.fullmatch(r"a study.*… 3.4 of 30 trials, 00:00 passed, 00:.*", line)
+
+
+def test_what_processes_write_goes_by_above_the_screen(tmp_path: Path) -> None:
+    program = """
+import subprocess, sys
+from rich.text import Text
+from search.screen import screen
+with screen(of_processes=True) as shown:
+    shown.draw([Text("first"), Text("second")])
+    for number in range(3):
+        subprocess.run(["sh", "-c", f"echo warning {number} >&2"])
+        shown.draw([Text("first"), Text(f"number {number}")])
+    print("mine", file=sys.stderr)
+print("after", file=sys.stderr)
+"""
+    at = shown_by(program, tmp_path)
+    lines = at.seen()
+    assert sorted(lines[:4]) == ["mine", "warning 0", "warning 1", "warning 2"]
+    assert lines[4:] == ["first", "number 2", "after", ""]
+    assert not Seen(80).feed(at.text).hidden
+
+
+def test_a_terminal_that_becomes_narrower_leaves_no_rests(tmp_path: Path) -> None:
+    """Its lines wrap: 80 columns in 50 take two lines each."""
+    program = """
+import sys
+from rich.text import Text
+from search.screen import screen
+with screen() as shown:
+    shown.draw([Text("x" * 78), Text("short"), Text("y" * 79)])
+    input()
+    shown.draw([Text("X" * 78), Text("short"), Text("Y" * 79)])
+"""
+    env = {**environment(tmp_path), "TERM": "xterm"}
+    with Keyboard([sys.executable, "-c", program], env, ROOT) as at:
+        at.read(lambda text: "y" * 79 in text)
+        before, columns = len(at.text), 50
+        at.resize(columns, 24)
+        at.press(b"\n")
+        assert at.end() == 0
+    narrow = Seen(columns).feed(at.text[:before])  # wrapped, as the terminal does it
+    narrow.feed(at.text[before:].replace("\r\n", "", 1))  # the key's echo
+    lines = [line for line in narrow.lines if line]
+    assert lines[-3:] == ["X" * 50, "short", "Y" * 50]
+    assert not any("x" in line or "y" in line for line in lines)
 
 
 def said_of(perplexities: Sequence[float], capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -43,7 +43,11 @@ PARAMETERS: dict[str, Any] = {
     "finetuning.dropout.rate": (0.0, 0.5),
 }
 NUMBER, NUMBER_HERE = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?"), re.compile("¤")
-REASONS = ("the rank 130 is over 120", "cuda: out of memory", "RuntimeError: a loss of NaN")
+REASONS = (
+    "the rank 130 is over 120",
+    "cuda: out of memory",
+    "RuntimeError: a loss that is no number",
+)
 
 
 def study_report(

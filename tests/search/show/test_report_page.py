@@ -38,12 +38,15 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def opened(
-    browser: Browser, report: Report | Path, folder: Path, **settings: Any
+    browser: Browser, report: Report, folder: Path, script: str = "", **settings: Any
 ) -> Iterator[Page]:
-    """The page of the report, ready. It may load files alone, and nothing may go wrong in it."""
-    path = report if isinstance(report, Path) else write_report(report, folder)[0]
-    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | settings))
+    """The page of the report, ready. It may load files alone, and nothing may go wrong in it. The
+    `script` runs before the page's own."""
+    path = write_report(report, folder)[0]
+    shared = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+    context = browser.new_context(**(shared | settings))
     context.set_default_timeout(PATIENCE)
+    context.add_init_script(script)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -344,11 +347,12 @@ def test_both_themes_can_be_read(page: Page) -> None:
 
 @IN_BROWSER
 def test_a_phone_does_not_scroll_sideways(browser: Browser, tmp_path: Path) -> None:
-    """With long names, too; and what is remembered when the page loads itself anew."""
+    """With long names, too; and a page that watches remembers what its reader did."""
+    timer = "window.setInterval = (call) => { window.anew = call; return 0; }"
     phone = {"viewport": {"width": 420, "height": 860}, "has_touch": True, "is_mobile": True}
     studies = [made.study_report(60, "a_study_of_a_long_name_that_nobody_would_type"), STUDY]
     report = replace(made.report(*studies, watching=True), sentence="x" * 80)
-    with opened(browser, report, tmp_path, **phone) as page:
+    with opened(browser, report, tmp_path, timer, **phone) as page:
         sections(page)
         width = "document.documentElement.scrollWidth"
         assert page.evaluate(width) == 420
@@ -360,13 +364,17 @@ def test_a_phone_does_not_scroll_sideways(browser: Browser, tmp_path: Path) -> N
         page.locator("#trials input[type=search]").fill("adam")
         page.evaluate("scrollTo({top: 2500, behavior: 'instant'})")
         at = page.evaluate("scrollY")
-        page.reload()
+        page.evaluate("anew()")
+        assert page.evaluate("scrollY") == at, "the page waits for who is typing"
+        with page.expect_navigation():
+            page.evaluate("() => { const now = Date.now(); Date.now = () => now + 5000; anew(); }")
         page.wait_for_selector("html[data-ready=true]")
         assert page.locator("#typed").input_value() == "700 kB"
         assert page.locator("#tab-1").get_attribute("aria-selected") == "true"
         assert page.locator("#theme").inner_text() == "Light"
-        assert page.locator("#trials input[type=search]").input_value() == "adam"
         assert abs(page.evaluate("scrollY") - at) < 60
+        sections(page)
+        assert page.locator("#trials input[type=search]").input_value() == "adam"
         assert page.evaluate(width) == 420
 
 

@@ -262,7 +262,7 @@ def test_a_confirmation_that_is_killed_goes_on_with_nothing_lost_or_twice(
             start_new_session=True,
         )
         while repeated() <= known and process.poll() is None:
-            time.sleep(0.02)
+            time.sleep(0.2)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
     killed_at = context.slots.repeats()
