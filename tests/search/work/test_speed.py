@@ -60,7 +60,7 @@ def test_each_file_is_timed_and_optuna_minimises_the_inverse(swept: Sweep) -> No
     files, best = files_of(swept), results_of(swept.context).trials
     assert len(files) > len(best) == 4
     assert all(one.relative_speed and one.relative_speed > 0 for one in files)
-    url = swept.context.config.storage.url
+    url = swept.context.config.storage.resolved.render_as_string()
     study = optuna.load_study(study_name="mine", storage=url)
     assert study.metric_names == ["size_bytes", "valid_perplexity", "inverse_speed"]
     for row in study.trials:
@@ -106,7 +106,7 @@ def test_the_report_has_the_speeds(swept: Sweep, tmp_path: Path) -> None:
 def test_objectives_are_kept_and_may_not_change(swept: Sweep) -> None:
     config = swept.context.config
     with initialize_config_module("search.conf", version_base="1.3"):
-        named = settings_of(ReadingConfig, compose("front", ["name=mine"]))
+        named = settings_of(ReadingConfig, compose("status", ["name=mine"]))
     context = StudyContext(named.model_copy(update={"storage": config.storage}))
     assert results_of(context).objectives == tuple(THREE)
     other = config.model_copy(update={"objectives": ("size", "perplexity")})
