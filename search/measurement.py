@@ -29,6 +29,7 @@ class Measurement:
     seconds: float  # of fine-tuning
     sha256: str  # of the file
     provenance: dict[str, Any]
+    relative_speed: float | None = None  # see `lmcore.onnx.speed`; where a study asked for it
 
     @classmethod
     def stored(cls, row: Iterable[Any]) -> Self:
@@ -54,7 +55,11 @@ class Measurement:
         return spelling.bits_per_byte(self.valid_perplexity) if spelling else None
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields, without a speed that was not measured: as earlier versions wrote them."""
+        told = asdict(self)
+        if self.relative_speed is None:
+            del told["relative_speed"]
+        return told
 
 
 def best_of(files: Iterable[Measurement]) -> Measurement:

@@ -25,7 +25,7 @@ HEAD = """\
 _MESSAGE = 200  # letters of what PyYAML says
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Plain data alone, no object of Python and no alias: of few lines of aliases, 10^9 values."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """Writes no alias."""
 
     def ignore_aliases(self, data: Any) -> bool:

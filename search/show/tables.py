@@ -26,7 +26,8 @@ def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
     """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}.
 
     `sure` has the points that were trained again with other seeds, by name. A point of a corpus
-    whose tokens spell the text has "bits_per_byte", too.
+    whose tokens spell the text has "bits_per_byte", too, one of a study with speed as an objective
+    "relative_speed".
     """
     return {
         "study": front.study,
@@ -38,6 +39,7 @@ def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
                 "valid_perplexity": point.valid_perplexity,
                 **bits_in("bits_per_byte", point.bits_per_byte),
                 "tokens_per_second": point.tokens_per_second,
+                **speed_in(point.relative_speed),
                 "recipe": point.recipe,
                 "seeds": asdict(sure[point.name]) if point.name in sure else None,
             }
@@ -51,13 +53,13 @@ def front_table(front: Front, baselines: Iterable[Point], sure: Mapping[str, Sur
     other seeds, by name."""
     knee = front.knee() if front.points else None
     beside = list(baselines)
-    rows: list[tuple[str, ...]] = [("trial", "size", "perplexity", "bits/byte", "")]
+    rows: list[tuple[str, ...]] = [("trial", "size", "perplexity", "bits/byte", "speed", "")]
     for point in front.points:
         notes = ["<- knee"] if point is knee else []
         rows.append(_row(point, "  ".join([*_seeds(sure.get(point.name)), *notes])))
     rows += [_row(point, "") for point in beside]
-    if all(point.bits_per_byte is None for point in (*front.points, *beside)):
-        rows = [(*row[:3], row[4]) for row in rows]
+    empty = {at for at in (3, 4) if not any(row[at] for row in rows[1:])}
+    rows = [tuple(cell for at, cell in enumerate(row) if at not in empty) for row in rows]
     lines = aligned(rows, ">" * (len(rows[0]) - 1) + "<")
     counts = [f"{len(front.points)} on the front", f"{len(front.dominated)} dominated"]
     if front.infeasible:
@@ -88,12 +90,19 @@ def _seeds(sure: Sure | None) -> list[str]:
 
 def _row(point: Point, note: str) -> tuple[str, ...]:
     bits = "" if point.bits_per_byte is None else f"{point.bits_per_byte:.3f}"
-    return point.name, format_size(point.size_bytes), f"{point.valid_perplexity:.2f}", bits, note
+    speed = "" if point.relative_speed is None else f"{point.relative_speed:.2f} x"
+    size = format_size(point.size_bytes)
+    return point.name, size, f"{point.valid_perplexity:.2f}", bits, speed, note
 
 
 def bits_in(name: str, bits: float | None) -> dict[str, float]:
     """The entry of a document, none where there are no bits per byte."""
     return {} if bits is None else {name: bits}
+
+
+def speed_in(relative_speed: float | None) -> dict[str, float]:
+    """The entry of a document, none where speed is no objective."""
+    return {} if relative_speed is None else {"relative_speed": relative_speed}
 
 
 def in_bits(bits: float | None) -> str:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     func,
     inspect,
     make_url,
+    null,
     select,
     table,
     true,
@@ -195,9 +196,11 @@ class Reader:
             rows = session.query(BaselineRow).filter_by(study=study).all()
             return {row.name: row.key for row in rows}
 
-    def looks(self, study: str, trials: Collection[int] | None = None) -> list[Look]:
+    def looks(
+        self, study: str, trials: Collection[int] | None = None, *, speed: bool = False
+    ) -> list[Look]:
         """The look of every trial of the study, or of these trials, at every rung where it was
-        measured."""
+        measured. It has the speed of its file where the study has that objective."""
         among = true() if trials is None else RungRow.trial.in_(trials)
         with Session(self.engine) as session:
             rows = session.execute(
@@ -206,6 +209,7 @@ class Reader:
                     RungRow.rung,
                     MeasurementRow.size_bytes,
                     MeasurementRow.valid_perplexity,
+                    MeasurementRow.relative_speed if speed else null(),
                 )
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
                 .where(RungRow.study == study, among)

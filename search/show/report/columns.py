@@ -16,7 +16,8 @@ from search.study.results import Results
 DIGITS = 6  # significant digits of a number in a column
 TRIALS = (
     *("number", "state", "stopped_early", "rung", "epochs", "size_bytes", "perplexity"),
-    *("tokens_per_second", "seconds", "started", "method", "recipe", "values", "failure"),
+    *("tokens_per_second", "relative_speed", "seconds", "started"),
+    *("method", "recipe", "values", "failure"),
 )
 FILES = ("trial", "rung", "epochs", "size_bytes", "perplexity", "state")
 
@@ -93,7 +94,7 @@ def _row(
         state = "duplicate" if one.duplicate else one.state
         # one that is complete without a file: another program told its values
         state = "failed" if state == "complete" else state
-        return (one.number, state, False, *[None] * 5, *times, None, None, "", failure)
+        return (one.number, state, False, *[None] * 6, *times, None, None, "", failure)
     best = history.results.trials[one.number]
     template, values = book.words(best.recipe)
     return (
@@ -105,6 +106,7 @@ def _row(
         point.size_bytes,
         number(point.valid_perplexity),
         number(point.tokens_per_second),
+        number(point.relative_speed),
         *times,
         point.method,
         template,

@@ -60,13 +60,16 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
     return sentence, notes
 
 
-def together(sentences: Sequence[tuple[str, str]], corpora: int) -> str:
-    """The sentence of a report of several studies, from the name and the sentence of each."""
+def together(sentences: Sequence[tuple[str, str]], corpora: int, bits: bool = False) -> str:
+    """The sentence of a report of several studies, from the name and the sentence of each. With
+    `bits`, they are compared by bits per byte, whatever their vocabularies."""
     if len(sentences) == 1:
         return sentences[0][1]
     text = f"{len(sentences)} studies"
     if corpora > 1:
-        return f"{text} of {corpora} texts: perplexities of different texts do not compare."
+        if bits:
+            return f"{text} of {corpora} texts: bits per byte of different texts do not compare."
+        return f"{text} of {corpora} texts or vocabularies, whose perplexities do not compare."
     return f"{text} of one text."
 
 

@@ -55,7 +55,8 @@ def as_the_first_version(storage: StorageSettings) -> None:
     named = ("release", "effect", "slot", "rung", "repeat")
     tables = [f"lmpareto_{name}" for name in named]
     drops = [f"DROP TABLE {name}" for name in tables]
-    execute(storage, *drops, "UPDATE lmpareto_version SET version_num = '0001'")
+    column = "ALTER TABLE lmpareto_measurement DROP COLUMN relative_speed"
+    execute(storage, *drops, column, "UPDATE lmpareto_version SET version_num = '0001'")
 
 
 # --- another version of lmpareto -----------------------------------------------------------------
