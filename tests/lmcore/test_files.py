@@ -23,10 +23,14 @@ def test_a_folder_whose_writer_died_has_no_list(
 ) -> None:
     """So that `sha256sum -c` never says of two halves that they are one."""
     folder = tmp_path / "model"
-    for text in ("first", "second"):
+
+    def write(text: str) -> None:
         with written_at_once(folder) as part:
             for name in ("a", "b", "c"):
                 (part / name).write_text(text)
+
+    write("first")
+    write("second")
     assert (folder / "SHA256SUMS").exists()
     replace = Path.replace
 
@@ -36,9 +40,8 @@ def test_a_folder_whose_writer_died_has_no_list(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", dies)
-    with pytest.raises(KeyboardInterrupt), written_at_once(folder) as part:
-        for name in ("a", "b", "c"):
-            (part / name).write_text("third")
+    with pytest.raises(KeyboardInterrupt):
+        write("third")
     read = [(folder / name).read_text() for name in "abc"]
     assert read == ["third", "second", "second"]
     assert not (folder / "SHA256SUMS").exists()
