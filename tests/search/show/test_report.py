@@ -453,3 +453,15 @@ def test_a_published_study_of_an_earlier_version_is_shown_with_what_it_has(tmp_p
     assert found.provenance["versions"]["torch"] == "2.13.0+cpu"
     assert any("parameters of the trials are not known" in note for note in found.notes)
     assert not any("packed" in note for note in found.notes)
+
+
+def test_a_page_tells_files_by_their_names_and_nothing_of_this_machine() -> None:
+    settings = {
+        "corpus": {"kind": "text", "file": "/home/ada/secret place/my.txt", "max_words": 100},
+        "storage": {"url": "postgresql://ada:s3cret@db/studies"},
+        "cache": "/home/ada/.cache/lmpareto",
+    }
+    found = report(replace(history({}), settings=settings)).provenance
+    assert found["corpus"]["file"] == "my.txt"
+    assert "my.txt" in found["settings"]
+    assert all(word not in json.dumps(found) for word in ("secret", "s3cret", "ada"))
