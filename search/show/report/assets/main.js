@@ -108,7 +108,7 @@ async function main() {
   const report = await unpack($("data"));
   report.studies.forEach(prepare);
   const state = { report, marks: marksOf(report.studies), view: viewOf(report.studies), hidden: new Set(), chosen: null, margin: marginOf(report.studies) };
-  $("contents").replaceChildren(...[["front", "Front"], ["sure", "Sureness"], ["made", "Made of"], ["mattered", "Mattered"], ["course", "Course"], ["trials", "Trials"], ["provenance", "Provenance"]].map(([id, text]) => el("a", { href: `#${id}` }, text)));
+  $("contents").replaceChildren(...[["front", "Front"], ["sure", "How sure"], ["made", "Made of"], ["mattered", "Mattered"], ["course", "Course"], ["trials", "Trials"], ["provenance", "Provenance"]].map(([id, text]) => el("a", { href: `#${id}` }, text)));
   const several = report.studies.length > 1;
   $("facts").textContent = report.studies.map((study) => (several ? `${study.name}, ${factsOf(study)}` : factsOf(study))).join("\n");
   if (several) report.studies.forEach((_, at) => state.hidden.add(`predicted ${at}`));
