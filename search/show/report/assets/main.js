@@ -47,8 +47,8 @@ function knee(studies) {
 function factsOf(study) {
   const states = {};
   for (const one of study.trials.state ?? []) states[one] = (states[one] ?? 0) + 1;
-  const parts = [plural(study.size, "trial"), `${count(study.front.length)} on the front`];
-  for (const name of ["failed", "running", "infeasible"]) if (states[name]) parts.push(`${count(states[name])} ${name === "infeasible" ? "over a limit" : name}`);
+  const parts = [plural(study.size - (states.waiting ?? 0), "trial"), `${count(study.front.length)} on the front`];
+  for (const name of ["failed", "running", "waiting", "infeasible"]) if (states[name]) parts.push(`${count(states[name])} ${name === "infeasible" ? "over a limit" : name}`);
   return `${study.corpus ? `${study.corpus}: ` : ""}${parts.join(", ")}.`;
 }
 
