@@ -18,6 +18,8 @@ from studies import COMMAND, environment, write_text
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+# the file that a block is, named by a comment in its first line, or below Hydra's own
+FILE = re.compile(r"(?:# @package .*\n)?# ([\w/.-]+\.\w+)")
 LEAVES = {  # page -> where else its blocks are run
     "adding_a_method": "tests/lmcore/test_adding_a_method.py",
     "clusters": "tests/search/work/test_launchers.py",
@@ -68,8 +70,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_page(page: str, begun: Path) -> None:
     python = []
     for language, text in blocks(page):
-        first = text.partition("\n")[0]
-        if named := re.fullmatch(r"# ([\w/.-]+\.\w+).*", first):
+        if named := FILE.match(text):
             file = begun / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)

@@ -319,14 +319,14 @@ def test_recipes_that_differ_in_numbers_share_their_words() -> None:
     assert values == "0.71 0.25 5 0.2"
     assert book.templates[first].count(HOLE) == 4
     assert filled(book.templates[first], values).split("\n") == [
-        "every site: entropy-coded multiples of 0.71 standard deviations",
+        "every site: rounded to multiples of 0.71 standard deviations",
         "fine-tuned for 0.25 epochs by sgd at rate 5, dropout 0.2",
     ]
     apart = recipe(0.71)
     apart["sites"]["embedding"]["bits"] = {"kind": "linear", "bits": 4, "scope": "row"}
     assert book.lines(apart)[:2] == [
         "embedding: 4 bits in equal steps",
-        "lstm.*.input lstm.*.recurrent: entropy-coded multiples of 0.71 standard deviations",
+        "lstm.*.input lstm.*.recurrent: rounded to multiples of 0.71 standard deviations",
     ]
     assert book.lines({}) == ["not fine-tuned"]
     assert book.lines(recipe(0.5, 1.0))[-1].startswith("fine-tuned for 1 epoch by")
