@@ -206,6 +206,7 @@ def test_a_database_of_the_first_version_is_kept(tmp_path: Path) -> None:
     old = ("lmpareto_measurement", "lmpareto_baseline")
     Base.metadata.create_all(engine, [Base.metadata.tables[name] for name in old])
     with engine.begin() as connection:
+        connection.exec_driver_sql("alter table lmpareto_measurement drop column relative_speed")
         connection.exec_driver_sql("insert into lmpareto_baseline values ('s', 'control', 'k')")
     upgrade(engine)
     upgrade(engine)
