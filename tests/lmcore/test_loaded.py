@@ -210,7 +210,7 @@ ALONE = """
 import sys
 
 SEARCH = ("optuna", "hydra", "omegaconf", "sqlalchemy", "alembic", "plotly", "kaleido", "psycopg",
-          "rich", "tqdm", "onnx", "onnxruntime", "tokenizers", "pandas", "search")
+          "rich", "onnx", "onnxruntime", "tokenizers", "pandas", "search")
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
