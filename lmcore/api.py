@@ -268,5 +268,5 @@ def _cut_prefix(text: str) -> tuple[str, str]:
 
 
 def _check_count(count: int) -> None:
-    if count < 1:
-        raise UserError(f"got {count}; the number of words to give is a whole number from 1 on")
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"got {count!r}; the number of words to give is a whole number from 1 on")

@@ -85,11 +85,11 @@ def written_at_once(folder: Path, sums: str = "SHA256SUMS") -> Iterator[Path]:
     """A new folder to write into, which takes the place of `folder` when the block ends well.
 
     The list `sums` of all its files is added: `sha256sum -c SHA256SUMS` checks it. Where `folder`
-    exists, it keeps its other files: each new one takes the place of the one of its name, the list
-    last, and files that an earlier list names and the new folder lacks are deleted.
+    exists, it keeps its other files: each new one takes the place of the one of its name, and files
+    that an earlier list names and the new folder lacks are deleted. Meanwhile the folder has no
+    list, so one whose writer was killed cannot be taken for whole.
 
-    Raises DiskError where the folder cannot be written; then, and where the block raises, nothing
-    has changed.
+    Raises DiskError where the folder cannot be written. Where the block raises, nothing has changed.
     """
     part: Path | None = None
     try:
@@ -103,6 +103,7 @@ def written_at_once(folder: Path, sums: str = "SHA256SUMS") -> Iterator[Path]:
         part.chmod(0o755)
         if folder.is_dir():
             stale = _listed(folder / sums) - set(names)
+            (folder / sums).unlink(missing_ok=True)
             for name in [*names, sums]:
                 (part / name).replace(folder / name)
             for name in stale:

@@ -9,6 +9,7 @@ byte-level kind.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
@@ -289,6 +290,6 @@ def read_tokens(path: Path) -> list[str]:
         raise UserError(f"{path}: there is no token of the id 0, and a model's first row is 0's")
     words = [found[i] for i in range(len(found))]
     if len(set(words)) < len(words):
-        twice = next(word for i, word in enumerate(words) if word in words[:i])
+        twice = next(word for word, count in Counter(words).items() if count > 1)
         raise UserError(f"{path}: the token {twice} is there twice")
     return words

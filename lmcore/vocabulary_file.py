@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from lmcore.errors import UserError
@@ -19,7 +21,7 @@ ENDS = (EOS, "</s>", "<EOS>", "<sos/eos>", "\n")  # what ends a line elsewhere, 
 UNKNOWNS = (UNK, "<UNK>", "<oov>", "<OOV>", "[UNK]")
 OURS = dict.fromkeys(ENDS, EOS) | dict.fromkeys(UNKNOWNS, UNK)
 _SHOWN = 5  # ids or words in a message
-_WITH_ID = re.compile(r"(\S+)[ \t]+(\d+)")
+_WITH_ID = re.compile(r"(\S+)[ \t]+([0-9]{1,18})")
 
 
 def read_vocabulary(path: Path, changes: Mapping[int, str] | None = None) -> list[str]:
@@ -32,7 +34,10 @@ def read_vocabulary(path: Path, changes: Mapping[int, str] | None = None) -> lis
     words = _read(path) | dict(changes or {})
     if not words:
         raise UserError(f"{path} has no words in it")
-    if gaps := [i for i in range(max(words) + 1) if not words.get(i)]:
+    if min(words) < 0:
+        raise UserError(f"words: got {min(words)}; an id is a whole number from 0 on")
+    # an id may be any number, so ids are not counted up to it
+    if gaps := list(islice((i for i in range(max(words) + 1) if not words.get(i)), _SHOWN + 1)):
         raise UserError(
             f"{path} has no word for {_listed('id', gaps)}; give each one: "
             f"\"words={{{gaps[0]}: '<pad>'}}\", say"
@@ -42,11 +47,11 @@ def read_vocabulary(path: Path, changes: Mapping[int, str] | None = None) -> lis
         there = next((word for word in theirs if word in found), None)
         if there is not None:
             found[found.index(there)] = ours
-    if len(set(found)) < len(found):
-        twice = [word for word in dict.fromkeys(found) if found.count(word) > 1]
-        ids = [i for i, word in enumerate(found) if word == twice[0]]
+    if len(counts := Counter(found)) < len(found):
+        twice = next(word for word, count in counts.items() if count > 1)
+        ids = [i for i, word in enumerate(found) if word == twice]
         raise UserError(
-            f"{path}: {_listed('id', ids)} are all {twice[0]!r}; say what one of them is: "
+            f"{path}: {_listed('id', ids)} are all {twice!r}; say what one of them is: "
             f'"words={{{ids[-1]}: ...}}"'
         )
     if EOS not in found:
@@ -54,14 +59,20 @@ def read_vocabulary(path: Path, changes: Mapping[int, str] | None = None) -> lis
             f"{path} has no word that ends a line ({', '.join(map(repr, ENDS))}); say which id "
             f"does: \"words={{ID: '{EOS}'}}\""
         )
+    if halves := [i for i, word in enumerate(found) if not _is_text(word)]:
+        raise UserError(f"{path}: the word of {_listed('id', halves)} is half of a surrogate pair")
     if broken := [i for i, word in enumerate(found) if "\n" in word]:
         raise UserError(f"{path}: the word of {_listed('id', broken)} has a line's end in it")
     return found
 
 
 def _listed(what: str, ids: list[int]) -> str:
-    more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+    more = " and more" if len(ids) > _SHOWN else ""
     return f"{what}{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:_SHOWN]))}{more}"
+
+
+def _is_text(word: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _read(path: Path) -> dict[int, str]:
@@ -86,7 +97,7 @@ def _json(path: Path) -> dict[int, str]:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     if isinstance(data, list) and all(isinstance(word, str) for word in data):
         return dict(enumerate(data))

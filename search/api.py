@@ -61,6 +61,7 @@ class OpenStudy:
                 "valid_perplexity": point.valid_perplexity,
                 "bits_per_byte": point.bits_per_byte,
                 "tokens_per_second": point.tokens_per_second,
+                "relative_speed": point.relative_speed,
                 "method": point.method,
                 "recipe": point.recipe,
             }

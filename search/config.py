@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 import lmcore
 from lmcore.corpus import AnyCorpus, Split
@@ -26,6 +26,11 @@ from search.units import parse_size
 
 PUBLISHED = Path(lmcore.__file__).parent.parent / "studies"  # exists in a checkout only
 DENSE_BASELINE = "dense"  # the name of the baseline that is the study's own dense model
+
+Objective = Literal["size", "perplexity", "speed"]
+PLANE: tuple[Objective, ...] = ("size", "perplexity")  # what every study minimises
+SPEED: Objective = "speed"  # may be a third
+OBJECTIVES = (PLANE, (*PLANE, SPEED))
 
 Count = Annotated[int, Field(ge=1)]
 Rung = Annotated[int, Field(ge=0)]
@@ -69,6 +74,7 @@ class StudySettings(Settings):
     """The settings that are kept with a study. All its later commands take them from there.
 
     `models` are dense models beside the study's own; `dense` in the space chooses among them all.
+    `objectives` are size and perplexity, and speed where it is asked for.
     """
 
     corpus: AnyCorpus
@@ -84,6 +90,23 @@ class StudySettings(Settings):
     seeds: Seeds
     trials: Count
     seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
+    objectives: tuple[Objective, ...] = PLANE
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_sets(cls, given: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if given not in OBJECTIVES:
+            raise ValueError("it is [size, perplexity] or [size, perplexity, speed]")
+        return given
+
+    @model_validator(mode="after")
+    def _one_speed(self) -> Self:
+        if self.models and self.has_speed:
+            raise ValueError(
+                "objectives: speed is that of a file against its dense model, so it cannot be "
+                "compared between several; leave out speed, or models"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_apart(self) -> Self:
@@ -102,6 +125,10 @@ class StudySettings(Settings):
             except ValueError as error:
                 raise ValueError(f"baselines.{name}: {error}") from None
         return self
+
+    @property
+    def has_speed(self) -> bool:
+        return SPEED in self.objectives
 
     @property
     def dense_names(self) -> tuple[str, ...]:

@@ -1,10 +1,22 @@
-"""A recipe as text for people."""
+"""Recipes, failures and commands as text for people."""
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+
+def command_line(name: str, study: str, *settings: str) -> str:
+    """A command on a study as it is typed in a shell, whatever the study's name."""
+    return " ".join(["lmpareto", name, shlex.quote(f"study={study}"), *settings])
+
+
+def failure_line(failure: str | None) -> str:
+    """Why something failed, in a line: what is stored may be a traceback."""
+    lines = (failure or "").strip().splitlines()
+    return lines[-1] if lines else "unknown"
 
 
 def recipe_lines(recipe: Mapping[str, Any], most: int = 20, width: int = 64) -> list[str]:

@@ -1,10 +1,16 @@
-"""The size-perplexity front: its points, its hypervolume, and which point to take."""
+"""The size-perplexity front: its points, its hypervolume, and which point to take.
+
+A study may have speed as its third objective. Its front then has more points; what is chosen is
+chosen by size and perplexity all the same, since these are what a limit is about.
+"""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +20,7 @@ from search.units import format_size
 
 @dataclass(frozen=True)
 class Point:
-    """One measured model in the plane; size and perplexity are minimised.
+    """One measured model in the plane; size and perplexity are minimised, and so is `slowness`.
 
     `name` is "17" for the best file of trial 17, "17 rung 0" for another file of that trial, and
     the name of a baseline otherwise: "dense", "control". `recipe` is plain data, as it was stored.
@@ -30,6 +36,7 @@ class Point:
     feasible: bool = True  # within the limits that its study was last swept with
     rung: int | None = None  # of the trial, at which it was measured
     bits_per_byte: float | None = None  # where the tokens spell the text
+    relative_speed: float | None = None  # where it is an objective; see `lmcore.onnx.speed`
 
     @property
     def label(self) -> str:
@@ -42,6 +49,12 @@ class Point:
         return self.trial is None or self.name == str(self.trial)
 
     @property
+    def slowness(self) -> float:
+        """The inverse of the relative speed; infinite where that is no objective."""
+        speed = self.relative_speed
+        return 1 / speed if speed is not None and speed > 0 else math.inf
+
+    @property
     def measured(self) -> bool:
         """Whether size and perplexity are finite and above zero, so that the point can be drawn."""
         return _positive(self.size_bytes, self.valid_perplexity)
@@ -52,7 +65,8 @@ class Front:
     """The points of a study: the non-dominated ones by size, the dominated ones by trial, and those
     over a limit of the last sweep (`infeasible`).
 
-    Along `points`, size strictly ascends and perplexity strictly descends.
+    Along `points`, size ascends, and of equal sizes perplexity. Without speed as an objective, size
+    strictly ascends and perplexity strictly descends; along `plane`, they always do.
     """
 
     study: str
@@ -60,12 +74,21 @@ class Front:
     dominated: tuple[Point, ...]
     infeasible: tuple[Point, ...] = ()
 
+    @cached_property
+    def plane(self) -> tuple[Point, ...]:
+        """The points that are non-dominated in size and perplexity alone, by size."""
+        found: list[Point] = []
+        for point in self.points:
+            if not found or point.valid_perplexity < found[-1].valid_perplexity:
+                found.append(point)
+        return tuple(found)
+
     def smallest(self) -> Point:
-        """The end of the front with the smallest file. Raises UserError where it is empty."""
+        """The point of the plane with the smallest file. Raises UserError where it is empty."""
         return self._some()[0]
 
     def best(self) -> Point:
-        """The end of the front with the lowest perplexity. Raises UserError where it is empty."""
+        """The point of the plane with the lowest perplexity. Raises UserError where it is empty."""
         return self._some()[-1]
 
     def knee(self) -> Point:
@@ -98,7 +121,7 @@ class Front:
         Raises UserError where none is that small; the message names the smallest point.
         """
         smallest = self.smallest()
-        fitting = [point for point in self.points if point.size_bytes <= max_size_bytes]
+        fitting = [point for point in self.plane if point.size_bytes <= max_size_bytes]
         if fitting:
             return fitting[-1]
         limit, size = _apart(max_size_bytes, smallest.size_bytes, format_size, "{} B".format)
@@ -113,7 +136,7 @@ class Front:
         Raises UserError where none is that good; the message names the best point.
         """
         best = self.best()
-        for point in self.points:
+        for point in self.plane:
             if point.valid_perplexity <= max_perplexity:
                 return point
         limit, perplexity = _apart(max_perplexity, best.valid_perplexity, "{:.2f}".format, repr)
@@ -130,7 +153,7 @@ class Front:
             )
         if not self.points:
             raise UserError(f"{self.study} has no measured model yet, so there is nothing to take")
-        return self.points
+        return self.plane
 
 
 PICKS: dict[str, Callable[[Front], Point]] = {
@@ -141,17 +164,17 @@ PICKS: dict[str, Callable[[Front], Point]] = {
 
 
 def useful(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """The points of a front with at most twice its lowest perplexity. `points` are by size."""
+    """The points with at most twice the lowest perplexity, of a front in the plane by size."""
     return tuple(p for p in points if p.valid_perplexity <= 2 * points[-1].valid_perplexity)
 
 
 def front_of(study: str, points: Iterable[Point]) -> Front:
     """The front of `points` in O(n log n), the same whatever their order.
 
-    A point is dominated where another has at most its size and at most its perplexity, and is
-    smaller or better. Special cases:
+    A point is dominated where another has at most its size, its perplexity and its slowness, and
+    less of one of them. Special cases:
 
-    - Of points equal in both, the first by trial stays, and the others count as dominated. Other
+    - Of points equal in all, the first by trial stays, and the others count as dominated. Other
       files of trials come after all best files, and points without a trial come last, by name.
     - A point whose size or perplexity is NaN, infinite or not above zero dominates nothing and goes
       to `dominated`.
@@ -164,8 +187,9 @@ def front_of(study: str, points: Iterable[Point]) -> Front:
     ordered = sorted(points, key=_by_trial)
     for point in (one for one in ordered if one.feasible):
         (measured if point.measured else dominated).append(point)
-    for point in sorted(measured, key=lambda point: (point.size_bytes, point.valid_perplexity)):
-        better = not front or point.valid_perplexity < front[-1].valid_perplexity
+    stairs = _Stairs()
+    for point in sorted(measured, key=_by_value):
+        better = stairs.add(point.valid_perplexity, point.slowness)
         (front if better else dominated).append(point)
     return Front(
         study,
@@ -175,8 +199,31 @@ def front_of(study: str, points: Iterable[Point]) -> Front:
     )
 
 
+class _Stairs:
+    """The non-dominated pairs of perplexity and slowness so far: the first ascend, the second
+    descend."""
+
+    def __init__(self) -> None:
+        self._perplexities: list[float] = []
+        self._slownesses: list[float] = []
+
+    def add(self, perplexity: float, slowness: float) -> bool:
+        """Add a pair. False where a pair before it has at most both."""
+        at = bisect_right(self._perplexities, perplexity)
+        if at and self._slownesses[at - 1] <= slowness:
+            return False
+        if at and self._perplexities[at - 1] == perplexity:
+            at -= 1
+        end = at  # those from `at` to `end` have at least both
+        while end < len(self._slownesses) and self._slownesses[end] >= slowness:
+            end += 1
+        self._perplexities[at:end], self._slownesses[at:end] = [perplexity], [slowness]
+        return True
+
+
 def hypervolume(points: Iterable[Point], reference: tuple[float, float]) -> float:
-    """The area in (ln size, ln perplexity) that `points` dominate, up to `reference`.
+    """The area in (ln size, ln perplexity) that `points` dominate, up to `reference`. Speed plays
+    no part.
 
     `reference` is (bytes, perplexity). Keep it fixed for a study, so that values can be compared
     over time. Points on or outside the box of the reference add nothing, nor do points without a
@@ -192,7 +239,7 @@ def hypervolume(points: Iterable[Point], reference: tuple[float, float]) -> floa
         for point in points
         if point.size_bytes < max_size_bytes and point.valid_perplexity < max_perplexity
     ]
-    front = front_of("", inside).points
+    front = front_of("", inside).plane
     edges = [math.log(point.size_bytes) for point in front] + [math.log(max_size_bytes)]
     return sum(
         (right - left) * (math.log(max_perplexity) - math.log(point.valid_perplexity))
@@ -229,6 +276,10 @@ def choose(
 
 def _by_trial(point: Point) -> tuple[bool, bool, int, int, str]:
     return (point.trial is None, not point.of_best, point.trial or 0, point.rung or 0, point.name)
+
+
+def _by_value(point: Point) -> tuple[float, float, float]:
+    return point.size_bytes, point.valid_perplexity, point.slowness
 
 
 def _positive(*numbers: float) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
+from lmcore.errors import UserError
 from lmcore.spelling import Spelling
+
+_NUMBERS = ("size_bytes", "valid_perplexity", "tokens_per_second", "updates", "seconds")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,24 @@ class Measurement:
     seconds: float  # of fine-tuning
     sha256: str  # of the file
     provenance: dict[str, Any]
+    relative_speed: float | None = None  # see `lmcore.onnx.speed`; where a study asked for it
+
+    @classmethod
+    def stored(cls, row: Iterable[Any]) -> Self:
+        """The measurement of a database's row, its values in the order of the fields. Raises
+        UserError where another program has changed it to what is none."""
+        found = cls(*row)
+        sites = found.recipe.get("sites", {}) if type(found.recipe) is dict else None
+        numbers = (getattr(found, name) for name in _NUMBERS)
+        if (
+            type(sites) is type(found.provenance) is dict
+            and all(type(site) is dict for site in sites.values())
+            and all(isinstance(one, float | int) for one in numbers)
+        ):
+            return found
+        raise UserError(
+            f"the measurement {found.key} is damaged in the database; restore it from a copy"
+        )
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -34,7 +55,11 @@ class Measurement:
         return spelling.bits_per_byte(self.valid_perplexity) if spelling else None
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields, without a speed that was not measured: as earlier versions wrote them."""
+        told = asdict(self)
+        if self.relative_speed is None:
+            del told["relative_speed"]
+        return told
 
 
 def best_of(files: Iterable[Measurement]) -> Measurement:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _STATES = ("state_dict", "model_state_dict", "model", "net", "params")  # a dictionary's weights
 _MESSAGE = 200  # letters of what another library says
+_ROOM_BYTES, _ROOM_TIMES = 64 * 10**6, 100  # what a file may unpack to: more than weights do
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ def read_weights(path: Path) -> WeightFile:
     """All arrays of real numbers in a file, in float32.
 
     Raises UserError where there is no such file, where its format is not known or would run code,
-    and where one of the numbers is infinite or NaN.
+    where it claims or unpacks to far more than its size, where it refers to other files, and where
+    one of the numbers is infinite or NaN.
     """
     try:
         found = _read(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged file each library says so by errors of its own
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        said = said.partition("\n")[0] or type(error).__name__
         raise UserError(f"cannot read weights from {path}: {said[:_MESSAGE]}") from None
     for name, array in found.arrays.items():
         if not np.isfinite(array).all():
@@ -71,9 +76,10 @@ def _read(path: Path) -> WeightFile:
     if head.startswith(_ZIP):
         with zipfile.ZipFile(path) as archive:
             inside = archive.namelist()
+            _check_room(path, sum(member.file_size for member in archive.infolist()))
         if inside and all(name.endswith(".npy") for name in inside):
             with np.load(path, allow_pickle=False) as arrays:
-                return WeightFile(_floats((name, arrays[name]) for name in arrays.files))
+                return WeightFile(_floats((name, _array(arrays, name)) for name in arrays.files))
         return WeightFile(_torch(path))
     if head.startswith(_PICKLE):
         return WeightFile(_torch(path))
@@ -85,6 +91,21 @@ def _read(path: Path) -> WeightFile:
         f"{path} is no file of weights that is known: safetensors, .npz, .pt, Keras's HDF5, or "
         f"the folder or manifest.json of ml5"
     )
+
+
+def _check_room(path: Path, size_bytes: int) -> None:
+    """Raises ValueError where a file would take far more memory than its bytes account for."""
+    own = path.stat().st_size
+    if size_bytes > _ROOM_BYTES + _ROOM_TIMES * own:
+        raise ValueError(f"{own:,} bytes would unpack to {size_bytes:,}, which no weights do")
+
+
+def _array(arrays: Any, name: str) -> Any:
+    """An array of an .npz. Raises ValueError where something else is there by that name."""
+    found = arrays[name]
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{name}.npy in it is no array of NumPy")
+    return found
 
 
 def _floats(named: Any) -> Arrays:
@@ -104,15 +125,21 @@ def _safetensors(path: Path) -> Arrays:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from None
-    return _tensors(tensors)
+    return _tensors(path, tensors)
 
 
-def _tensors(named: Mapping[str, Any]) -> Arrays:
-    return {
-        name: tensor.detach().float().contiguous().numpy()
+def _tensors(path: Path, named: Mapping[str, Any]) -> Arrays:
+    """The dense tensors of real numbers. Raises ValueError where views of few numbers are many."""
+    found = {
+        name: tensor.detach()
         for name, tensor in named.items()
-        if tensor.is_floating_point() and tensor.layout == torch.strided
+        if tensor.is_floating_point()
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"  # one of no device has no numbers
+        and not tensor.is_nested
     }
+    _check_room(path, sum(4 * tensor.numel() for tensor in found.values()))
+    return {name: tensor.float().contiguous().numpy() for name, tensor in found.items()}
 
 
 # --- PyTorch -----------------------------------------------------------------------------------
@@ -133,7 +160,7 @@ def _torch(path: Path) -> Arrays:
             f"was trained, save its weights alone: "
             f"safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
         ) from None
-    return _tensors(_state(loaded, path))
+    return _tensors(path, _state(loaded, path))
 
 
 def _state(loaded: Any, path: Path) -> Mapping[str, Any]:
@@ -162,12 +189,19 @@ def _keras(path: Path) -> WeightFile:
             f"pip install 'lmpareto[keras]'"
         ) from None
     with h5py.File(path, "r") as file:
-        root = file.get("model_weights", file)
+        root = file.get("model_weights", file) if _is_inside(h5py, file, "model_weights") else file
         config = file.attrs.get("model_config")
         _check_activations(path, config)
-        named = [
-            (name, data[()]) for name, data in _datasets(h5py, root, "") if data.dtype.kind == "f"
+        listed = [
+            (name, data)
+            for name, data in _datasets(h5py, root, "", set())
+            if data.dtype.kind == "f" and data.shape is not None
         ]
+        for name, data in listed:
+            if data.external or data.is_virtual:
+                raise ValueError(f"the numbers of {name} are in another file, which is not read")
+        _check_room(path, sum(4 * data.size for _, data in listed))
+        named = [(name, data[()]) for name, data in listed]
         version = _text(root.attrs.get("keras_version", ""))
     old = re.match(r"1\.|2\.[0-2]\.", version) and config is None
     remark = (
@@ -181,19 +215,32 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _datasets(h5py: Any, group: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _datasets(h5py: Any, group: Any, path: str, above: set[int]) -> Iterator[tuple[str, Any]]:
     """The arrays below a group: layers in the model's order where the file tells it, numbers in
-    names in their order where not."""
+    names in their order where not.
+
+    Raises ValueError where a link leads to another place or file, or to one of the groups `above`.
+    """
+    here = h5py.h5o.get_info(group.id).addr
+    if here in above:
+        raise ValueError(f"the group {path} is inside itself")
     names = [_text(name) for name in group.attrs.get("layer_names", ())]
     others = sorted((name for name in group if name not in names), key=_natural)
     for name in (*names, *others):
         if name.startswith("optimizer") or name not in group:
             continue
         inside = f"{path}/{name}" if path else name
+        if not _is_inside(h5py, group, name):
+            raise ValueError(f"{inside} is a link to another place, which is not followed")
         if isinstance(group[name], h5py.Dataset):
             yield inside, group[name]
-        else:
-            yield from _datasets(h5py, group[name], inside)
+        elif isinstance(group[name], h5py.Group):
+            yield from _datasets(h5py, group[name], inside, above | {here})
+
+
+def _is_inside(h5py: Any, group: Any, name: str) -> bool:
+    """Whether what a group has by that name lies in it, and is no link to elsewhere."""
+    return isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -225,7 +272,11 @@ def _manifest(path: Path) -> Arrays:
         raise UserError(f"{path} is no manifest: it names the filename and shape of each array")
     found = {}
     for name, entry in listed.items():
-        own, shape = path.parent / Path(str(entry["filename"])).name, tuple(entry["shape"])
+        own, shape = path.parent / Path(str(entry["filename"])).name, entry["shape"]
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"the shape of {name} is a list of whole numbers from 0 on")
+        if not stat.S_ISREG(own.stat().st_mode):
+            raise ValueError(f"{own.name} of {name} is no file")
         data = own.read_bytes()
         if len(data) != 4 * math.prod(shape):
             raise UserError(

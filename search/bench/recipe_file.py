@@ -22,6 +22,25 @@ HEAD = """\
 """
 
 
+_MESSAGE = 200  # letters of what PyYAML says
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Plain data alone, no object of Python and no alias: of few lines of aliases, 10^9 values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name), which no recipe has")
+        return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes no alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 class Result(Settings):
     """The file that the recipe gave, where it was made."""
 
@@ -59,7 +78,9 @@ class RecipeFile(Settings):
 
     def to_yaml(self) -> str:
         """As a file has it."""
-        text: str = yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=100)
+        text: str = yaml.dump(
+            self.plain(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+        )
         return HEAD + text
 
     @property
@@ -82,11 +103,12 @@ class RecipeFile(Settings):
 def read_recipe(path: Path) -> RecipeFile:
     """The recipe of a file. Raises UserError where it cannot be read or is none."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no recipe: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # of "!!bool x", say, PyYAML raises KeyError
+        said = str(error).partition("\n")[0][:_MESSAGE]
+        raise UserError(f"{path} is no recipe: {said}") from None
     if not isinstance(data, dict) or "recipe" not in data:
         raise UserError(f"{path} is no recipe.yaml of lmpareto export: it has no `recipe`")
     if isinstance(version := data.get("version"), int) and version > 1:

@@ -23,7 +23,7 @@ from lmcore.files import finite
 from search.commands.named import by_name
 from search.commands.refusals import REFUSED, refusal, unresolved, without_secrets
 from search.commands.typed import for_hydra
-from search.streams import say
+from search.streams import harmless, say
 from search.work.launching import STOPPED, JobError, end
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _check_working_folder() -> None:
 
 
 def _refuse(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(harmless(message), file=sys.stderr)
     sys.exit(code)
 
 

@@ -6,9 +6,11 @@ import sys
 
 from lmcore.errors import UserError
 from search.commands.answer import Answer
-from search.config import PUBLISHED, DashboardConfig
+from search.config import DashboardConfig
+from search.describe import command_line
 from search.show.dashboard import serve
 from search.study.context import StudyContext
+from search.study.published import folder_of
 
 Config = DashboardConfig
 
@@ -21,10 +23,10 @@ def run(config: DashboardConfig) -> Answer:
         line = f"the dashboard of study {context.name} is at {address}; Ctrl-C ends it"
         print(line, file=sys.stderr, flush=True)
 
-    if not context.store.has_study(context.name) and (PUBLISHED / context.name).is_dir():
+    if not context.store.has_study(context.name) and folder_of(context.name):
         raise UserError(
             f"study {context.name} is published and not in {context.store.settings.shown}, which "
-            f"is what the dashboard shows; lmpareto report study={context.name} shows it"
+            f"is what the dashboard shows; {command_line('report', context.name)} shows it"
         )
     serve(context, config.port, tell)
     return Answer({"study": context.name, "address": addresses[0]}, "the dashboard has ended")

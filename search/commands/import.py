@@ -12,6 +12,7 @@ from search.bench.dense import doubt
 from search.bench.imported import keep_import, of_model, read_import, with_words
 from search.commands.answer import Answer, tell_corpus
 from search.config import ImportConfig
+from search.describe import command_line
 from search.names import check_name
 from search.study.beginning import check_settings, create
 from search.study.context import WorkContext
@@ -45,7 +46,7 @@ def run(config: ImportConfig) -> Answer:
         f"{model.embedding}, {'tied' if model.tied else 'untied'}, "
         f"{len(corpus.vocabulary):,} words, {format_size(checkpoint.size_bytes)}, valid perplexity "
         f"{checkpoint.valid_perplexity:.2f}\n"
-        f"study {config.name} has begun; lmpareto sweep study={config.name} searches from it",
+        f"study {config.name} has begun; {command_line('sweep', config.study)} searches from it",
     )
 
 

@@ -137,8 +137,10 @@ def _no_setting(error: OmegaConfBaseException) -> str:
     kinds = [owner.model_fields["kind"].default if here else None for owner in owners]
     if here in kinds:
         return f"{name}: this optional setting is written with a plus: +{name}=VALUE"
-    others = [f"{inside}={kind}" for kind in kinds]
-    elsewhere = f"; {' and '.join(others)} has it" if others else ""
+    elsewhere = ""
+    if kinds:
+        *some, one = (f"{inside}={kind}" for kind in kinds)
+        elsewhere = f"; {', '.join(some)} and {one} have it" if some else f"; {one} has it"
     return (
         f"{name}: {f'{inside}={here}' if here else inside} has {listed or 'no settings'}{elsewhere}"
     )

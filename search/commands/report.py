@@ -13,13 +13,14 @@ from typing import Any
 
 from lmcore.files import check_folder
 from search.commands.answer import Answer
-from search.config import PUBLISHED, ReportConfig
+from search.config import ReportConfig
 from search.show.report.computed import Source, report_of
 from search.show.report.page import write_report
 from search.show.report.record import Report
 from search.store.outage import Patience
 from search.study.context import StudyContext
 from search.study.history import history_of
+from search.study.published import folder_of
 
 Config = ReportConfig
 LOOK_SECONDS = 5.0  # between looks for what is new, while a study is watched
@@ -56,7 +57,7 @@ def _source(config: ReportConfig, name: str) -> Source:
         return Source(
             history=history_of(context),
             bundles=config.folder / "bundles",
-            published=PUBLISHED / name,
+            published=folder_of(name),
             attributes=context.attributes,
         )
     finally:

@@ -2,7 +2,8 @@
 
 A rung is a number of epochs of fine-tuning. At each rung a trial's file is written and measured,
 and the measurement is a point of the plane. A trial then goes on to the next rung, or it stops. Its
-values are those of its best file, and the rules compare trials by their `best_so_far`.
+values are those of its best file, and the rules compare trials by their `best_so_far`, each with
+its `rivals`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ from lmcore.recipe import Recipe
 from lmcore.settings import Family
 
 PREDICTS = 0.8  # the least partial tau at which perplexities before training decide
+FASTER = 1.1  # the ratio of two speeds that is beyond the noise of measuring them
 LEAST = 10  # the least number of trials that tau is computed from
 _size = attrgetter("size_bytes")
 
 
 @dataclass(frozen=True)
 class Look:
-    """A trial at one of its rungs, 0 for the first: the size and the perplexity of a file."""
+    """A trial at one of its rungs, 0 for the first: the size and the perplexity of a file, and its
+    relative speed where the study has that objective."""
 
     trial: int
     rung: int
     size_bytes: int
     perplexity: float
+    speed: float | None = None
 
 
 class Fidelity(Family):
@@ -104,7 +108,7 @@ class TowardsFront(Fidelity):
             return False
         if untrained and not predicts(looks):
             return True
-        others = [one for one in looks if one.rung == mine.rung and one.trial != mine.trial]
+        others = rivals(mine, looks)
         every = [*(one for one in others if one.size_bytes <= size_bytes), mine]
         excess = excesses(every)
         better = sum(other < excess[mine.trial] for other in excess.values())
@@ -124,7 +128,7 @@ class Asha(Fidelity):
     def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
         if not math.isfinite(mine.perplexity):
             return False
-        others = [one for one in looks if one.rung == mine.rung and one.trial != mine.trial]
+        others = rivals(mine, looks)
         order = ranked([*others, mine])
         return order.index(mine) < max(1.0, len(order) / self.eta)
 
@@ -142,6 +146,19 @@ def best_so_far(looks: Iterable[Look]) -> list[Look]:
         best[look.trial] = min(before, look, key=lambda one: (one.perplexity, one.size_bytes))
         found.append(replace(best[look.trial], rung=look.rung))
     return found
+
+
+def rivals(mine: Look, looks: Iterable[Look]) -> list[Look]:
+    """What a look is compared with: the other trials at its rung.
+
+    Where the study has speed as an objective, only those that are about as fast or faster. A file
+    that is smaller and better but slower does not make it superfluous. Speeds are noisy: were a
+    trial compared with strictly faster ones only, chance would let nearly all of them go on.
+    """
+    found = (one for one in looks if one.rung == mine.rung and one.trial != mine.trial)
+    if mine.speed is None:
+        return list(found)
+    return [one for one in found if one.speed is None or one.speed * FASTER >= mine.speed]
 
 
 def excesses(looks: Sequence[Look]) -> dict[int, float]:

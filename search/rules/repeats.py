@@ -31,10 +31,13 @@ Stairs = list[tuple[float, float]]  # bytes and perplexity; bytes ascend, perple
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     """The mean and the standard deviation (of n - 1) of at least one value; 0 of a single one, NaN
-    where a value is not finite."""
-    if not all(map(math.isfinite, values)):
-        return math.nan, math.nan
-    return fmean(values), stdev(values) if len(values) > 1 else 0.0
+    where a value is not finite or too large to be squared."""
+    try:
+        if all(map(math.isfinite, values)):
+            return fmean(values), stdev(values) if len(values) > 1 else 0.0
+    except OverflowError:
+        pass
+    return math.nan, math.nan
 
 
 def shares_on_front(points: Points, names: Iterable[str]) -> dict[str, float]:

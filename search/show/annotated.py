@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,11 +21,17 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from lmcore.methods import methods_of
-from search.config import StudyConfig
+from search.config import SPEED, StudyConfig
+from search.describe import failure_line
 from search.front import Point, front_of
 from search.measurement import Measurement, best_of
-from search.show.dashboard_notes import note_attributes, study_note, trial_note
-from search.study.begun import CORPUS
+from search.show.dashboard_notes import (
+    export_command,
+    note_attributes,
+    study_note,
+    trial_note,
+)
+from search.study.begun import CORPUS, objectives_in
 from search.study.context import StudyContext
 from search.study.note import ATTRIBUTE, TrialNote
 from search.study.study import limits_of
@@ -156,12 +163,14 @@ class AnnotatedStorage(BaseStorage):
 
     def _points(self, trials: Sequence[FrozenTrial]) -> list[Point]:
         limits, found = limits_of(self.study), []
+        speed = SPEED in objectives_in(self.study.user_attrs)
         for one in trials:
             for rung, file in self._files.get(one.number, {}).items():
                 size, perplexity = file.size_bytes, file.valid_perplexity
                 feasible = not limits.broken(size, perplexity)
                 name = f"{one.number} rung {rung}"
-                found.append(Point(name, one.number, size, perplexity, None, None, "", feasible))
+                point = Point(name, one.number, size, perplexity, None, None, "", feasible)
+                found.append(replace(point, relative_speed=file.relative_speed if speed else None))
         return found
 
     def get_study_id_from_name(self, study_name: str) -> int:
@@ -238,10 +247,10 @@ def trial_attributes(
             "rung": rung,
             "last rung": max(files),
             "methods": "+".join(methods_of(best.recipe)),
-            "export": f"lmpareto export study={study} trial={row.number} to=trial_{row.number}",
+            "export": export_command(study, row.number),
         }
     if note.failure:
-        found["failure"] = note.failure.strip().splitlines()[-1]
+        found["failure"] = failure_line(note.failure)
     if note.duplicate:
         found["duplicate"] = True
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from search.describe import recipe_lines
+from search.describe import command_line, recipe_lines
 from search.front import Front
 from search.measurement import Measurement, best_of
 from search.units import format_size
@@ -23,6 +24,23 @@ def note_attributes(trial_id: int | None, text: str) -> dict[str, Any]:
         f"{of}:note_ver": 1,
         **{f"{of}:note_str:{n}": piece for n, piece in enumerate(pieces)},
     }
+
+
+def export_command(study: str, trial: int) -> str:
+    return command_line("export", study, f"trial={trial}", f"to=trial_{trial}")
+
+
+def _verbatim(text: str) -> str:
+    """A block of Markdown in which nothing acts as markup, whatever lines there are."""
+    return "".join(f"    {line}" for line in re.split(r"(?<=\n)|(?<=\r)(?!\n)", text))
+
+
+def _in_line(text: str) -> str:
+    """A part of a line of Markdown in which nothing acts as markup. The dashboard renders HTML, and
+    the name of a study may be other people's."""
+    line = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if line else "This study"
 
 
 def trial_note(study: str, trial: int, files: Mapping[int, Measurement]) -> str:
@@ -45,7 +63,7 @@ def trial_note(study: str, trial: int, files: Mapping[int, Measurement]) -> str:
             "",
             "To take it:",
             "",
-            f"    lmpareto export study={study} trial={trial} to=trial_{trial}",
+            _verbatim(export_command(study, trial)),
         ]
     )
 
@@ -58,15 +76,15 @@ def _epochs(one: Measurement) -> float:
 def study_note(front: Front, files: int) -> str:
     """What the study has found, in a sentence, and the commands that show more."""
     name = front.study
-    found = f"**{name}** has no measured model yet."
+    found = f"{_in_line(name)} has no measured model yet."
     if front.points:
         ends = " to ".join(
             f"{format_size(one.size_bytes)} at perplexity {one.valid_perplexity:.2f}"
             for one in dict.fromkeys((front.smallest(), front.best()))
         )
         found = (
-            f"**{name}**: of {files} files, {len(front.points)} are on the front, from {ends}; "
-            f"the knee is trial {front.knee().name}."
+            f"{_in_line(name)}: of {files} files, {len(front.points)} are on the front, from "
+            f"{ends}; the knee is trial {front.knee().name}."
         )
     return "\n".join(
         [
@@ -75,7 +93,7 @@ def study_note(front: Front, files: int) -> str:
             "A trial is measured at several rungs, and each of its files may be on the front. The",
             "plots of this dashboard have the best file of each trial alone.",
             "",
-            *(f"    lmpareto {command} study={name}" for command in ("front", "report")),
-            f"    lmpareto export study={name} to=model",
+            *(_verbatim(command_line(one, name)) for one in ("front", "report")),
+            _verbatim(command_line("export", name, "to=model")),
         ]
     )

@@ -11,11 +11,12 @@ from lmcore.errors import UserError
 from lmcore.files import sha256_of
 from search.bench.recipe_file import RecipeFile
 from search.bench.workbench import stored_recipe
-from search.config import PUBLISHED, StudyConfig
+from search.config import StudyConfig
 from search.front import Point
 from search.measurement import Measurement
 from search.show.folder import Exported, Forms, take_home
 from search.study.context import StudyContext
+from search.study.published import folder_of
 from search.study.sureness import Sure
 from search.terminal import training_bar
 
@@ -103,9 +104,10 @@ def bundle_of(
     file is made again on another machine.
     """
     path = context.config.folder / "bundles" / f"{measured.key}.lmb"
-    published = PUBLISHED / context.name
-    dense_files = sorted(published.glob("dense*.lmb"))
-    for known in (path, published / "bundles" / file_of(name), *dense_files):
+    places = [path]
+    if published := folder_of(context.name):
+        places += [published / "bundles" / file_of(name), *sorted(published.glob("dense*.lmb"))]
+    for known in places:
         if known.exists() and sha256_of(known) == measured.sha256:
             return known, measured
     bench = context.bench_of(measured)

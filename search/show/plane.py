@@ -61,12 +61,14 @@ def record_of(
     search, the literature on `corpus`, and the front that was `predicted`, in bytes and perplexity.
     An empty front has no pick.
     """
+    shown = {point.name for point in front.plane}  # of the others, speed is the merit
+    dominated = [*(p for p in front.points if p.name not in shown), *front.dominated]
     others = (*front.dominated, *front.infeasible, *baselines)
     return PlotRecord(
         study=front.study,
         corpus=corpus,
-        front=front.points,
-        dominated=tuple(point for point in front.dominated if point.measured),
+        front=front.plane,
+        dominated=tuple(point for point in dominated if point.measured),
         infeasible=tuple(point for point in front.infeasible if point.measured),
         unmeasured=tuple(point for point in others if not point.measured),
         baselines=tuple(point for point in baselines if point.measured),

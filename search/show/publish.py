@@ -15,16 +15,17 @@ from lmcore.evaluation import score
 from lmcore.files import sha256_of, write_atomic, write_json
 from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint
-from search.config import DENSE_BASELINE, StudyConfig
+from search.config import DENSE_BASELINE, SPEED, StudyConfig
+from search.describe import command_line
 from search.front import Point, front_of
 from search.show.export import COLUMNS, bundle_of, file_of
 from search.space.space import OWN
 from search.study.context import StudyContext
 from search.study.history import History, write_history
 from search.study.published import RECORDS
-from search.study.results import write_records
+from search.study.results import Results, write_records
 
-BITS = "test_bits_per_byte"
+BITS, RELATIVE = "test_bits_per_byte", "relative_speed"
 
 
 def publish(context: StudyContext[StudyConfig], history: History, folder: Path) -> None:
@@ -42,7 +43,7 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
     config, corpus, results = context.config, context.corpus, history.results
     kept_dense = _publish_dense(context, folder)
     earlier, bundles = _published_files(folder), folder / "bundles"
-    columns = _columns(corpus)
+    columns = _columns(corpus, results)
     known = _published_rows(folder, earlier, columns)
     points = [*results.beside, *results.front.points]
     best = (*results.front.points, *front_of(context.name, points).points)
@@ -54,7 +55,7 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
         if bundle or not row:
             path, measured = bundle_of(context, point.name, measured)
             row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
-        command = f"lmpareto export study={context.name} {_typed(point)} to=DIR"
+        command = command_line("export", context.name, _typed(point), "to=DIR")
         if bundle:
             settings = " ".join(_overrides(config.corpus))
             command = f"lmpareto evaluate bundle={bundle} {settings} split=test"
@@ -73,10 +74,13 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
         old.unlink()
 
 
-def _columns(corpus: Corpus) -> tuple[str, ...]:
-    """The columns of results.csv, with bits per byte where the tokens spell the text."""
+def _columns(corpus: Corpus, results: Results) -> tuple[str, ...]:
+    """The columns of results.csv, with bits per byte where the tokens spell the text, and with the
+    relative speed where that is an objective."""
     *columns, command = COLUMNS
-    return (*columns, BITS, command) if corpus.spellings else COLUMNS
+    bits = (BITS,) if corpus.spellings else ()
+    speed = (RELATIVE,) if SPEED in results.objectives else ()
+    return (*columns, *bits, *speed, command)
 
 
 def _overrides(corpus: CorpusSettings) -> list[str]:
@@ -97,7 +101,7 @@ def _typed(point: Point) -> str:
 def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
     """The point's row in results.csv. The test perplexity is computed here, from the file."""
     test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
-    bits = corpus.bits_per_byte("test", test.perplexity)
+    bits, speed = corpus.bits_per_byte("test", test.perplexity), point.relative_speed
     return {
         "name": point.name,
         "trial": "" if point.trial is None else str(point.trial),
@@ -109,6 +113,7 @@ def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
         "test_perplexity": f"{test.perplexity:.3f}",
         **({} if bits is None else {BITS: f"{bits:.4f}"}),
         "tokens_per_second": f"{test.tokens_per_second:.0f}",
+        **({} if speed is None else {RELATIVE: f"{speed:.2f}"}),
     }
 
 

@@ -35,7 +35,8 @@ class Replay:
 
     @property
     def same(self) -> bool:
-        """Whether size and perplexity agree to within half a percent."""
+        """Whether size and perplexity agree to within half a percent. Speeds are not compared: they
+        are the machine's, too, and `again` has none."""
         pairs = (
             (self.stored.size_bytes, self.again.size_bytes),
             (self.stored.valid_perplexity, self.again.valid_perplexity),

@@ -14,6 +14,7 @@ from search.units import format_size
 
 WIDTH, HEIGHT = 80, 20  # characters and lines of the plane with its labels
 LEAST_WIDTH, LEAST_HEIGHT = 30, 8
+SMALLEST, LARGEST = -300, 300  # powers of ten that are still floats, and steps between them
 MOST_NAMED = 4  # baselines; of more, only their number is said
 APART = 2, 1  # blanks between labels: characters along, lines above each other
 
@@ -62,7 +63,8 @@ class Axis:
 def _round_values(low: float, high: float) -> Iterator[list[float]]:
     """The values between `low` and `high` of one step, for one step after the other: powers of ten,
     some between them, and multiples of 1, 2 or 5 times a power."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    first = max(math.floor(math.log10(low)), SMALLEST)
+    last = min(math.ceil(math.log10(high)), LARGEST)
     for decades in (24, 12, 6, 3, 2, 1):
         powers = range(math.ceil(first / decades) * decades, last + 1, decades)
         yield [10.0**p for p in powers if low <= 10.0**p <= high]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from search.describe import failure_line
 from search.front import Front, Point
 from search.rules.sensitivity import Effect, Effects, Predicted, spread
 from search.study.study import Progress
@@ -16,6 +18,7 @@ from search.units import format_size
 if TYPE_CHECKING:
     from search.study.cache import Share
 
+REASONS = 10  # of failures in a text
 SHOWN = 12  # points of a predicted front in a table
 
 
@@ -23,7 +26,8 @@ def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
     """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}.
 
     `sure` has the points that were trained again with other seeds, by name. A point of a corpus
-    whose tokens spell the text has "bits_per_byte", too.
+    whose tokens spell the text has "bits_per_byte", too, one of a study with speed as an objective
+    "relative_speed".
     """
     return {
         "study": front.study,
@@ -35,6 +39,7 @@ def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
                 "valid_perplexity": point.valid_perplexity,
                 **bits_in("bits_per_byte", point.bits_per_byte),
                 "tokens_per_second": point.tokens_per_second,
+                **speed_in(point.relative_speed),
                 "recipe": point.recipe,
                 "seeds": asdict(sure[point.name]) if point.name in sure else None,
             }
@@ -48,13 +53,13 @@ def front_table(front: Front, baselines: Iterable[Point], sure: Mapping[str, Sur
     other seeds, by name."""
     knee = front.knee() if front.points else None
     beside = list(baselines)
-    rows: list[tuple[str, ...]] = [("trial", "size", "perplexity", "bits/byte", "")]
+    rows: list[tuple[str, ...]] = [("trial", "size", "perplexity", "bits/byte", "speed", "")]
     for point in front.points:
         notes = ["<- knee"] if point is knee else []
         rows.append(_row(point, "  ".join([*_seeds(sure.get(point.name)), *notes])))
     rows += [_row(point, "") for point in beside]
-    if all(point.bits_per_byte is None for point in (*front.points, *beside)):
-        rows = [(*row[:3], row[4]) for row in rows]
+    empty = {at for at in (3, 4) if not any(row[at] for row in rows[1:])}
+    rows = [tuple(cell for at, cell in enumerate(row) if at not in empty) for row in rows]
     lines = aligned(rows, ">" * (len(rows[0]) - 1) + "<")
     counts = [f"{len(front.points)} on the front", f"{len(front.dominated)} dominated"]
     if front.infeasible:
@@ -85,12 +90,19 @@ def _seeds(sure: Sure | None) -> list[str]:
 
 def _row(point: Point, note: str) -> tuple[str, ...]:
     bits = "" if point.bits_per_byte is None else f"{point.bits_per_byte:.3f}"
-    return point.name, format_size(point.size_bytes), f"{point.valid_perplexity:.2f}", bits, note
+    speed = "" if point.relative_speed is None else f"{point.relative_speed:.2f} x"
+    size = format_size(point.size_bytes)
+    return point.name, size, f"{point.valid_perplexity:.2f}", bits, speed, note
 
 
 def bits_in(name: str, bits: float | None) -> dict[str, float]:
     """The entry of a document, none where there are no bits per byte."""
     return {} if bits is None else {name: bits}
+
+
+def speed_in(relative_speed: float | None) -> dict[str, float]:
+    """The entry of a document, none where speed is no objective."""
+    return {} if relative_speed is None else {"relative_speed": relative_speed}
 
 
 def in_bits(bits: float | None) -> str:
@@ -211,8 +223,13 @@ def progress_text(progress: Progress, workers: int) -> str:
         lines.append(f"{progress.infeasible} of them over max_size or max_perplexity")
     if progress.running:
         lines.append(f"{progress.running} running, or stopped and to be gone on with")
+    failed = Counter[str]()
     for reason, count in progress.failed.items():
-        lines.append(f"{count} failed: {reason.strip().splitlines()[-1]}")
+        failed[failure_line(reason)] += count
+    shown = failed.most_common(REASONS)
+    lines += [f"{count} failed: {reason}" for reason, count in shown]
+    if others := failed.total() - sum(count for _, count in shown):
+        lines.append(f"{others} failed for {len(failed) - len(shown)} other reasons")
     if progress.left and not workers:
         lines.append(f"{progress.left} to go, by workers started elsewhere")
     elif progress.left and progress.seconds:

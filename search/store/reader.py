@@ -25,6 +25,7 @@ from sqlalchemy import (
     func,
     inspect,
     make_url,
+    null,
     select,
     table,
     true,
@@ -177,7 +178,7 @@ class Reader:
         """The measurement under the key, None where there is none."""
         with Session(self.engine) as session:
             row = session.execute(select(*_MEASURED).where(MeasurementRow.key == key)).first()
-            return Measurement(*row) if row else None
+            return Measurement.stored(row) if row else None
 
     def measurements(self, keys: list[str]) -> dict[str, Measurement]:
         """Key -> measurement, for the keys that have one."""
@@ -186,7 +187,7 @@ class Reader:
             for first in range(0, len(keys), MOST_KEYS):
                 some = keys[first : first + MOST_KEYS]
                 wanted = select(*_MEASURED).where(MeasurementRow.key.in_(some))
-                found |= {row.key: Measurement(*row) for row in session.execute(wanted)}
+                found |= {row.key: Measurement.stored(row) for row in session.execute(wanted)}
         return found
 
     def baselines(self, study: str) -> dict[str, str]:
@@ -195,9 +196,11 @@ class Reader:
             rows = session.query(BaselineRow).filter_by(study=study).all()
             return {row.name: row.key for row in rows}
 
-    def looks(self, study: str, trials: Collection[int] | None = None) -> list[Look]:
+    def looks(
+        self, study: str, trials: Collection[int] | None = None, *, speed: bool = False
+    ) -> list[Look]:
         """The look of every trial of the study, or of these trials, at every rung where it was
-        measured."""
+        measured. It has the speed of its file where the study has that objective."""
         among = true() if trials is None else RungRow.trial.in_(trials)
         with Session(self.engine) as session:
             rows = session.execute(
@@ -206,6 +209,7 @@ class Reader:
                     RungRow.rung,
                     MeasurementRow.size_bytes,
                     MeasurementRow.valid_perplexity,
+                    MeasurementRow.relative_speed if speed else null(),
                 )
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
                 .where(RungRow.study == study, among)
@@ -228,7 +232,7 @@ class Reader:
                 .order_by(RungRow.trial, RungRow.rung)
             )
             for trial, rung, *measured in rows:
-                found.setdefault(trial, {})[rung] = Measurement(*measured)
+                found.setdefault(trial, {})[rung] = Measurement.stored(measured)
         return found
 
     def measured_at(self, study: str) -> dict[int, dict[int, float]]:
@@ -279,7 +283,7 @@ class Reader:
                 .order_by(RepeatRow.file, RepeatRow.repeat)
             )
             for file, repeat, *measured in rows:
-                found.setdefault(file, {})[repeat] = Measurement(*measured)
+                found.setdefault(file, {})[repeat] = Measurement.stored(measured)
         return found
 
     def repeat_keys(self, study: str) -> set[str]:

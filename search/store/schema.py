@@ -37,6 +37,7 @@ class MeasurementRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
     measured_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    relative_speed: Mapped[float | None] = mapped_column(Float(53))
 
 
 class BaselineRow(Base):

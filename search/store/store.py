@@ -109,6 +109,14 @@ class Store(Reader):
         with self._writing() as session:
             session.add(row)
 
+    def keep_speed(self, key: str, relative_speed: float) -> None:
+        """Store the relative speed of a measured file. The first one stays."""
+        row = update(MeasurementRow).where(
+            MeasurementRow.key == key, MeasurementRow.relative_speed.is_(None)
+        )
+        with self._writing() as session:
+            session.execute(row.values(relative_speed=relative_speed))
+
     def keep_baseline(self, study: str, name: str, key: str) -> None:
         self._merge(BaselineRow(study=study, name=name, key=key))
 

@@ -19,14 +19,14 @@ from lmcore.runtime import device
 from lmcore.settings import parse
 from lmcore.training_settings import ImportedSettings, TrainingSettings, check_text
 from search.bench.dense import DenseCheckpoint
-from search.config import DENSE_BASELINE, StudyConfig, SweepConfig
+from search.config import DENSE_BASELINE, PLANE, StudyConfig, SweepConfig
 from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
 from search.study.begun import BEGUN, CORPUS, SETTINGS, check_kept, kept
 from search.study.context import StudyContext, WorkContext
 from search.study.effects import affordable, known_effects, measure_effects
 from search.study.seeds import seeds_of
-from search.study.study import check_ours, ended_trials, keep_limits, sampler
+from search.study.study import METRICS, check_ours, ended_trials, keep_limits, sampler
 
 # names of the study's attributes in Optuna
 PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
@@ -72,6 +72,8 @@ def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:
         **({"models": models} if models else {}),  # studies of one model have no such entry
         "space": config.space,
         "seed": config.seed,
+        # nor have studies of size and perplexity alone
+        **({"objectives": list(config.objectives)} if config.has_speed else {}),
     }
 
 
@@ -85,14 +87,14 @@ def create(context: WorkContext[StudyConfig]) -> optuna.Study:
     study = optuna.create_study(
         storage=context.store.optuna,
         study_name=context.name,
-        directions=["minimize", "minimize"],
+        directions=["minimize"] * len(context.config.objectives),
         load_if_exists=True,
     )
-    check_ours(study)
     check_kept(context.name, study.user_attrs)
     wanted, begun = identity(context), check_begun(context, study)
+    check_ours(study, context.config.objectives)
     if begun is None:
-        study.set_metric_names(["size_bytes", "valid_perplexity"])
+        study.set_metric_names([METRICS[one] for one in context.config.objectives])
         waiting = [row.system_attrs.get("fixed_params") for row in study.get_trials()]
         for parameters in map(context.space.start, context.config.start):
             if parameters in waiting:  # another sweep begins the same study
@@ -122,7 +124,8 @@ def check_begun(context: StudyContext[StudyConfig], study: optuna.Study) -> dict
     wanted = identity(context)
     if "models" in wanted:
         begun = {"models": {}, **begun}
-    if changed := list(_differences(begun, wanted)):
+    before, now = ({"objectives": list(PLANE)} | one for one in (begun, wanted))
+    if changed := list(_differences(before, now)):
         name = context.name
         raise UserError(
             f"study {name} was begun with other settings: {'; '.join(changed[:3])}. "

@@ -13,7 +13,7 @@ from typing import Any
 
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
-from search.config import StudyConfig, StudySettings
+from search.config import OBJECTIVES, PLANE, Objective, StudyConfig, StudySettings
 from search.rules.limits import Limits
 
 # names of attributes of Optuna's study
@@ -31,6 +31,8 @@ def check_kept(study: str, attributes: Mapping[str, Any]) -> None:
     ]
     if not wrong and not _are_limits(attributes.get(LIMITS, {})):
         wrong = [LIMITS]
+    if not wrong and objectives_in(attributes) not in OBJECTIVES:
+        wrong = [BEGUN]
     if wrong:
         raise UserError(damaged(study, wrong[0]))
 
@@ -67,6 +69,12 @@ def kept_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
         return {name: one for name, one in attributes[SETTINGS].items() if name in own}
     begun = {name: one for name, one in attributes.get(BEGUN, {}).items() if name != "corpus"}
     return {**begun, "corpus": attributes[CORPUS]} if CORPUS in attributes else begun
+
+
+def objectives_in(attributes: Mapping[str, Any]) -> tuple[Objective, ...]:
+    """The objectives of a study of these attributes; none where they are damaged."""
+    kept = attributes.get(BEGUN, {}).get("objectives", PLANE)
+    return tuple(kept) if isinstance(kept, list | tuple) else ()
 
 
 def limits_in(attributes: Mapping[str, Any]) -> dict[str, Any]:

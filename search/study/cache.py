@@ -16,8 +16,9 @@ from pathlib import Path
 
 from lmcore.errors import UserError
 from search.bench.stages import SUFFIXES, WRITE_SECONDS
-from search.config import StudyConfig
+from search.config import SPEED, StudyConfig
 from search.front import Point, front_of
+from search.study.begun import objectives_in
 from search.study.context import StudyContext
 from search.study.study import complete_keys, limits_of
 
@@ -112,8 +113,17 @@ def _needs(context: StudyContext[StudyConfig]) -> _Needs:
     store, study = context.store, context.study
     baselines = set(store.baselines(context.name).values())
     measured = store.keys(context.name) | set(complete_keys(context.trials()).values())
+    has_speed = SPEED in objectives_in(study.user_attrs)
     points = [
-        Point(key, None, one.size_bytes, one.valid_perplexity, one.tokens_per_second, one.recipe)
+        Point(
+            key,
+            None,
+            one.size_bytes,
+            one.valid_perplexity,
+            one.tokens_per_second,
+            one.recipe,
+            relative_speed=one.relative_speed if has_speed else None,
+        )
         for key, one in store.measurements(sorted(measured)).items()
     ]
     limits = limits_of(study)

@@ -11,6 +11,7 @@ from lmcore.errors import UserError
 from lmcore.recipe import Recipe
 from lmcore.settings import parse
 from search.config import StudyConfig
+from search.describe import command_line
 from search.front import Point
 from search.measurement import Measurement
 from search.study.context import StudyContext
@@ -101,7 +102,7 @@ def checkpoints_of(
         else:
             raise UserError(
                 f"{one.label} of {context.name} was made from a dense model that is not at hand; "
-                f"lmpareto train study={context.name} trains it, the same one only with the same "
+                f"{command_line('train', context.name)} trains it, the same one only with the same "
                 f"text, seed and versions"
             )
     return known

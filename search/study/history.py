@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from optuna.trial import TrialState
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from lmcore.errors import UserError
 from lmcore.files import write_atomic
 from search.config import StudyConfig
 from search.measurement import Measurement
@@ -24,15 +23,15 @@ from search.store.trials import StoredTrial
 from search.study.begun import kept_in
 from search.study.context import StudyContext
 from search.study.note import TrialNote
-from search.study.published import attributes_in, trials_in, write_study
-from search.study.results import (
-    WRONG,
-    Results,
-    published_of,
-    read_results,
-    results_from,
-    said,
+from search.study.published import (
+    LARGEST,
+    attributes_in,
+    lines_in,
+    measurement_in,
+    trials_in,
+    write_study,
 )
+from search.study.results import Results, published_of, read_results, results_from
 from search.study.study import Progress
 
 State = Literal["complete", "failed", "running", "waiting"]
@@ -44,8 +43,11 @@ _STATES: Mapping[TrialState, State] = {
     TrialState.WAITING: "waiting",
 }
 TRIALS, REPEATS = "history.jsonl", "repeats.jsonl"  # of a published study
-T = TypeVar("T")
 SURPLUS = "its worker died before it began"
+Count = Annotated[int, Field(ge=0, lt=LARGEST)]
+Moment = Annotated[float, Field(ge=0, lt=253402300800)]  # seconds since 1970, to the year 9999
+Seconds = Annotated[float, Field(ge=0, lt=LARGEST)]
+Value = bool | Annotated[int, Field(gt=-LARGEST, lt=LARGEST)] | float | str | None
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,18 @@ class TrialRecord:
     A parameter that chooses from an ordered list is the index of the entry, as Optuna has it.
     """
 
-    number: int
+    number: Count
     state: State
-    parameters: Mapping[str, Any]
-    started: float | None = None
-    ended: float | None = None
+    parameters: Mapping[str, Value]
+    started: Moment | None = None
+    ended: Moment | None = None
     failure: str | None = None  # why it has no values or missed its last rung
     moved: Mapping[str, Any] = field(default_factory=dict)  # parameters that moved to fit max_size
     duplicate: bool = False
     surplus: bool = False  # its worker died, and another trial took its slot
-    measured_at: Mapping[int, float] = field(default_factory=dict)  # rung -> when
-    last_rung: int | None = None  # of its ladder; a trial that ended below was stopped early
-    seconds: Mapping[str, float] = field(default_factory=dict)  # "ask", "fit": before its files
+    measured_at: Mapping[Count, Moment] = field(default_factory=dict)  # rung -> when
+    last_rung: Count | None = None  # of its ladder; a trial that ended below was stopped early
+    seconds: Mapping[str, Seconds] = field(default_factory=dict)  # "ask", "fit": before its files
 
     @property
     def takes_slot(self) -> bool:
@@ -126,10 +128,12 @@ class History:
 def seconds_of(measured: Measurement) -> dict[str, float]:
     """Stage -> seconds, of the making and measuring of one file; empty where it is not known."""
     stages = measured.provenance.get("seconds", {})
-    return dict(stages) if isinstance(stages, dict) else {}
+    if not isinstance(stages, dict):
+        return {}
+    return {stage: spent for stage, spent in stages.items() if type(spent) in (int, float)}
 
 
-_TRIAL, _MEASUREMENT = TypeAdapter(TrialRecord), TypeAdapter(Measurement)
+_TRIAL = TypeAdapter(TrialRecord)
 
 
 def history_of(context: StudyContext[StudyConfig]) -> History:
@@ -234,13 +238,13 @@ def _read(context: StudyContext[StudyConfig], folder: Path) -> History:
     only_measured = [TrialRecord(number, "complete", {}) for number in sorted(results.files)]
     repeats = dict(_named(results, context.store.repeats(context.name)))
     names = {name for name, *_ in results.named()}
-    for name, repeat in _lines(folder / REPEATS, _repeat):
+    for name, repeat in lines_in(folder / REPEATS, _repeat):
         # publishing that was interrupted leaves lines of files that the study had before
         if name in names and repeat not in repeats.setdefault(name, []):
             repeats[name].append(repeat)
     return History(
         results=results,
-        trials=list(_lines(folder / TRIALS, _TRIAL.validate_python)) or only_measured,
+        trials=list(lines_in(folder / TRIALS, _TRIAL.validate_python)) or only_measured,
         repeats=repeats,
         settings=kept_in(attributes_in(folder)),
         trials_to_have=trials_in(folder),
@@ -248,17 +252,4 @@ def _read(context: StudyContext[StudyConfig], folder: Path) -> History:
 
 
 def _repeat(row: dict[str, Any]) -> tuple[str, Measurement]:
-    return str(row.pop("file")), _MEASUREMENT.validate_python(row)
-
-
-def _lines(path: Path, read: Callable[[Any], T]) -> Iterator[T]:
-    """What the lines of a published file say; nothing where there is no such file. Raises UserError
-    for a damaged line."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            yield read(json.loads(line))
-        except WRONG as error:
-            raise UserError(
-                f"{path}, line {number} is no record of a study: {said(error)}"
-            ) from None
+    return str(row.pop("file")), measurement_in(row)

@@ -6,22 +6,39 @@ Its files are read in `results` and `history`. Studies that earlier versions pub
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from lmcore.errors import UserError
 from lmcore.files import write_json
+from lmcore.methods import sentences
+from lmcore.recipe import Recipe
+from lmcore.settings import explain, parse
 from search.config import PUBLISHED
+from search.measurement import Measurement
+from search.names import check_name
 from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, check_kept
 
 RECORDS = "trials.jsonl"  # every measured file
 STUDY = "study.json"
+T = TypeVar("T")
+
+# what reading a damaged record raises
+WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+LARGEST = 2**53  # up to which a page and a float have every whole number
+_MEASUREMENT = TypeAdapter(Measurement)
+_SPENT = TypeAdapter(dict[str, Annotated[float, Field(ge=0, lt=LARGEST)]])
 
 
 def folder_of(study: str) -> Path | None:
     """The folder of the published study of that name, None where there is none."""
-    folder = PUBLISHED / study
+    try:
+        folder = PUBLISHED / check_name(study)
+    except ValueError:  # made by another program: its name is no folder's
+        return None
     return folder if (folder / RECORDS).is_file() else None
 
 
@@ -53,6 +70,45 @@ def write_study(attributes: Mapping[str, Any], trials: int | None, folder: Path)
     if SETTINGS in kept:
         kept[SETTINGS] = {**kept[SETTINGS], "corpus": _by_name(kept[SETTINGS].get("corpus"))}
     write_json(folder / STUDY, {"trials": trials, "attributes": kept})
+
+
+def lines_in(path: Path, read: Callable[[Any], T]) -> Iterator[T]:
+    """What the lines of a published file say; nothing where there is no such file. Raises UserError
+    for a damaged line, and where the file cannot be read."""
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            yield read(json.loads(line))
+        except (*WRONG, UserError) as error:
+            raise UserError(
+                f"{path}, line {number} is no record of a study: {said(error)}"
+            ) from None
+
+
+def said(error: Exception) -> str:
+    """What is wrong with a record, for people."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return explain(error, "")[0] if isinstance(error, ValidationError) else str(error)
+
+
+def measurement_in(row: Mapping[str, Any]) -> Measurement:
+    """The measurement of a published line. Whoever shows it relies on what is checked here. Raises
+    UserError, or one of `WRONG`."""
+    measured = _MEASUREMENT.validate_python(row)
+    for name in ("size_bytes", "updates", "seconds"):
+        value = getattr(measured, name)
+        if not (name == "size_bytes") <= value < LARGEST:
+            raise ValueError(f"{name}: got {str(value)[:30]}, which it cannot be")
+    _SPENT.validate_python(measured.provenance.get("seconds", {}))
+    parse(Recipe, measured.recipe, "recipe")
+    sentences(measured.recipe)  # it is written out in full, so that it can be said without parsing
+    return measured
 
 
 def _by_name(corpus: Any) -> Any:

@@ -9,29 +9,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
 from lmcore.methods import methods_of
-from lmcore.settings import Settings, explain
-from search.config import StudyConfig
+from lmcore.settings import Settings
+from search.config import PLANE, SPEED, Objective, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
 from search.names import check_name
 from search.rules.sensitivity import Effects
 from search.store.trials import StoredTrial
-from search.study.begun import CORPUS
+from search.study.begun import CORPUS, objectives_in
 from search.study.context import StudyContext
-from search.study.published import RECORDS, attributes_in, folder_of
+from search.study.published import (
+    LARGEST,
+    RECORDS,
+    WRONG,
+    attributes_in,
+    folder_of,
+    lines_in,
+    measurement_in,
+    said,
+)
 from search.study.study import check_ours, complete_keys, limits_of
 from search.units import format_ranges
 
 PREDICTED = "predicted.json"
 
-# what reading a damaged record raises
-WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-_MEASUREMENT = TypeAdapter(Measurement)
 _POINTS = TypeAdapter(list[tuple[float, float]])
 
 
@@ -50,6 +56,7 @@ class Results:
     baselines: Mapping[str, Measurement]
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
     infeasible: frozenset[str] = frozenset()  # names of files over a limit of the last sweep
+    objectives: tuple[Objective, ...] = PLANE
 
     @cached_property
     def trials(self) -> Mapping[int, Measurement]:
@@ -70,7 +77,7 @@ class Results:
     @property
     def beside(self) -> list[Point]:
         """The baselines as points, by name."""
-        return [_point(name, one) for name, one in sorted(self.baselines.items())]
+        return [self._point(name, one) for name, one in sorted(self.baselines.items())]
 
     def named(self) -> Iterator[tuple[str, int, int, Measurement]]:
         """The name, the trial, the rung and the measurement of every file of a trial."""
@@ -96,7 +103,7 @@ class Results:
                 )
             if rung is not None:
                 raise UserError(f"rung: {trial} is a baseline, and only trials have rungs")
-            return _point(trial, self.baselines[trial])
+            return self._point(trial, self.baselines[trial])
         number = int(trial)
         if number not in self.files:
             known = format_ranges(sorted(self.files)) if self.files else "none yet"
@@ -115,10 +122,25 @@ class Results:
 
     @cached_property
     def _points(self) -> Sequence[Point]:
-        return [
-            _point(name, one, trial, rung, feasible=name not in self.infeasible)
-            for name, trial, rung, one in self.named()
-        ]
+        return [self._point(name, one, trial, rung) for name, trial, rung, one in self.named()]
+
+    def _point(
+        self, name: str, measured: Measurement, trial: int | None = None, rung: int | None = None
+    ) -> Point:
+        return Point(
+            name=name,
+            trial=trial,
+            rung=rung,
+            size_bytes=measured.size_bytes,
+            valid_perplexity=measured.valid_perplexity,
+            tokens_per_second=measured.tokens_per_second,
+            recipe=measured.recipe,
+            method="+".join(methods_of(measured.recipe)),
+            feasible=name not in self.infeasible,
+            bits_per_byte=measured.bits_per_byte,
+            # another study may have timed the same file
+            relative_speed=measured.relative_speed if SPEED in self.objectives else None,
+        )
 
 
 def results_of(context: StudyContext[StudyConfig]) -> Results:
@@ -131,7 +153,8 @@ def results_of(context: StudyContext[StudyConfig]) -> Results:
 def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTrial]) -> Results:
     """The results of a study in the database, which has these trials."""
     name, store, study = context.name, context.store, context.study
-    check_ours(study)
+    objectives = objectives_in(study.user_attrs)
+    check_ours(study, objectives)
     files, ended, baselines = store.files(name), complete_keys(trials), store.baselines(name)
     # studies of earlier versions have no rungs: a trial has the one file of its note
     alone = {trial: key for trial, key in ended.items() if trial not in files}
@@ -149,6 +172,7 @@ def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTria
         files=dict(sorted(files.items())),
         baselines={one: found[key] for one, key in baselines.items() if key in found},
         predicted=_predicted(store.effects(name)),
+        objectives=objectives,
     )
     limits = limits_of(study)
     over = (
@@ -190,8 +214,8 @@ def published_of(context: StudyContext[StudyConfig]) -> Path | None:
 class _Place(Settings):
     """What a published line says of a file beside its measurement."""
 
-    trial: Annotated[int, Field(ge=0)] | None
-    rung: Annotated[int, Field(ge=0)]
+    trial: Annotated[int, Field(ge=0, lt=LARGEST)] | None
+    rung: Annotated[int, Field(ge=0, lt=LARGEST)]
     feasible: bool
 
 
@@ -200,13 +224,7 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
     path, attributes = folder / RECORDS, attributes_in(folder)
     files: dict[int, dict[int, Measurement]] = {}
     baselines, over = {}, set()
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            name, place, measured = _record(json.loads(line))
-        except WRONG as error:
-            raise UserError(
-                f"{path}, line {number} is no record of a study: {said(error)}"
-            ) from None
+    for name, place, measured in lines_in(path, _record):
         if not place.feasible:
             over.add(name)
         if place.trial is None:
@@ -220,13 +238,14 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
         baselines=baselines,
         predicted=_read_predicted(path.with_name(PREDICTED)),
         infeasible=frozenset(over),
+        objectives=objectives_in(attributes),
     )
 
 
 def _read_predicted(path: Path) -> list[tuple[float, float]]:
     try:
         return _POINTS.validate_python(json.loads(path.read_bytes())) if path.exists() else []
-    except WRONG as error:
+    except (*WRONG, OSError) as error:
         raise UserError(f"{path} is no predicted front of a study: {said(error)}") from None
 
 
@@ -239,31 +258,4 @@ def _record(row: dict[str, Any]) -> tuple[str, _Place, Measurement]:
         rung=row.pop("rung", 0),
         feasible=row.pop("feasible", True),
     )
-    measured = _MEASUREMENT.validate_python(row)
-    methods_of(measured.recipe)  # raises where that is no recipe
-    return name, place, measured
-
-
-def said(error: Exception) -> str:
-    return explain(error, "")[0] if isinstance(error, ValidationError) else str(error)
-
-
-def _point(
-    name: str,
-    measured: Measurement,
-    trial: int | None = None,
-    rung: int | None = None,
-    feasible: bool = True,
-) -> Point:
-    return Point(
-        name=name,
-        trial=trial,
-        rung=rung,
-        size_bytes=measured.size_bytes,
-        valid_perplexity=measured.valid_perplexity,
-        tokens_per_second=measured.tokens_per_second,
-        recipe=measured.recipe,
-        method="+".join(methods_of(measured.recipe)),
-        feasible=feasible,
-        bits_per_byte=measured.bits_per_byte,
-    )
+    return name, place, measurement_in(row)

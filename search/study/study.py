@@ -1,14 +1,15 @@
 """A study while it runs: its progress, its sampler, and which of its trials count.
 
-A study is an ordinary Optuna study with two objectives, size in bytes and validation perplexity.
-Any of Optuna's tools opens it. If a process dies while its trial is running, another worker goes on
-with that trial and its parameters.
+A study is an ordinary Optuna study with two objectives, size in bytes and validation perplexity, or
+three: the inverse of the speed relative to the dense model. Any of Optuna's tools opens it. If a
+process dies while its trial is running, another worker goes on with that trial and its parameters.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from optuna.trial import TrialState
 
 from lmcore.errors import UserError
 from lmcore.files import content_key
-from search.config import StudyConfig
+from search.config import Objective, StudyConfig
+from search.measurement import Measurement
 from search.rules.limits import Limits
 from search.store.slots import Slots
 from search.store.trials import StoredTrial
@@ -56,6 +58,13 @@ def _targets(settings: Any) -> Iterator[str]:
         return
     for one in settings:
         yield from _targets(one)
+
+
+METRICS: Mapping[Objective, str] = {  # objective -> what Optuna's tools call it
+    "size": "size_bytes",
+    "perplexity": "valid_perplexity",
+    "speed": "inverse_speed",
+}
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,17 @@ def progress(study: optuna.Study, trials: int) -> Progress:
     )
 
 
+def values_of(measured: Measurement, objectives: Iterable[str]) -> list[float]:
+    """What Optuna minimises, one value an objective."""
+    speed = measured.relative_speed
+    known = {
+        "size": float(measured.size_bytes),
+        "perplexity": measured.valid_perplexity,
+        "speed": 1 / speed if speed else math.inf,
+    }
+    return [known[one] for one in objectives]
+
+
 def keep_limits(study: optuna.Study, limits: Limits) -> None:
     """Store the limits by which all trials of the study are judged from now on."""
     if study.user_attrs.get(LIMITS) != asdict(limits):
@@ -118,15 +138,15 @@ def infeasible(study: optuna.Study) -> frozenset[int]:
     if limits == Limits():
         return frozenset()
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return frozenset(row.number for row in rows if limits.broken(*row.values))
+    return frozenset(row.number for row in rows if limits.broken(*row.values[:2]))
 
 
-def check_ours(study: optuna.Study) -> None:
+def check_ours(study: optuna.Study, objectives: Sequence[str]) -> None:
     """Raises UserError where another program has made the study for other objectives."""
-    if study.directions != [StudyDirection.MINIMIZE] * 2:
+    if study.directions != [StudyDirection.MINIMIZE] * len(objectives):
         raise UserError(
-            f"study {study.study_name} was not made by lmpareto: its objectives are not the size "
-            f"and the perplexity, both to be minimized; choose another name"
+            f"study {study.study_name} was not made by lmpareto: its objectives are not "
+            f"{' and '.join(objectives)}, each to be minimized; choose another name"
         )
 
 

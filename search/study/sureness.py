@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from search.config import SPEED
 from search.measurement import Measurement
 from search.rules.repeats import Seed, Stairs, attainment, mean_and_sd, shares_on_front
 from search.study.history import History
+from search.study.results import Results
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def sureness_of(history: History) -> dict[str, Sure]:
         if name not in results.infeasible
     }
     points = {key: [_seed(one) for one in seeds] for key, seeds in every.items()}
-    shares = shares_on_front(points, set(keys.values()))
+    shares = _shares(results, points, set(keys.values()))
     return {
         name: Sure(
             seeds=len(every[key]),
@@ -48,6 +50,21 @@ def sureness_of(history: History) -> dict[str, Sure]:
         )
         for name, key in keys.items()
     }
+
+
+def _shares(
+    results: Results, points: Mapping[str, Sequence[Seed]], wanted: Iterable[str]
+) -> dict[str, float]:
+    """Key -> the share of draws in which the file stays on the front. With speed as an objective,
+    only files that are no slower can dominate it; a seed has the speed of its file."""
+    if SPEED not in results.objectives:
+        return shares_on_front(points, wanted)
+    speeds = {one.key: one.relative_speed or 0.0 for _, _, _, one in results.named()}
+    found = dict[str, float]()
+    for key in wanted:
+        rivals = {other: of for other, of in points.items() if speeds[other] >= speeds[key]}
+        found |= shares_on_front(rivals, [key])
+    return found
 
 
 def bands_of(history: History) -> dict[str, Stairs]:

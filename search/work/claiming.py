@@ -21,6 +21,7 @@ from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
 from search.bench.workbench import Workbench
 from search.config import EffortConfig
+from search.describe import failure_line
 from search.measurement import Measurement
 from search.process import imported, interruptible, orphaned
 from search.store.outage import AWAY, GoneError, Patience
@@ -145,10 +146,19 @@ class Claimant(ABC, Generic[C]):
         known = self.patiently(self.store.measurement, self.bench.key(recipe))
         if known:
             return known, None
+        measured, failure = self.attempted(
+            lambda: self.bench.measure(recipe, self.observe, goes_on)
+        )
+        if measured:
+            self.patiently(self.store.keep, measured)
+        return measured, failure
+
+    def attempted(self, make: Callable[[], Measurement]) -> tuple[Measurement | None, str | None]:
+        """What `make` makes in at most `attempts` attempts; or None, and why it makes nothing."""
         failure = None
         for _ in range(self.config.attempts):
             try:
-                measured = self.bench.measure(recipe, self.observe, goes_on)
+                return make(), None
             except (StoppedError, LostError, DiskError):
                 raise
             except DivergedError as error:
@@ -158,9 +168,6 @@ class Claimant(ABC, Generic[C]):
             except Exception as error:
                 # one broken recipe must not end a long search; its traceback is stored with it
                 failure = _reason(error)
-            else:
-                self.patiently(self.store.keep, measured)
-                return measured, None
         return None, failure
 
     def observe(self, record: TrainingRecord, updates: int) -> None:
@@ -178,7 +185,7 @@ class Claimant(ABC, Generic[C]):
 def outcome_of(measured: Measurement | None, failure: str | None) -> str:
     """What is said of a slot that is done."""
     if measured is None:
-        return f"{FAILED}{(failure or '').strip().splitlines()[-1]}"
+        return f"{FAILED}{failure_line(failure)}"
     return f"{format_size(measured.size_bytes)}, perplexity {measured.valid_perplexity:.2f}"
 
 

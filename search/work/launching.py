@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from search.process import end_with_parent, imported, orphaned
+from search.streams import harmless
 
 STOPPED = "stopped; the same command goes on from here"
 
@@ -37,7 +38,7 @@ def end(message: str, code: int) -> NoReturn:
     """End the command with a message: a process with the exit code, a job with a JobError."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise JobError(message)
-    print(message, file=sys.stderr)
+    print(harmless(message), file=sys.stderr)
     sys.exit(code)
 
 

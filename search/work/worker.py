@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from search.store.slots import Slot
 from search.study.beginning import join
 from search.study.context import WorkContext
 from search.study.note import TrialNote
-from search.study.study import bury, live_trial, orphans, sampler
+from search.study.study import bury, live_trial, orphans, sampler, values_of
 from search.work.claiming import Claimant, LostError, died, outcome_of, run_process
 
 MOST_REPEATS = 20  # known recipes proposed in a row, after which a worker gives up
@@ -208,7 +208,7 @@ class Worker(Claimant[WorkConfig]):
             if same and not (running and other.duplicate):
                 replace(ours, key=other.key, recipe=other.recipe, duplicate=True).write(trial)
                 if row.values:
-                    self._constrain(trial, *row.values)
+                    self._constrain(trial, row.values)
                 self._tell(trial.number, row.values)
                 return True
         return False
@@ -242,13 +242,14 @@ class Worker(Claimant[WorkConfig]):
         if self.lease.lost:
             raise LostError
         self.patiently(ours.write, trial)
-        values = [float(best.size_bytes), best.valid_perplexity] if best else None
+        values = values_of(best, self.config.objectives) if best else None
         if values:
-            self.patiently(self._constrain, trial, *values)
+            self.patiently(self._constrain, trial, values)
         self.patiently(self._tell, trial.number, values)
         return outcome_of(best, failure)
 
-    def _constrain(self, trial: optuna.trial.Trial, size_bytes: float, perplexity: float) -> None:
+    def _constrain(self, trial: optuna.trial.Trial, values: Sequence[float]) -> None:
+        size_bytes, perplexity, *_ = values
         for name, broken in self.limits.constraints(size_bytes, perplexity).items():
             trial.set_constraint(name, broken)
 
@@ -269,10 +270,26 @@ class Worker(Claimant[WorkConfig]):
                 break
         return files, None
 
+    def measured(
+        self, recipe: Recipe, goes_on: bool = False
+    ) -> tuple[Measurement | None, str | None]:
+        """As for every claimant, with its relative speed where the study asks for it: another study
+        may have measured the recipe without."""
+        measured, failure = super().measured(recipe, goes_on)
+        if measured is None or measured.relative_speed or not self.config.has_speed:
+            return measured, failure
+        file = measured
+        timed, failure = self.attempted(lambda: self.bench.timed(file, self.observe, goes_on))
+        if timed is None or timed.relative_speed is None:
+            return None, failure
+        self.patiently(self.store.keep_speed, timed.key, timed.relative_speed)
+        # another worker may have timed it at the same moment, and the first one counts
+        return self.patiently(self.store.measurement, timed.key), None
+
     def _goes_on(self, trial: int, rung: int, measured: Measurement) -> bool:
         if self.limits.too_large(measured.size_bytes):
             return False
-        looks = best_so_far(self.store.looks(self.config.study))
+        looks = best_so_far(self.store.looks(self.config.study, speed=self.config.has_speed))
         if any(look.trial == trial and look.rung > rung for look in looks):
             return True  # an earlier worker of this trial decided so
         (mine,) = (look for look in looks if (look.trial, look.rung) == (trial, rung))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -529,3 +531,142 @@ def test_a_text_of_other_words_is_refused() -> None:
     model = imported(pytorch_arrays(CLASSIC), read_like(VOCABULARY))
     with pytest.raises(UserError, match=r"11 words and the text 2; 1 of the text's"):
         model.spoken(["<eos>", "other"])
+
+
+# --- Files of strangers that want more than to be read --------------------------------------------
+
+
+class Ran:
+    """What a pickle could have run."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("ran"),)
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+def npz(path: Path, member: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", member)
+
+
+def claiming(shape: str) -> bytes:
+    return npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}")
+
+
+def zipped_again(path: Path) -> None:
+    """The same archive, its members deflated."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def bomb_of_pytorch(path: Path) -> None:
+    torch.save({"encoder.weight": torch.zeros(20_000_000)}, path)
+    zipped_again(path)
+
+
+def inside_itself(path: Path) -> None:
+    state: dict[str, Any] = {}
+    state["model"] = state
+    torch.save(state, path)
+
+
+def hdf5(path: Path, fill: Callable[[Any], Any]) -> None:
+    with h5py.File(path.parent / "secret.h5", "w") as file:
+        file["secret"] = np.zeros(3, np.float32)
+    with h5py.File(path, "w") as file:
+        fill(file)
+
+
+def virtual(file: Any) -> None:
+    layout = h5py.VirtualLayout((3,), "f")
+    layout[:] = h5py.VirtualSource("secret.h5", "secret", (3,))
+    file.create_virtual_dataset("a", layout)
+
+
+def external(file: Any) -> None:
+    file.create_dataset("a", (3,), "f", external=[("secret.h5", 0, 12)])
+
+
+def ml5(path: Path, **entry: Any) -> None:
+    (path.parent / "array").write_bytes(bytes(8))
+    path.write_text(json.dumps({"a": {"filename": "array", "shape": [2], **entry}}))
+
+
+LINK = h5py.ExternalLink("secret.h5", "/secret")
+HOSTILE: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("a.npz", lambda p: npz(p, claiming("(10000000000000,)")), "Unable to allocate|EOF"),
+    ("a.npz", lambda p: npz(p, claiming("(10000000000000000000000,)")), "too large"),
+    ("a.npz", lambda p: npz(p, claiming("(20000000,)") + bytes(80_000_000)), "would unpack"),
+    ("a.npz", lambda p: npz(p, b"no array"), "no array of NumPy"),
+    ("a.pt", bomb_of_pytorch, "would unpack"),
+    ("a.pt", lambda p: torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, p), "would unpack"),
+    ("a.pt", lambda p: torch.save({"a": torch.zeros(9, device="meta")}, p), "has no arrays"),
+    ("a.pt", inside_itself, "recursion"),
+    ("a.h5", lambda p: hdf5(p, lambda f: f.update(lstm=LINK)), "a link to another place"),
+    ("a.h5", lambda p: hdf5(p, lambda f: f.update(model_weights=LINK)), "a link to another place"),
+    ("a.h5", lambda p: hdf5(p, virtual), "in another file"),
+    ("a.h5", lambda p: hdf5(p, external), "in another file"),
+    ("a.h5", lambda p: hdf5(p, lambda f: f.update({"g/self": f["/"]})), "inside itself"),
+    (
+        "a.h5",
+        lambda p: hdf5(p, lambda f: f.create_dataset("a", (10**6, 10**6), "f")),
+        "would unpack",
+    ),
+    ("a.h5", lambda p: hdf5(p, lambda f: f.attrs.update(model_config="[" * 10**5)), "recursion"),
+    ("a.json", lambda p: ml5(p, shape=[2.0]), "whole numbers"),
+    ("a.json", lambda p: ml5(p, shape="2"), "whole numbers"),
+    ("a.json", lambda p: ml5(p, shape=[-1, -2]), "whole numbers"),
+    ("a.json", lambda p: ml5(p, filename=".."), "no file"),
+    ("a.json", lambda p: p.write_text("[" * 100_000), "recursion"),
+]
+
+
+@pytest.mark.parametrize(("name", "write", "said"), HOSTILE)
+def test_a_hostile_file_is_refused_in_a_sentence(
+    name: str,
+    write: Callable[[Path], Any],
+    said: str,
+    tmp_path: Path,
+) -> None:
+    """None takes far more memory than its size, is read beyond itself, or ends in a traceback."""
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=said) as refused:
+        read_weights(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_code_of_a_pickle_runs(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = {"encoder.weight": torch.zeros(2, 2), "x": Ran()}
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="objects of Python code"):
+        read_weights(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", '{"<eos>": 0, "b": 100000000000000}', "no word for ids 1, 2, 3, 4, 5 and more"),
+        ("a.txt", "<eos> 0\nb 100000000000000\n", "no word for ids 1, 2, 3, 4, 5 and more"),
+        ("a.txt", "<eos> 0\nb " + 5000 * "9", "no word that ends a line"),
+        ("a.json", 100_000 * "[", "no JSON"),
+        ("a.json", '["<eos>", "\\ud800"]', "half of a surrogate pair"),
+    ],
+)
+def test_a_hostile_vocabulary_is_refused_at_once(
+    name: str, text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_vocabulary(tmp_path / name)

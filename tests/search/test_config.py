@@ -40,6 +40,7 @@ NEEDED = {
     "build": ["recipe=recipe.yaml", "to=model"],
     "evaluate": ["bundle=model.lmb"],
     "export": ["to=model"],
+    "import": ["weights=model.safetensors", "vocabulary=words.txt"],
     "publish": ["to=folder"],
     "rename": ["to=other"],
     "replay": ["trial=1"],
@@ -81,10 +82,10 @@ def own_values(path: Path) -> dict[str, Any]:
 
 
 def contained(part: Any, whole: Any) -> bool:
-    """Whether all that `part` sets stands in `whole`, at any depth."""
+    """Whether all that `part` sets stands in `whole`, at any depth. What is left out is null."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(
-            name in whole and contained(value, whole[name]) for name, value in part.items()
+            contained(value, whole.get(name)) for name, value in part.items()
         )
     return bool(part == whole)
 

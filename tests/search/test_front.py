@@ -13,22 +13,31 @@ from lmcore.errors import UserError
 from search.front import Front, Point, choose, front_of, hypervolume
 
 
-def point(trial: int | None, size_bytes: int, perplexity: float, name: str = "") -> Point:
-    return Point(name or str(trial), trial, size_bytes, perplexity, None, None)
+def point(
+    trial: int | None,
+    size_bytes: int,
+    perplexity: float,
+    name: str = "",
+    speed: float | None = None,
+) -> Point:
+    made = Point(name or str(trial), trial, size_bytes, perplexity, None, None)
+    return dataclasses.replace(made, relative_speed=speed)
 
 
 @st.composite
-def point_lists(draw: st.DrawFn, unmeasured: bool = True) -> list[Point]:
+def point_lists(
+    draw: st.DrawFn, unmeasured: bool = True, speeds: tuple[float | None, ...] = (None,)
+) -> list[Point]:
     """Points on a small grid, so that ties and duplicates abound; names are unique."""
     perplexities = [80.0, 90.0, 100.0, 120.0, 150.0, 200.0]
     if unmeasured:
         perplexities += [math.nan, math.inf, -math.inf, 0.0, -1.0]
     sizes = [1000, 2000, 5000, 10_000, 20_000] + [0] * unmeasured
-    pairs = st.tuples(st.sampled_from(sizes), st.sampled_from(perplexities), st.booleans())
-    rows = draw(st.lists(pairs, max_size=12))
+    values = [st.sampled_from(one) for one in (sizes, perplexities, speeds)]
+    rows = draw(st.lists(st.tuples(*values, st.booleans()), max_size=12))
     points = [
-        point(None if outside else number, size, perplexity, f"p{number}")
-        for number, (size, perplexity, outside) in enumerate(rows)
+        point(None if outside else number, size, perplexity, f"p{number}", speed)
+        for number, (size, perplexity, speed, outside) in enumerate(rows)
     ]
     return draw(st.permutations(points))
 
@@ -40,10 +49,12 @@ def order(p: Point) -> tuple[float, str]:
 def dominates(one: Point, other: Point) -> bool:
     if not one.measured:
         return False
-    if one.size_bytes > other.size_bytes or one.valid_perplexity > other.valid_perplexity:
+    mine, others = (
+        (p.size_bytes, p.valid_perplexity, -(p.relative_speed or 0.0)) for p in (one, other)
+    )
+    if any(value > limit for value, limit in zip(mine, others, strict=True)):
         return False
-    same = (one.size_bytes, one.valid_perplexity) == (other.size_bytes, other.valid_perplexity)
-    return not same or order(one) < order(other)
+    return mine != others or order(one) < order(other)
 
 
 @given(point_lists())
@@ -57,6 +68,31 @@ def test_the_front_is_what_nothing_dominates(points: list[Point]) -> None:
     for smaller, larger in itertools.pairwise(front.points):
         assert smaller.size_bytes < larger.size_bytes
         assert smaller.valid_perplexity > larger.valid_perplexity
+
+
+@given(point_lists(speeds=(None, 0.5, 1.0, 2.0, 8.0)))
+def test_with_speeds_the_front_is_what_nothing_dominates_in_all_three(points: list[Point]) -> None:
+    front = front_of("s", points)
+    expected = {p.name for p in points if p.measured and not any(dominates(q, p) for q in points)}
+    assert {p.name for p in front.points} == expected
+    assert len(front.points) + len(front.dominated) == len(points)
+    without = [dataclasses.replace(p, relative_speed=None) for p in points]
+    flat = front_of("s", without).points
+    assert [(p.size_bytes, p.valid_perplexity) for p in front.plane] == [
+        (p.size_bytes, p.valid_perplexity) for p in flat
+    ]
+    reference = (30_000.0, 300.0)
+    assert hypervolume(points, reference) == hypervolume(without, reference)
+    if front.points:
+        one, other = (
+            choose(each, max_size_bytes=20_000) for each in (front, front_of("s", without))
+        )
+        assert (one.size_bytes, one.valid_perplexity) == (other.size_bytes, other.valid_perplexity)
+
+
+def test_a_speed_that_is_no_number_is_the_slowest() -> None:
+    fast, none, odd = (point(n, 9, 2.0, speed=s) for n, s in enumerate((3.0, None, math.nan)))
+    assert front_of("s", [odd, none, fast]).points == (fast,)
 
 
 def test_ties_duplicates_and_the_unmeasured() -> None:

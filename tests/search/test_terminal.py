@@ -17,7 +17,10 @@ from lmcore.evaluation import unigram_perplexity
 from lmcore.progress import TrainingRecord
 from search.bench.dense import DenseCheckpoint, doubt
 from search.commands.answer import tell_corpus
+from search.show.tables import progress_text
+from search.streams import say
 from search.study.context import StudyContext
+from search.study.study import Progress
 from search.terminal import WORSE, progress_bar, training_bar
 from studies import environment, settings, write_text
 
@@ -215,3 +218,19 @@ def test_a_person_is_told_what_the_text_is_and_lacks(
     assert described.startswith("text my text.txt: ")
     assert warning.startswith("warning: unknown words are ")
     assert "train has 200 different words, and corpus.max_words=52 keeps 50." in warning
+
+
+def test_what_others_named_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2Jb\r\x9bc\u202egnp\n\tünï 漢字 \N{GRINNING FACE}")
+    shown = capsys.readouterr().out
+    assert shown == "a\\x1b[2Jb\\r\\x9bc\\u202egnp\n\tünï 漢字 \N{GRINNING FACE}\n"
+
+
+def test_reasons_of_failures_are_lines_and_few() -> None:
+    reasons = {" \n ": 1, "Traceback\n  File\nValueError: x": 2, "ValueError: x": 3}
+    reasons |= {f"the rank {rank} is over 120": 1 for rank in range(121, 1121)}
+    done = Progress("mine", 2000, 0, 0, reasons, 0, 0.0)
+    lines = progress_text(done, 1).splitlines()
+    assert "5 failed: ValueError: x" in lines
+    assert "992 failed for 992 other reasons" in lines
+    assert len(lines) < 20

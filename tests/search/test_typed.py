@@ -52,8 +52,10 @@ def given_to_hydra(argument: str, *flags: str) -> str | None:
 def test_the_settings_that_are_paths_names_or_urls() -> None:
     texts = {field.name for field in fields() if field.is_text}
     assert texts == {
-        *("name", "cache", "to", "bundle", "storage.url", "storage.path"),
+        *("name", "cache", "to", "bundle", "recipe", "dense", "weights", "vocabulary"),
+        *("storage.url", "storage.path"),
         *("corpus.file", "corpus.train", "corpus.valid", "corpus.test", "corpus.dir"),
+        *("corpus.pieces", "corpus.tokens", "corpus.vocabulary"),
     }
 
 
@@ -201,7 +203,10 @@ REFUSED: dict[str, list[str]] = {
     "sweep trialz=3": ["trialz: this command has no such setting; it has trials, "],
     "train name=a,b modle=small": ["modle: this command has no such setting; it has model, "],
     "train corpus.vocabulary=5": ["corpus.vocabulary: corpus=ptb has dir"],
-    "train corpus.file=a.txt": ["corpus.file: corpus=ptb has dir; corpus=text has it"],
+    "train corpus.file=a.txt": [
+        "corpus.file: corpus=ptb has dir; "
+        "corpus=text, corpus=subword, corpus=characters and corpus=pieces have it"
+    ],
     "train model.hiden=5": ["model.hiden: model has hidden, "],
     "train model.projection=5": ["model.projection: ", "+model.projection=VALUE"],
     "train model.hidden=abc": ["model.hidden: got 'abc'; it is a whole number"],

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from search.describe import failure_line
 from search.front import Point
 from search.measurement import Measurement
 from search.show.report.words import Phrasebook
@@ -15,7 +16,8 @@ from search.study.results import Results
 DIGITS = 6  # significant digits of a number in a column
 TRIALS = (
     *("number", "state", "stopped_early", "rung", "epochs", "size_bytes", "perplexity"),
-    *("tokens_per_second", "seconds", "started", "method", "recipe", "values", "failure"),
+    *("tokens_per_second", "relative_speed", "seconds", "started"),
+    *("method", "recipe", "values", "failure"),
 )
 FILES = ("trial", "rung", "epochs", "size_bytes", "perplexity", "state")
 
@@ -76,12 +78,6 @@ def parameter_columns(history: History) -> dict[str, list[Any]]:
     return {name: [number(one.parameters.get(name)) for one in history.trials] for name in names}
 
 
-def reason(failure: str) -> str:
-    """Why a trial failed, in a line: a stored reason may be a traceback."""
-    lines = failure.strip().splitlines()
-    return lines[-1] if lines else "unknown"
-
-
 def _row(
     one: TrialRecord,
     history: History,
@@ -91,14 +87,14 @@ def _row(
 ) -> tuple[Any, ...]:
     name = str(one.number)
     point = points.get(name)
-    failure = None if one.failure is None else reason(one.failure)
+    failure = None if one.failure is None else failure_line(one.failure)
     spent = None if one.started is None or one.ended is None else one.ended - one.started
     times = (number(spent), None if one.started is None else int(one.started))
     if point is None:
         state = "duplicate" if one.duplicate else one.state
         # one that is complete without a file: another program told its values
         state = "failed" if state == "complete" else state
-        return (one.number, state, False, *[None] * 5, *times, None, None, "", failure)
+        return (one.number, state, False, *[None] * 6, *times, None, None, "", failure)
     best = history.results.trials[one.number]
     template, values = book.words(best.recipe)
     return (
@@ -110,6 +106,7 @@ def _row(
         point.size_bytes,
         number(point.valid_perplexity),
         number(point.tokens_per_second),
+        number(point.relative_speed),
         *times,
         point.method,
         template,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lmcore.spelling import Spelling
 from search.config import DENSE_BASELINE
+from search.describe import command_line
 from search.front import Point
 from search.show.literature import literature_points
+from search.show.report.bits import in_bits, spelling_of
 from search.show.report.columns import (
     epochs_of,
     file_columns,
@@ -28,39 +30,49 @@ from search.show.report.words import Phrasebook
 from search.study.history import History
 from search.study.sureness import Sure, bands_of, sureness_of
 
-OBJECTIVES = ["size", "perplexity"]
-
 
 @dataclass(frozen=True)
 class Source:
     """What a report of a study is computed of.
 
-    `bundles` is the cache's folder of bundles, `published` the folder of the published study;
-    either may not exist. `attributes` are those of Optuna's study, empty for a published one.
+    `bundles` is the cache's folder of bundles, which may not exist; `published` is the folder of
+    the published study, None where there is none. `attributes` are those of the study.
     """
 
     history: History
     bundles: Path
-    published: Path
+    published: Path | None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def report_of(sources: Sequence[Source], watching: bool = False) -> Report:
     """The report of some studies, of at least one."""
-    studies = [study_report(source) for source in sources]
-    corpora = len({str(one.provenance["corpus"]) for one in studies})
+    spellings = [spelling_of(source.history) for source in sources]
+    bits = all(spellings)
+    studies = [study_report(source, bits) for source in sources]
+    if bits:  # vocabularies do not matter then, but texts do
+        corpora = len({one.size_bytes for one in spellings if one})
+    else:
+        corpora = len({str(one.provenance["corpus"]) for one in studies})
     names = [one.name for one in studies]
     title = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    sentence = together([(one.name, one.sentence) for one in studies], corpora)
+    sentence = together([(one.name, one.sentence) for one in studies], corpora, bits)
     return Report(title, sentence, studies, watching)
 
 
-def study_report(source: Source) -> StudyReport:
-    """The report of one study."""
+def study_report(source: Source, bits: bool = True) -> StudyReport:
+    """The report of one study: in bits per byte where its tokens spell the text and `bits` is set,
+    else in perplexities."""
+    measured = source.history
+    spelling = spelling_of(measured) if bits else None
+    if spelling:
+        source = replace(source, history=in_bits(measured, spelling))
     history = source.history
     results, book = history.results, Phrasebook()
     files = Files(results, source.bundles, source.published)
-    sentence, notes = sentence_of(history, files.dense_bytes)
+    sentence, notes = sentence_of(measured, files.dense_bytes)
+    if spelling:
+        notes.append(_said_of(spelling))
     front = results.front
     sure = {name: _sure(one) for name, one in sureness_of(history).items()}
     points, all_read = [], True
@@ -78,11 +90,11 @@ def study_report(source: Source) -> StudyReport:
     return StudyReport(
         name=results.study,
         corpus=results.corpus,
-        unit="perplexity",
+        unit="bits per byte" if spelling else "perplexity",
         sentence=sentence,
-        objectives=OBJECTIVES,
+        objectives=list(results.objectives),
         front=points,
-        knee=front.knee().name if front.points else None,
+        knee=measured.results.front.knee().name if front.points else None,
         marks=_marks(source),
         predicted=[(number(float(size)), number(high)) for size, high in results.predicted],
         trials=trial_columns(history, book),
@@ -91,9 +103,17 @@ def study_report(source: Source) -> StudyReport:
         recipes=book.templates,
         bands=dict(bands_of(history)),
         importance=importance(history),
-        course=course_of(history),
+        course=course_of(measured),
         provenance=origin,
         notes=[*notes, *_lacking(history)],
+    )
+
+
+def _said_of(spelling: Spelling) -> str:
+    return (
+        f"Perplexities are shown as bits per byte, which do not depend on the vocabulary: a "
+        f"perplexity of 100 a token is {spelling.bits_per_byte(100.0):.3f}. Sentences and the "
+        f"hypervolume are of perplexities."
     )
 
 
@@ -113,6 +133,7 @@ def _front_point(
         ratio=round(dense / point.size_bytes, 2) if dense else None,
         epochs=number(epochs_of(measured.recipe)),
         tokens_per_second=number(point.tokens_per_second),
+        relative_speed=number(point.relative_speed),
         recipe=book.lines(measured.recipe),
         sites=sites,
         export=export_command(history.results.study, point),
@@ -133,7 +154,7 @@ def export_command(study: str, point: Point) -> str:
     """The command that exports a point, as it is typed in a shell."""
     chosen = f"trial={point.name}" if point.of_best else f"trial={point.trial} rung={point.rung}"
     folder = point.name.replace(" ", "_")
-    return f"lmpareto export {shlex.quote(f'study={study}')} {chosen} to=model_{folder}"
+    return command_line("export", study, chosen, f"to=model_{folder}")
 
 
 def _marks(source: Source) -> list[Mark]:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from search.config import DENSE_BASELINE
+from search.describe import failure_line
 from search.measurement import Measurement
-from search.show.report.columns import epochs_of, number, reason
+from search.show.report.columns import epochs_of, number
 from search.show.report.record import Course
 from search.study.history import History
 from search.study.results import Results
 
 MOST_RUNGS = 12  # that are told apart by their epochs; more are told apart by number
+MOST_REASONS = 20  # of failures; of more, the rarest stand together
 NO_MODEL = (1.0, 1.0)  # the reference of a study without any model
 STAGES = {  # a step of a trial -> as people say it
     "ask": "asking the sampler",
@@ -176,13 +178,18 @@ def _epochs(epochs: float) -> str:
 
 
 def _failures(history: History) -> dict[str, int]:
-    """Reason -> how many trials, the most frequent first."""
+    """Reason -> how many trials, the most frequent first, of at most `MOST_REASONS`: numbers in the
+    reasons may make each of thousands another one."""
     reasons = [
-        reason(one.failure or "")
+        failure_line(one.failure)
         for one in history.trials
         if not one.duplicate and (one.failure is not None or one.state == "failed")
     ]
-    return dict(Counter(reasons).most_common())
+    first, others = Counter(reasons).most_common(), 0
+    if len(first) > MOST_REASONS:
+        others = sum(count for _, count in first[MOST_REASONS - 1 :])
+        first = first[: MOST_REASONS - 1]
+    return dict(first) | ({"other reasons": others} if others else {})
 
 
 def _stages(history: History) -> dict[str, float]:

@@ -18,6 +18,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.history import History
+from search.study.study import values_of
 
 LEAST = 20  # trials; the best tenth of fewer is one trial
 MOST = 10_000  # trials that are looked at; of more, evenly many
@@ -34,9 +35,9 @@ def importance(history: History) -> dict[str, dict[str, float]]:
     """
     results = history.results
     values = {
-        number: (float(one.size_bytes), one.valid_perplexity)
+        number: values_of(one, results.objectives)
         for number, one in results.trials.items()
-        if math.isfinite(one.valid_perplexity)
+        if all(map(math.isfinite, values_of(one, results.objectives)))
     }
     rows = [one for one in history.trials if one.number in values and one.parameters]
     rows = rows[:: max(1, math.ceil(len(rows) / MOST))]
@@ -44,8 +45,8 @@ def importance(history: History) -> dict[str, dict[str, float]]:
     if len(rows) < LEAST or not ranges:
         return {}
     trials = [_frozen(one.number, one.parameters, ranges, values[one.number]) for one in rows]
-    found = {}
-    for index, objective in enumerate(("size", "perplexity")):
+    found: dict[str, dict[str, float]] = {}
+    for index, objective in enumerate(results.objectives):
         if len({values[one.number][index] for one in rows}) > 1:
             shares = _shares(trials, index)
             if shares:
@@ -57,7 +58,7 @@ class _Given(optuna.Study):
     """A study of trials that are at hand: adding them one by one would copy each."""
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
-        made = optuna.create_study(directions=["minimize", "minimize"])
+        made = optuna.create_study(directions=["minimize"] * len(trials[0].values))
         super().__init__(made.study_name, made._storage)
         self._given = trials
 
@@ -83,14 +84,14 @@ def _frozen(
     number: int,
     parameters: Mapping[str, Any],
     ranges: Mapping[str, BaseDistribution],
-    values: tuple[float, float],
+    values: list[float],
 ) -> FrozenTrial:
     known = {name: one for name, one in parameters.items() if name in ranges}
     return FrozenTrial(
         number=number,
         state=TrialState.COMPLETE,
         value=None,
-        values=list(values),
+        values=values,
         datetime_start=None,
         datetime_complete=None,
         params=known,

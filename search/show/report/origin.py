@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
+from search.describe import command_line
 from search.measurement import Measurement
 from search.study.begun import BEGUN
 from search.study.history import History
@@ -66,10 +66,10 @@ def _most(measured: Iterable[Measurement], name: str) -> str | None:
 
 def _commands(history: History) -> list[str]:
     """What one types to make the study again, to see it and to take a model home."""
-    study = shlex.quote(f"study={history.results.study}")
+    study = history.results.study
     trials = history.trials_to_have or len(history.trials)
-    commands = [f"lmpareto sweep {study} trials={trials}"] if trials else []
-    commands += [f"lmpareto front {study}", f"lmpareto report {study}"]
+    commands = [command_line("sweep", study, f"trials={trials}")] if trials else []
+    commands += [command_line("front", study), command_line("report", study)]
     if history.results.front.points:
-        commands.append(f"lmpareto export {study} to=model")
+        commands.append(command_line("export", study, "to=model"))
     return commands

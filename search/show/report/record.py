@@ -47,6 +47,7 @@ class FrontPoint:
     ratio: Number  # dense size / size_bytes
     epochs: float  # of fine-tuning
     tokens_per_second: Number
+    relative_speed: Number  # None where it is no objective
     recipe: list[str]  # in words, a line each
     sites: list[Site]
     export: str  # the command
@@ -87,10 +88,11 @@ class StudyReport:
     """One study of the report.
 
     `trials` are columns of one length, a row for every trial by number: number, state,
-    stopped_early, rung, epochs, size_bytes, perplexity, tokens_per_second (of its best file),
-    seconds, started (since 1970), method, recipe (index into `recipes`), values, failure. The state
-    is "front", "dominated" or "infeasible" where a file was measured, else "failed", "running",
-    "waiting" or "duplicate". A dominated file may lack its size or perplexity: it was no number.
+    stopped_early, rung, epochs, size_bytes, perplexity, tokens_per_second, relative_speed (of its
+    best file), seconds, started (since 1970), method, recipe (index into `recipes`), values,
+    failure. The state is "front", "dominated" or "infeasible" where a file was measured, else
+    "failed", "running", "waiting" or "duplicate". A dominated file may lack its size or perplexity:
+    it was no number.
 
     `files` are columns of all other measured files: trial, rung, epochs, size_bytes, perplexity,
     state.
@@ -105,7 +107,7 @@ class StudyReport:
     corpus: str
     unit: str  # "perplexity" or "bits per byte"
     sentence: str
-    objectives: list[str]
+    objectives: list[str]  # "size", "perplexity", and perhaps "speed"
     front: list[FrontPoint]
     knee: str | None  # name of a point
     marks: list[Mark]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from lmcore.methods import UNCOMPRESSED
 from search.config import DENSE_BASELINE
+from search.describe import failure_line
 from search.front import Front, Point
-from search.show.report.columns import reason
 from search.study.history import History
 from search.units import format_size
 
@@ -60,13 +60,16 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
     return sentence, notes
 
 
-def together(sentences: Sequence[tuple[str, str]], corpora: int) -> str:
-    """The sentence of a report of several studies, from the name and the sentence of each."""
+def together(sentences: Sequence[tuple[str, str]], corpora: int, bits: bool = False) -> str:
+    """The sentence of a report of several studies, from the name and the sentence of each. With
+    `bits`, they are compared by bits per byte, whatever their vocabularies."""
     if len(sentences) == 1:
         return sentences[0][1]
     text = f"{len(sentences)} studies"
     if corpora > 1:
-        return f"{text} of {corpora} texts: perplexities of different texts do not compare."
+        if bits:
+            return f"{text} of {corpora} texts: bits per byte of different texts do not compare."
+        return f"{text} of {corpora} texts or vocabularies, whose perplexities do not compare."
     return f"{text} of one text."
 
 
@@ -132,7 +135,7 @@ def _without_front(history: History) -> str:
         return f"All {over} measured models are over max_size or max_perplexity."
     failed = [one for one in trials if one.state == "failed"]
     if failed and len(failed) == len(trials):
-        why, _ = Counter(reason(one.failure or "") for one in failed).most_common(1)[0]
+        why, _ = Counter(failure_line(one.failure) for one in failed).most_common(1)[0]
         return f"All {len(failed)} trials failed, most of them so: {why}"
     waiting = sum(one.state in ("running", "waiting") for one in trials)
     if waiting:

@@ -29,7 +29,7 @@ class Files:
 
     results: Results
     bundles: Path
-    published: Path
+    published: Path | None
 
     def frame(self, name: str, measured: Measurement) -> Frame | None:
         """The frame of a measured file, None where that very file is not at hand."""
@@ -45,6 +45,8 @@ class Files:
 
     def _paths(self, name: str, measured: Measurement) -> Iterator[Path]:
         yield self.bundles / f"{measured.key}.lmb"
+        if self.published is None:
+            return
         yield self.published / "bundles" / f"{name.replace(' ', '_')}.lmb"
         if name in self.results.baselines:
             yield from sorted(self.published.glob("dense*.lmb"))

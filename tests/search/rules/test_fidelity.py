@@ -106,6 +106,17 @@ def test_of_the_dominated_the_nearest_to_the_front_go_on() -> None:
     assert not rule.goes_on(far, [*best, near, *filler[:2]], DENSE)  # the fourth of six
 
 
+def test_what_is_faster_is_compared_with_what_is_as_fast() -> None:
+    """A better and smaller file does not stop one that runs faster beyond the noise."""
+    better = [Look(trial, 1, 1000 + trial, 80.0 + trial, speed=2.0) for trial in range(8)]
+    slow, alike, fast = (Look(9, 1, 5000, 150.0, speed) for speed in (1.5, 2.15, 2.5))
+    for rule in (FRONT, Asha()):
+        assert not rule.goes_on(slow, [*better, slow], DENSE)
+        assert not rule.goes_on(alike, [*better, alike], DENSE)
+        assert rule.goes_on(fast, [*better, fast], DENSE)
+        assert not rule.goes_on(Look(9, 1, 5000, 150.0), [*better, fast], DENSE)
+
+
 def test_other_rungs_do_not_count() -> None:
     mine = Look(5, 0, 1000, 120.0)
     assert FRONT.goes_on(mine, [Look(0, 1, 500, 90.0)], DENSE)

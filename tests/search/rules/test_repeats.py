@@ -74,3 +74,8 @@ def test_a_point_that_was_trained_once_has_no_spread() -> None:
 def test_a_point_that_the_rest_of_the_study_dominates_in_some_seeds_loses_these() -> None:
     points = {"a": [Seed(4, 4), Seed(4, 6)], "b": [Seed(3, 5)], "c": [Seed(9, 1)]}
     assert shares_on_front(points, ["a"]) == {"a": 0.5}
+
+
+def test_perplexities_that_no_float_can_square_have_no_spread() -> None:
+    assert all(map(math.isnan, mean_and_sd([1e308, 1e308, 1.0])))
+    assert mean_and_sd([1.0, 3.0]) == (2.0, math.sqrt(2))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,9 +21,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from lmcore.errors import UserError
+from search.front import front_of
+from search.measurement import Measurement
 from search.show.annotated import AnnotatedStorage, ReadOnlyError
 from search.show.dashboard import serve
-from search.show.dashboard_notes import PIECE, note_attributes
+from search.show.dashboard_notes import PIECE, note_attributes, study_note, trial_note
 from search.study.context import StudyContext
 from studies import COMMAND, Sweep, environment, new_database, settings, sweep_here
 
@@ -105,7 +108,7 @@ def test_a_trial_has_its_attributes_one_by_one(swept: Sweep, served: Served) -> 
 
 def test_notes_say_what_was_found_and_how_to_take_it(served: Served) -> None:
     detail = served.detail
-    assert "**mine**" in detail["note"]["body"]
+    assert detail["note"]["body"].startswith("` mine `: of ")
     assert "lmpareto export study=mine to=model" in detail["note"]["body"]
     note = detail["trials"][2]["note"]["body"]
     assert "| 2 | 0.1 |" in note
@@ -211,3 +214,27 @@ def test_a_browser_shows_notes_and_attributes(served: Served, tmp_path: Path) ->
         page.screenshot(path=tmp_path / "dashboard.png", full_page=True)
         browser.close()
     assert (tmp_path / "dashboard.png").stat().st_size > 20_000
+
+
+FILE = Measurement("k", {}, 1000, 90.0, 9000.0, 10, 2.0, "", {})
+HOSTILE = "a `b` **c** <img src=http://elsewhere/> it's\n\n# head\r<script>alert(1)</script>"
+
+
+def test_nothing_in_a_name_acts_as_markup_in_a_note() -> None:
+    """The dashboard renders the HTML of a note. What is in backticks or indented stays text."""
+    front = front_of(HOSTILE, [])
+    found, *lines = study_note(front, 0).split("\n")
+    assert found == (
+        "`` a `b` **c** <img src=http://elsewhere/> it's # head <script>alert(1)</script> `` "
+        "has no measured model yet."
+    )
+    blocks = [line for line in re.split(r"\r|\n", "\n".join(lines)) if "<" in line or "#" in line]
+    assert len(blocks) == 9
+    assert all(line.startswith("    ") for line in blocks)
+
+
+def test_commands_of_notes_can_be_typed() -> None:
+    for name in ("mine", "my study", "it's"):
+        note = trial_note(name, 3, {0: FILE})
+        typed = shlex.split(note.rpartition("To take it:")[2])
+        assert typed == ["lmpareto", "export", f"study={name}", "trial=3", "to=trial_3"]

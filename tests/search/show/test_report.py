@@ -14,8 +14,9 @@ from hydra import compose, initialize_config_module
 
 from lmcore.files import finite
 from lmcore.recipe import Recipe
+from lmcore.spelling import Spelling
 from search.commands import settings_of
-from search.config import PUBLISHED, ReadingConfig
+from search.config import PUBLISHED, FrontConfig
 from search.front import Point, hypervolume
 from search.measurement import Measurement
 from search.show.report.computed import Source, report_of, study_report
@@ -142,6 +143,10 @@ def test_trials_that_failed_are_the_sentence_where_no_other_is() -> None:
     assert found.course.failures == {"ValueError: no room": 2, "diverged": 1}
     assert found.trials["state"] == ["failed"] * 3
     assert found.trials["failure"][0] == "ValueError: no room"
+    many = [TrialRecord(n, "failed", {}, failure=f"no room for {n // 3}") for n in range(3000)]
+    reasons = report(history({}, many)).course.failures
+    assert (len(reasons), sum(reasons.values())) == (20, 3000)
+    assert list(reasons)[-1] == "other reasons"
     running = [*trials, TrialRecord(3, "running", {})]
     assert "1 of 4 trials are running" in report(history({}, running)).sentence
 
@@ -237,8 +242,71 @@ def test_several_studies_stand_together() -> None:
     assert (made.title, made.sentence) == ("one and two", "2 studies of one text.")
     made = report_of([*sources, Source(other, NOWHERE, NOWHERE)])
     assert made.title == "one, two and three"
-    assert "2 texts: perplexities of different texts do not compare" in made.sentence
+    assert "2 texts or vocabularies, whose perplexities do not compare" in made.sentence
     assert report_of(sources[:1]).sentence == made.studies[0].sentence
+
+
+def spelled(given: History, name: str, spelling: Spelling) -> History:
+    """The history as a study of that name whose validation text spells so."""
+
+    def told(one: Measurement) -> Measurement:
+        return replace(one, provenance={"text": spelling.plain()})
+
+    results = given.results
+    files = {
+        trial: {rung: told(one) for rung, one in rungs.items()}
+        for trial, rungs in results.files.items()
+    }
+    baselines = {one: told(DENSE) for one in results.baselines}
+    repeats = {one: list(map(told, every)) for one, every in given.repeats.items()}
+    own = replace(results, study=name, files=files, baselines=baselines)
+    return replace(given, results=own, repeats=repeats)
+
+
+def test_a_study_whose_tokens_spell_the_text_is_shown_in_bits_per_byte() -> None:
+    plain = history(
+        {0: [measured(900_000, 128.0), measured(500_000, 64.0)], 1: [measured(1, 256.0)]}
+    )
+    results = replace(plain.results, predicted=[(700_000, 32.0)])
+    plain = replace(plain, results=results, repeats={"0": [measured(500_000, 16.0)]})
+    subword = Spelling(tokens=1000, size_bytes=2000)
+    found = report(spelled(plain, "subword", subword))
+    assert found.unit == "bits per byte"
+    assert [(one.name, one.perplexity) for one in found.front] == [("1", 4.0), ("0", 3.0)]
+    assert found.trials["perplexity"] == [3.0, 4.0]
+    assert found.files["perplexity"] == [3.5]
+    assert found.predicted == [(700_000, 2.5)]
+    assert [one.perplexity for one in found.marks] == [
+        pytest.approx(subword.bits_per_byte(120.0), rel=1e-5)
+    ]
+    sure = found.front[1].sure
+    assert sure
+    assert list(sure.perplexity) == pytest.approx([2.5, math.sqrt(0.5)], rel=1e-5)  # of 3 and 2
+    assert found.bands["best"][-1] == (500_000, 2.0)
+    was = report(plain)
+    assert (found.knee, found.course, found.sentence) == (was.knee, was.course, was.sentence)
+    assert (was.unit, was.trials["perplexity"]) == ("perplexity", [64.0, 256.0])
+
+
+def test_studies_compare_by_bits_per_byte_where_all_have_them() -> None:
+    plain = history({0: [measured(500_000, 120.0)]})
+    one = spelled(plain, "one", Spelling(1000, 2000))
+    two = spelled(plain, "two", Spelling(1500, 2000))
+    other = spelled(plain, "other", Spelling(1500, 3000))
+
+    def made(*given: History) -> tuple[set[str], str]:
+        found = report_of([Source(each, NOWHERE, NOWHERE) for each in given])
+        return {study.unit for study in found.studies}, found.sentence
+
+    assert made(one, two) == ({"bits per byte"}, "2 studies of one text.")
+    units, sentence = made(one, other)
+    assert (units, "bits per byte of different texts do not" in sentence) == (
+        {"bits per byte"},
+        True,
+    )
+    ptb = replace(plain, results=replace(plain.results, corpus="ptb"))
+    assert made(one, ptb)[0] == {"perplexity"}
+    assert "whose perplexities do not compare" in made(one, ptb)[1]
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -367,7 +435,7 @@ def test_nothing_is_said_of_importance_without_enough_to_say_it_of() -> None:
 def test_a_published_study_of_an_earlier_version_is_shown_with_what_it_has(tmp_path: Path) -> None:
     with initialize_config_module("search.conf", version_base="1.3"):
         config = settings_of(
-            ReadingConfig, compose("front", ["study=ptb_small", f"cache={tmp_path}"])
+            FrontConfig, compose("front", ["study=ptb_small", f"cache={tmp_path}"])
         )
     given = history_of(StudyContext(config))
     found = study_report(Source(given, tmp_path, PUBLISHED / "ptb_small"))

@@ -419,7 +419,7 @@ def test_nothing_in_a_record_acts_as_markup(browser: Browser, tmp_path: Path) ->
         (made.all_failed(), ["No model is on the front yet.", made.REASONS[0]]),
         (made.study_report(1), ["trial 0", "Too few files were measured"]),
         (made.ties(), ["trial 0"]),
-        (made.three_objectives(), ["tokens/s"]),
+        (made.three_objectives(), ["speed, x dense", "x the dense model's speed"]),
     ],
     ids=["empty", "failed", "single", "ties", "three"],
 )

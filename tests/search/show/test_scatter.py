@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
@@ -142,3 +143,9 @@ def test_ascii_does_without_other_characters() -> None:
         re.split(r"  |\n", text)
     )
     assert format_size(100_000) in text
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-307, 1e-301), (90.0, 1.7e308)])
+def test_an_axis_at_the_ends_of_what_floats_can_say(low: float, high: float) -> None:
+    ticks = Axis(low, high, 60).ticks(lambda v: f"{v:.6g}", lambda text: len(text) + 2)
+    assert len(ticks) >= 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -10,6 +12,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 
 from lmcore.errors import UserError
+from search.measurement import Measurement
 from search.store import migrations
 from search.store.reader import Reader
 from search.store.settings import StorageSettings
@@ -17,6 +20,7 @@ from search.store.slots import Slots
 from search.store.store import MeasuredPart, Store
 from search.study.context import StudyContext
 from search.study.history import history_of
+from search.study.published import folder_of
 from search.study.results import results_of
 from search.study.study import progress
 from studies import lmpareto, new_database, settings, sweep_here
@@ -51,7 +55,8 @@ def as_the_first_version(storage: StorageSettings) -> None:
     named = ("release", "effect", "slot", "rung", "repeat")
     tables = [f"lmpareto_{name}" for name in named]
     drops = [f"DROP TABLE {name}" for name in tables]
-    execute(storage, *drops, "UPDATE lmpareto_version SET version_num = '0001'")
+    column = "ALTER TABLE lmpareto_measurement DROP COLUMN relative_speed"
+    execute(storage, *drops, column, "UPDATE lmpareto_version SET version_num = '0001'")
 
 
 # --- another version of lmpareto -----------------------------------------------------------------
@@ -292,3 +297,31 @@ def test_a_damaged_database_is_said_and_nothing_is_deleted(command: str, tmp_pat
     run = lmpareto(*command.split(), cache=tmp_path).refused("studies.db: ", "malformed")
     assert len(run.err.splitlines()) == 1
     assert bundle.exists()
+
+
+# --- what another program wrote ------------------------------------------------------------------
+
+MEASURED = Measurement("k", {"sites": {"decoder": {}}}, 1000, 90.0, 9000.0, 10, 2.0, "", {})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("recipe", []),
+        ("recipe", {"sites": 1}),
+        ("recipe", {"sites": {"decoder": None}}),
+        ("provenance", None),
+        ("valid_perplexity", "nan"),
+        ("size_bytes", None),
+    ],
+)
+def test_a_measurement_that_was_damaged_in_the_database_is_said(field: str, value: Any) -> None:
+    assert Measurement.stored(MEASURED.plain().values()) == MEASURED
+    with pytest.raises(UserError, match="measurement k is damaged in the database; restore"):
+        Measurement.stored(replace(MEASURED, **{field: value}).plain().values())
+
+
+@pytest.mark.parametrize("name", ["x" * 500, "../studies/ptb_small", "</script>", "a\nb", ""])
+def test_a_name_that_is_no_folder_is_no_published_study(name: str) -> None:
+    assert folder_of("ptb_small")
+    assert folder_of(name) is None

@@ -56,6 +56,14 @@ def test_a_measurement_comes_back_as_it_was(store: Store, url: str) -> None:
     assert Store(StorageSettings(url=url)).measurement(MEASUREMENT.key) == MEASUREMENT
 
 
+def test_the_first_speed_of_a_file_stays(store: Store) -> None:
+    measured = keyed("speed", "first")
+    store.keep(measured)
+    store.keep_speed(measured.key, 2.5)
+    store.keep_speed(measured.key, 9.0)
+    assert store.measurement(measured.key) == replace(measured, relative_speed=2.5)
+
+
 def test_what_was_never_measured_is_none(store: Store) -> None:
     assert store.measurement("0" * 16) is None
     assert store.measurements(["0" * 16]) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import signal
@@ -328,6 +330,54 @@ def test_a_damaged_file_gets_a_sentence(
     (tmp_path / published.name / name).write_text(damage)
     with pytest.raises(UserError, match=name):
         history_of(published)
+
+
+DAMAGE: list[tuple[str, list[str], list[Any]]] = [
+    ("trials.jsonl", ["size_bytes"], [0, -1, 10**400, math.inf, "x", [1]]),
+    ("trials.jsonl", ["seconds"], [-1, math.nan, math.inf]),
+    ("trials.jsonl", ["trial"], [-1, 10**400, []]),
+    ("trials.jsonl", ["recipe"], [None, [], {"sites": 1}]),
+    ("trials.jsonl", ["recipe", "finetuning"], [{}, 1, "x"]),
+    (
+        "trials.jsonl",
+        ["recipe", "sites", "decoder", "structure"],
+        [{"kind": None}, "dense"],
+    ),
+    ("trials.jsonl", ["provenance", "seconds"], [1, [], {"build": None}, {"build": 10**400}]),
+    ("repeats.jsonl", ["size_bytes"], [0, 10**400]),
+    ("history.jsonl", ["number"], [-1, 10**400, "x"]),
+    ("history.jsonl", ["started"], [math.nan, math.inf, 1e300, -1]),
+    ("history.jsonl", ["measured_at"], [{"0": 1e300}, {"-1": 0}, []]),
+    ("history.jsonl", ["seconds"], [{"ask": "long"}, {"ask": math.inf}]),
+    ("history.jsonl", ["parameters"], [{"a": [1]}, {"a": {"b": 1}}, [], None]),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "values"), DAMAGE, ids=lambda one: str(one)[:30])
+def test_a_damaged_field_gets_a_sentence(
+    name: str,
+    path: list[str],
+    values: list[Any],
+    published: StudyContext[ConfirmConfig],
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / published.name / name
+    first, *others = file.read_text().splitlines()
+    for value in values:
+        row = json.loads(first)
+        inner = row
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        file.write_text("\n".join([json.dumps(row), *others]))
+        with pytest.raises(UserError, match=f"{name}, line 1 is no record") as said:
+            history_of(published)
+        assert len(str(said.value)) < 600
+    file.unlink()
+    file.mkdir()
+    if name != "trials.jsonl":
+        with pytest.raises(UserError, match=f"{name} cannot be read"):
+            history_of(published)
 
 
 def test_a_published_study_is_confirmed_where_its_dense_model_is_at_hand(

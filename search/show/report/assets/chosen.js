@@ -62,6 +62,14 @@ function bestUnder(study, limit) {
   return best;
 }
 
+/** The next point of a front that is the best under some limit: to the left where `by` is -1, to the
+ * right where it is 1. With speed as an objective, others lie between. */
+function neighbour(study, index, by) {
+  for (let at = index + by; study.front[at]; at += by)
+    if (bestUnder(study, study.front[at].size_bytes) === at) return study.front[at];
+  return undefined;
+}
+
 /** Of all studies, the best under the limit: [study, "front", index], or null. */
 function bestOfAll({ report, limit }) {
   let best = null;
@@ -162,10 +170,11 @@ function chosenModel(state, changed) {
     point.ratio ? `${short3(point.ratio)} x smaller than the dense model` : null,
     `${short(point.epochs)} epoch${point.epochs === 1 ? "" : "s"} of fine-tuning`,
     missing(point.tokens_per_second) ? null : `${count(point.tokens_per_second)} tokens/s`,
+    missing(point.relative_speed) ? null : timesFaster(point),
     point.sure ? `${perplexity(point.sure.perplexity[0])} ± ${perplexity(point.sure.perplexity[1])} over ${plural(point.sure.seeds, "seed")}` : null,
   ].filter(Boolean);
   const step = (by, text) => {
-    const other = study.front[index + by];
+    const other = neighbour(study, index, by);
     const go = () => {
       setLimit(state, roomFor(other.size_bytes), changed);
       state.placeSlider();

@@ -26,6 +26,7 @@ function linesOf(state, [at, kind, index]) {
       title(point.label) + (point.name === study.knee ? ", the knee" : ""),
       place(point) + (point.ratio ? `, ${short3(point.ratio)} x smaller` : ""),
       ...(missing(speed) ? [] : [`${count(speed)} tokens/s`]),
+      ...(missing(point.relative_speed) ? [] : [timesFaster(point)]),
       ...folded(point.recipe),
     ];
   }
@@ -41,6 +42,7 @@ function linesOf(state, [at, kind, index]) {
   return [title(`trial ${study.trials.number[row]}${what}`), place(one), ...recipeOf(study, row)];
 }
 
+const timesFaster = (point) => `${short3(point.relative_speed)} x the dense model's speed, exported`;
 const short3 = (value) => Number(value.toPrecision(value < 10 ? 2 : 3)).toString();
 const recipeOf = (study, row) => folded(recipeText(study, row).split("\n").filter(Boolean));
 
@@ -106,10 +108,10 @@ function groupsOf(state, look) {
     const name = several ? study.name : "front";
     const predicted = study.predicted.map(([x, y]) => [x, y, null]);
     add(`predicted ${at}`, several ? `${name}, predicted` : "predicted, untrained", predicted, { line: { color: look.muted, width: 1.3, dash: "dash", shape: "hv" } });
-    const third = study.objectives.length > 2 && study.front.some((point) => !missing(point.tokens_per_second));
+    const third = study.objectives.length > 2 && study.front.some((point) => !missing(point.relative_speed));
     const points = study.front.map((point, index) => [point.size_bytes, point.perplexity, [at, "front", index]]);
     const colouring = third
-      ? { color: study.front.map((point) => point.tokens_per_second), colorscale: "Cividis", showscale: at === 0, colorbar: { title: { text: "tokens/s", font: { size: 11 } }, thickness: 10, outlinewidth: 0, tickfont: { size: 11, color: look.muted } } }
+      ? { color: study.front.map((point) => point.relative_speed), colorscale: "Cividis", showscale: at === 0, colorbar: { title: { text: "speed, x dense", font: { size: 11 } }, thickness: 10, outlinewidth: 0, tickfont: { size: 11, color: look.muted } } }
       : { color: colour };
     add(`front ${at}`, `${name}: ${many(points.length)}`, points, {
       line: { color: colour, width: 2, dash, shape: "hv" },

@@ -41,6 +41,7 @@ function numeric(values) {
 function slices(study, body, names, measured) {
   const objectives = { perplexity: study.unit, size_bytes: "size" };
   if (study.trials.tokens_per_second?.some((one) => !missing(one))) objectives.tokens_per_second = "tokens per second";
+  if (study.trials.relative_speed?.some((one) => !missing(one))) objectives.relative_speed = "speed, x dense";
   let [parameter, objective] = [names[0], "perplexity"];
   const node = el("div", { class: "plot" });
   const show = () => draw(node, (look) => {

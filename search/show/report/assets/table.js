@@ -11,6 +11,7 @@ const SHOWN = {
   rung: ["rung", short],
   stopped_early: ["stopped early", (value) => (value ? "yes" : "")],
   tokens_per_second: ["tokens/s", count],
+  relative_speed: ["speed, x dense", short],
   seconds: ["time", duration],
   started: ["started (UTC)", date],
   method: ["method", String],
