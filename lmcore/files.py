@@ -89,7 +89,8 @@ def written_at_once(folder: Path, sums: str = "SHA256SUMS") -> Iterator[Path]:
     that an earlier list names and the new folder lacks are deleted. Meanwhile the folder has no
     list, so one whose writer was killed cannot be taken for whole.
 
-    Raises DiskError where the folder cannot be written. Where the block raises, nothing has changed.
+    Raises DiskError where the folder cannot be written. Where the block raises, nothing has
+    changed.
     """
     part: Path | None = None
     try:
