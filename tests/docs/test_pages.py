@@ -19,16 +19,18 @@ from studies import COMMAND, Shell, environment, write_text
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+NAMED = re.compile(r"(?:# @package _global_\n)?# ([\w/.-]+\.\w+)")  # a file, at the head of a block
 LEAVES = {  # page -> where else its blocks are run
     "adding_a_method": "tests/lmcore/test_adding_a_method.py",
     "clusters": "tests/search/work/test_launchers.py",
 }
 # what makes a page's commands take seconds; the settings that a page types itself win
 TINY = {
-    "train": "model.hidden=12 model.embedding=12 training.epochs=1",
     "sweep": "trials=2 workers=1",
     "confirm": "workers=1",
 }
+DENSE = "model.hidden=12 model.embedding=12 training.epochs=1"
+OWN = "model.hidden=128 model.embedding=128 training.epochs=1"  # its space has ranks up to 120
 IN_A_SHELL = COMMANDS.keys() - {"sweep", "confirm"}  # those that start no workers
 
 
@@ -49,8 +51,10 @@ def tiny(line: str) -> str:
         return line
     command, given = words[at + 1], {word.partition("=")[0] for word in words[at + 2 :]}
     settings = TINY.get(command, "").split()
-    if command in ("train", "sweep") and "study=quickstart" in words:
-        settings += TINY["train"].split()
+    if command in ("train", "sweep") and "--config-dir" in words:
+        settings += OWN.split()
+    elif command in ("train", "sweep") and "study=quickstart" in words:
+        settings += DENSE.split()
     more = [one for one in settings if one.partition("=")[0] not in given]
     return f"{line} {shlex.join(more)}"
 
@@ -65,7 +69,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 def begun(shell: Shell) -> Path:
     """A folder with a text and a cache, where the tutorial's study was begun; pages go on there."""
     folder = shell.cache.parent
-    write_text(folder / "my.txt", lines=600)
+    for text in ("my.txt", "messages.txt"):
+        write_text(folder / text, lines=600)
     (begins,) = re.findall(r"^lmpareto sweep study=quickstart .*$", PAGES["tutorial"], re.M)
     run(["sh", "-ec", tiny(begins)], folder)
     return folder
@@ -76,8 +81,7 @@ def begun(shell: Shell) -> Path:
 def test_a_page(page: str, begun: Path, shell: Shell) -> None:
     own, python = blocks(page), []
     for index, (language, text) in enumerate(own):
-        first = text.partition("\n")[0]
-        if named := re.fullmatch(r"# ([\w/.-]+\.\w+).*", first):
+        if named := NAMED.match(text):
             file = begun / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
