@@ -278,7 +278,7 @@ class Uniform(GridCodec):
 
     @classmethod
     def sentence(cls, plain: Mapping[str, Any]) -> str:
-        return f"entropy-coded multiples of {plain['step']:.3g} standard deviations"
+        return f"rounded to multiples of {plain['step']:.3g} standard deviations"
 
     def fit(
         self, data: Tensor, mask: Tensor | None, before: Codes | None, evidence: Evidence

@@ -18,6 +18,20 @@ LICENCES = {  # kind of a corpus -> what a person should know of its licence
     "Mikolov's preprocessing is in wide use for research. Ask the LDC before a commercial use",
     "pydoc": "the documentation of Python 3.11, under the Python Software Foundation License",
 }
+STREAM = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+about = session.get_modelmeta().custom_metadata_map
+words = [line.rsplit(" ", 1)[0] for line in open("tokens.txt", encoding="utf-8")]
+h = c = np.zeros((int(about["num_layers"]), 1, int(about["hidden_size"])), np.float32)
+token = int(about["sos_id"])
+for _ in range(5):
+    log_softmax, h, c = session.run(None, {"x": np.array([[token]]), "h0": h, "c0": c})
+    token = int(log_softmax[0].argmax())
+    print(words[token])
+"""
 OWN_TEXT = "the text is its owner's, and so is the licence"
 
 
@@ -163,13 +177,23 @@ def _use(found: Document) -> Iterator[str]:
     yield "- At the keyboard: `lmpareto complete bundle=model.lmb`"
     if found.get("onnx"):
         yield (
-            "- `model.onnx` is a streaming language model as sherpa-onnx reads it: `x`, `h0`, `c0` "
-            "-> `log_softmax`, `next_h0`, `next_c0`; `model_nll.onnx` scores whole sentences: "
-            "`x`, `x_lens` -> `nll`. `tokens.txt` has the ids"
+            "- `model.onnx` is a streaming language model as sherpa-onnx reads it: `x` (N, L) "
+            "int64, of which the first token is read, `h0` and `c0` (num_layers, N, hidden_size) "
+            "float32 -> `log_softmax` (N, words) in nats, `next_h0`, `next_c0`"
         )
+        yield (
+            "- `model_nll.onnx` scores whole sentences: `x` (N, L) and `x_lens` (N,), both int64 "
+            "-> `nll` (N,) in nats; it adds sos and eos itself"
+        )
+        yield "- `tokens.txt` has the ids, `token id` a line"
     if found.get("safetensors"):
         yield (
             "- `model.safetensors` loads into `nn.Embedding`, `nn.LSTM` and `nn.Linear`; "
             "`words.txt` has a line for each row"
         )
     yield "- `sha256sum -c SHA256SUMS` checks the files"
+    if found.get("onnx"):
+        yield ""
+        yield "In onnxruntime, from the beginning of a sentence, always the most probable token:"
+        yield ""
+        yield f"```python\n{STREAM}```"

@@ -19,7 +19,8 @@ from studies import COMMAND, Shell, environment, write_text
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-NAMED = re.compile(r"(?:# @package _global_\n)?# ([\w/.-]+\.\w+)")  # a file, at the head of a block
+# the file that a block is, named by a comment in its first line, or below Hydra's own
+FILE = re.compile(r"(?:# @package .*\n)?# ([\w/.-]+\.\w+)")
 LEAVES = {  # page -> where else its blocks are run
     "adding_a_method": "tests/lmcore/test_adding_a_method.py",
     "clusters": "tests/search/work/test_launchers.py",
@@ -69,8 +70,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 def begun(shell: Shell) -> Path:
     """A folder with a text and a cache, where the tutorial's study was begun; pages go on there."""
     folder = shell.cache.parent
-    for text in ("my.txt", "messages.txt"):
-        write_text(folder / text, lines=600)
+    write_text(folder / "my.txt", lines=600)
     (begins,) = re.findall(r"^lmpareto sweep study=quickstart .*$", PAGES["tutorial"], re.M)
     run(["sh", "-ec", tiny(begins)], folder)
     return folder
@@ -81,7 +81,7 @@ def begun(shell: Shell) -> Path:
 def test_a_page(page: str, begun: Path, shell: Shell) -> None:
     own, python = blocks(page), []
     for index, (language, text) in enumerate(own):
-        if named := NAMED.match(text):
+        if named := FILE.match(text):
             file = begun / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)

@@ -344,7 +344,9 @@ def test_a_watched_report_is_written_anew(studio: Studio, tmp_path: Path) -> Non
         assert watching.stderr is not None
         assert "is written anew" in watching.stderr.readline()
         before = page.read_bytes()
-        copy.execute("DELETE FROM lmpareto_rung WHERE trial = 0").connection.commit()
+        copy.execute(
+            "INSERT INTO lmpareto_rung SELECT study, 0, 1, key FROM lmpareto_rung WHERE trial = 1"
+        ).connection.commit()
         waited = time.monotonic() + 60
         while page.read_bytes() == before and time.monotonic() < waited:
             time.sleep(0.2)
@@ -599,7 +601,7 @@ def test_numbers_that_json_has_not_are_null(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("swep", "did you mean sweep?"),
         ("fronts", "did you mean front?"),
-        ("xyzzy", "the commands are train, sweep, "),
+        ("xyzzy", "the commands are train, import, sweep, "),
         ("study=mine", "there is no command 'study=mine'"),
     ],
 )

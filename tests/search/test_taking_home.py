@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,17 @@ def test_card_and_metrics_agree_with_the_file(home: Home) -> None:
     assert f"| test perplexity | {metrics['test_perplexity']:.2f} |" in card
     assert f"{metrics['top1_recall']:.1%}, {metrics['top3_recall']:.1%}" in card
     assert f"{metrics['keystrokes_saved']:.1%}" in card
+
+
+def test_the_code_on_the_card_runs(home: Home) -> None:
+    lm = lmcore.load(home.folder / "model.lmb")
+    blocks = re.findall(r"```python\n(.*?)```", (home.folder / "card.md").read_text(), re.S)
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    done = subprocess.run(command, cwd=home.folder, capture_output=True, text=True, check=True)
+    said = [lm.vocabulary.ids[line] for line in done.stdout.splitlines()]
+    assert len(said) == 5
+    likely = lm.start().log_probabilities
+    assert likely[said[0]] > likely.max() - 0.05
 
 
 def test_the_numbers_are_those_of_the_loaded_model(home: Home) -> None:

@@ -198,7 +198,7 @@ def _lacking(history: History) -> list[str]:
             "It is not known when the files were measured: the course goes by the trials' numbers."
         )
     if measured and all(one.started is None for one in measured):
-        found.append("It is not known how long the trials took.")
+        found.append("Of the trials' time, only that of fine-tuning is known.")
     if not history.settings:
         found.append("The settings of the study were not kept with it.")
     if DENSE_BASELINE not in history.results.baselines and measured:

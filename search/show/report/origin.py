@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,6 +28,8 @@ def origin_of(history: History, attributes: Mapping[str, Any], corpus: str) -> d
     results = history.results
     measured = [one for _, _, _, one in results.named()] + list(results.baselines.values())
     settings = {name: one for name, one in history.settings.items() if name not in SECRETS}
+    if isinstance(settings.get("corpus"), Mapping):
+        settings["corpus"] = _without_folders(settings["corpus"])
     begun = attributes.get(BEGUN)
     text = {"kind": corpus}
     if isinstance(begun, Mapping) and isinstance(begun.get("corpus"), str):
@@ -42,6 +45,14 @@ def origin_of(history: History, attributes: Mapping[str, Any], corpus: str) -> d
         "corpus": text,
         "dense": _most(measured, "dense"),
         "commands": _commands(history),
+    }
+
+
+def _without_folders(corpus: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a corpus, its files by their names: a page is shown to others."""
+    return {
+        name: Path(one).name if isinstance(one, str) and Path(one).is_absolute() else one
+        for name, one in corpus.items()
     }
 
 

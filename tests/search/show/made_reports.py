@@ -164,6 +164,7 @@ def study_report(
             "versions": {"lmpareto": "0.1.0", "optuna": "5.0.0", "torch": "2.13.0"},
             "machine": {"processor": "Xeon", "cores": 2},
             "corpus": "ptb, sha256 3a1f9c0e",
+            "dense": 16 * "3a1f",
             "commands": [f"lmpareto sweep study={name} trials={trials}"],
         },
         notes=["The times of this study's trials are not known: it was published by 0.1."],

@@ -319,14 +319,14 @@ def test_recipes_that_differ_in_numbers_share_their_words() -> None:
     assert values == "0.71 0.25 5 0.2"
     assert book.templates[first].count(HOLE) == 4
     assert filled(book.templates[first], values).split("\n") == [
-        "every site: entropy-coded multiples of 0.71 standard deviations",
+        "every site: rounded to multiples of 0.71 standard deviations",
         "fine-tuned for 0.25 epochs by sgd at rate 5, dropout 0.2",
     ]
     apart = recipe(0.71)
     apart["sites"]["embedding"]["bits"] = {"kind": "linear", "bits": 4, "scope": "row"}
     assert book.lines(apart)[:2] == [
         "embedding: 4 bits in equal steps",
-        "lstm.*.input lstm.*.recurrent: entropy-coded multiples of 0.71 standard deviations",
+        "lstm.*.input lstm.*.recurrent: rounded to multiples of 0.71 standard deviations",
     ]
     assert book.lines({}) == ["not fine-tuned"]
     assert book.lines(recipe(0.5, 1.0))[-1].startswith("fine-tuned for 1 epoch by")
@@ -453,3 +453,15 @@ def test_a_published_study_of_an_earlier_version_is_shown_with_what_it_has(tmp_p
     assert found.provenance["versions"]["torch"] == "2.13.0+cpu"
     assert any("parameters of the trials are not known" in note for note in found.notes)
     assert not any("packed" in note for note in found.notes)
+
+
+def test_a_page_tells_files_by_their_names_and_nothing_of_this_machine() -> None:
+    settings = {
+        "corpus": {"kind": "text", "file": "/home/ada/secret place/my.txt", "max_words": 100},
+        "storage": {"url": "postgresql://ada:s3cret@db/studies"},
+        "cache": "/home/ada/.cache/lmpareto",
+    }
+    found = report(replace(history({}), settings=settings)).provenance
+    assert found["corpus"]["file"] == "my.txt"
+    assert "my.txt" in found["settings"]
+    assert all(word not in json.dumps(found) for word in ("secret", "s3cret", "ada"))

@@ -346,6 +346,16 @@ def test_both_themes_can_be_read(page: Page) -> None:
 
 
 @IN_BROWSER
+def test_waiting_trials_are_not_counted_as_trials(browser: Browser, tmp_path: Path) -> None:
+    states = [*STUDY.trials["state"][:-4], *["waiting"] * 4]
+    study = replace(STUDY, trials=STUDY.trials | {"state": states})
+    with opened(browser, made.report(study), tmp_path) as page:
+        facts = page.locator("#facts").inner_text()
+        assert "56 trials, " in facts
+        assert "4 waiting" in facts
+
+
+@IN_BROWSER
 def test_a_phone_does_not_scroll_sideways(browser: Browser, tmp_path: Path) -> None:
     """With long names, too; and a page that watches remembers what its reader did."""
     timer = "window.setInterval = (call) => { window.anew = call; return 0; }"

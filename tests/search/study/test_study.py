@@ -516,8 +516,8 @@ def test_a_study_of_another_program_is_counted_but_not_shown_or_swept(
         with pytest.raises(UserError) as refused:
             use()
         assert str(refused.value) == (
-            "study theirs & 1 was not made by lmpareto: its objectives are not the size and "
-            "the perplexity, both to be minimized; choose another name"
+            "study theirs & 1 was not made by lmpareto: its objectives are not size and "
+            "perplexity, each to be minimized; choose another name"
         )
 
 

@@ -47,8 +47,8 @@ function knee(studies) {
 function factsOf(study) {
   const states = {};
   for (const one of study.trials.state ?? []) states[one] = (states[one] ?? 0) + 1;
-  const parts = [plural(study.size, "trial"), `${count(study.front.length)} on the front`];
-  for (const name of ["failed", "running", "infeasible"]) if (states[name]) parts.push(`${count(states[name])} ${name === "infeasible" ? "over a limit" : name}`);
+  const parts = [plural(study.size - (states.waiting ?? 0), "trial"), `${count(study.front.length)} on the front`];
+  for (const name of ["failed", "running", "waiting", "infeasible"]) if (states[name]) parts.push(`${count(states[name])} ${name === "infeasible" ? "over a limit" : name}`);
   return `${study.corpus ? `${study.corpus}: ` : ""}${parts.join(", ")}.`;
 }
 
@@ -108,7 +108,7 @@ async function main() {
   const report = await unpack($("data"));
   report.studies.forEach(prepare);
   const state = { report, marks: marksOf(report.studies), view: viewOf(report.studies), hidden: new Set(), chosen: null, margin: marginOf(report.studies) };
-  $("contents").replaceChildren(...[["front", "Front"], ["sure", "Sureness"], ["made", "Made of"], ["mattered", "Mattered"], ["course", "Course"], ["trials", "Trials"], ["provenance", "Provenance"]].map(([id, text]) => el("a", { href: `#${id}` }, text)));
+  $("contents").replaceChildren(...[["front", "Front"], ["sure", "How sure"], ["made", "Made of"], ["mattered", "Mattered"], ["course", "Course"], ["trials", "Trials"], ["provenance", "Provenance"]].map(([id, text]) => el("a", { href: `#${id}` }, text)));
   const several = report.studies.length > 1;
   $("facts").textContent = report.studies.map((study) => (several ? `${study.name}, ${factsOf(study)}` : factsOf(study))).join("\n");
   if (several) report.studies.forEach((_, at) => state.hidden.add(`predicted ${at}`));

@@ -68,7 +68,7 @@ function madeSection(study, body) {
   body.append(choice("What the map shows", options, quantity, (key) => {
     quantity = key;
     show();
-  }), node, el("p", { class: "note" }, "From the smallest model on the left to the best on the right. A darker cell is a larger number."));
+  }), node, el("p", { class: "note" }, "From the smallest model on the left to the best on the right. The stronger the colour, the larger the number."));
   show();
 }
 
@@ -143,7 +143,7 @@ function courseSection(study, body) {
   };
   body.append(el("div", { class: "columns" },
     group("Trials that came to each rung", course.rungs, count, "No trial came to a rung."),
-    group("Seconds by stage", course.stages, duration, "No times are known."),
+    group("Time by stage", course.stages, duration, "No times are known."),
   ), group("Failures by reason", course.failures, count, "No trial failed."));
 }
 
