@@ -8,12 +8,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from search.cli import COMMANDS
-from studies import COMMAND, environment, write_text
+from studies import COMMAND, Shell, environment, write_text
 
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").exists())
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
@@ -26,10 +27,12 @@ LEAVES = {  # page -> where else its blocks are run
 }
 # what makes a page's commands take seconds; the settings that a page types itself win
 TINY = {
-    "train": "model.hidden=12 model.embedding=12 training.epochs=1",
     "sweep": "trials=2 workers=1",
     "confirm": "workers=1",
 }
+DENSE = "model.hidden=12 model.embedding=12 training.epochs=1"
+OWN = "model.hidden=128 model.embedding=128 training.epochs=1"  # its space has ranks up to 120
+IN_A_SHELL = COMMANDS.keys() - {"sweep", "confirm"}  # those that start no workers
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -49,16 +52,24 @@ def tiny(line: str) -> str:
         return line
     command, given = words[at + 1], {word.partition("=")[0] for word in words[at + 2 :]}
     settings = TINY.get(command, "").split()
-    if command in ("train", "sweep") and "study=quickstart" in words:
-        settings += TINY["train"].split()
+    if command in ("train", "sweep") and "--config-dir" in words:
+        settings += OWN.split()
+    elif command in ("train", "sweep") and "study=quickstart" in words:
+        settings += DENSE.split()
     more = [one for one in settings if one.partition("=")[0] not in given]
     return f"{line} {shlex.join(more)}"
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    with Shell(tmp_path_factory.mktemp("pages") / "cache") as shell:
+        yield shell
+
+
+@pytest.fixture(scope="module")
+def begun(shell: Shell) -> Path:
     """A folder with a text and a cache, where the tutorial's study was begun; pages go on there."""
-    folder = tmp_path_factory.mktemp("pages")
+    folder = shell.cache.parent
     write_text(folder / "my.txt", lines=600)
     (begins,) = re.findall(r"^lmpareto sweep study=quickstart .*$", PAGES["tutorial"], re.M)
     run(["sh", "-ec", tiny(begins)], folder)
@@ -67,19 +78,28 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
-def test_a_page(page: str, begun: Path) -> None:
-    python = []
-    for language, text in blocks(page):
+def test_a_page(page: str, begun: Path, shell: Shell) -> None:
+    own, python = blocks(page), []
+    for index, (language, text) in enumerate(own):
         if named := FILE.match(text):
             file = begun / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         elif language == "sh":
-            script = "\n".join(tiny(line) for line in text.strip().splitlines())
-            run(["sh", "-ec", script], begun)
+            for line in text.strip().splitlines():
+                run_line(tiny(line), begun, shell)
         elif language == "python":
             python.append(text)
-            run([sys.executable, "-c", "\n".join(python)], begun)
+            if [one for one, _ in own[index + 1 : index + 2]] != ["python"]:
+                run([sys.executable, "-c", "\n".join(python)], begun)
+
+
+def run_line(line: str, folder: Path, shell: Shell) -> None:
+    words = shlex.split(line, comments=True)
+    if words[:1] == ["lmpareto"] and words[1] in IN_A_SHELL:
+        shell(*words[1:]).ok()
+    else:
+        run(["sh", "-ec", line], folder)
 
 
 def run(line: list[str], folder: Path) -> None:

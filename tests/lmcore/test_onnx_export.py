@@ -62,8 +62,9 @@ def test_the_record_is_of_the_files(
     assert record.plain()["words"] == 60
 
 
-def test_the_files_are_scored_without_torch(bundle: Bundle, corpus: Corpus, folder: Path) -> None:
-    record = export_onnx(bundle, folder, corpus.test)
+def test_the_files_are_scored_without_torch(
+    record: OnnxRecord, corpus: Corpus, folder: Path
+) -> None:
     np.savez(folder / "text.npz", ids=corpus.test.numpy(), eos=np.int64(corpus.vocabulary.eos))
     code = (
         "import runpy, sys\n"
@@ -163,16 +164,8 @@ def test_many_words_one_layer_and_an_odd_number_of_codes() -> None:
 
 
 def test_codes_are_packed_from_the_lowest_bits_on() -> None:
-    assert [fewest_bits(count) for count in (1, 2, 3, 4, 5, 16, 17, 256)] == [
-        1,
-        1,
-        2,
-        2,
-        4,
-        4,
-        8,
-        8,
-    ]
+    bits = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 16: 4, 17: 8, 256: 8}
+    assert {count: fewest_bits(count) for count in bits} == bits
     assert packed(np.array([1, 2, 15]), 4).tolist() == [0x21, 0x0F]
     assert packed(np.array([1, 0, 1, 1, 0, 0, 0, 0, 1]), 1).tolist() == [0b1101, 1]
     assert packed(np.array([200]), 8).tolist() == [200]
