@@ -68,7 +68,7 @@ def write_study(attributes: Mapping[str, Any], trials: int | None, folder: Path)
         name: attributes[name] for name in (BEGUN, CORPUS, LIMITS, SETTINGS) if name in attributes
     }
     if SETTINGS in kept:
-        kept[SETTINGS] = {**kept[SETTINGS], "corpus": _by_name(kept[SETTINGS].get("corpus"))}
+        kept[SETTINGS] = {**kept[SETTINGS], "corpus": without_folders(kept[SETTINGS].get("corpus"))}
     write_json(folder / STUDY, {"trials": trials, "attributes": kept})
 
 
@@ -111,8 +111,8 @@ def measurement_in(row: Mapping[str, Any]) -> Measurement:
     return measured
 
 
-def _by_name(corpus: Any) -> Any:
-    """The settings of a corpus, each absolute path without its folders."""
+def without_folders(corpus: Any) -> Any:
+    """The settings of a corpus, each absolute path without its folders: others read them."""
     if not isinstance(corpus, Mapping):
         return corpus
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +12,7 @@ from search.describe import command_line
 from search.measurement import Measurement
 from search.study.begun import BEGUN
 from search.study.history import History
+from search.study.published import without_folders
 
 VERSIONS = ("lmpareto", "code", "torch", "python", "numpy", "optuna", "safetensors", "scipy")
 MACHINE = ("machine", "processor")
@@ -28,8 +28,8 @@ def origin_of(history: History, attributes: Mapping[str, Any], corpus: str) -> d
     results = history.results
     measured = [one for _, _, _, one in results.named()] + list(results.baselines.values())
     settings = {name: one for name, one in history.settings.items() if name not in SECRETS}
-    if isinstance(settings.get("corpus"), Mapping):
-        settings["corpus"] = _without_folders(settings["corpus"])
+    if "corpus" in settings:
+        settings["corpus"] = without_folders(settings["corpus"])
     begun = attributes.get(BEGUN)
     text = {"kind": corpus}
     if isinstance(begun, Mapping) and isinstance(begun.get("corpus"), str):
@@ -45,14 +45,6 @@ def origin_of(history: History, attributes: Mapping[str, Any], corpus: str) -> d
         "corpus": text,
         "dense": _most(measured, "dense"),
         "commands": _commands(history),
-    }
-
-
-def _without_folders(corpus: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a corpus, its files by their names: a page is shown to others."""
-    return {
-        name: Path(one).name if isinstance(one, str) and Path(one).is_absolute() else one
-        for name, one in corpus.items()
     }
 
 

@@ -29,7 +29,7 @@ from studies import settings
 def measured(key: str, size_bytes: int, perplexity: float) -> Measurement:
     return Measurement(
         key=key,
-        recipe={"key": key},
+        recipe={},
         size_bytes=size_bytes,
         valid_perplexity=perplexity,
         tokens_per_second=1.0,
@@ -163,7 +163,7 @@ def published(line: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatc
         ({"trial": "x"}, "trial: got 'x'"),
         ({"rung": -1}, "rung: got -1"),
         ({"recipe": [1]}, "recipe: got [1]"),
-        ({"recipe": {"sites": {"*": 3}}}, "'int' object is not a mapping"),
+        ({"recipe": {"sites": {"*": 3}}}, "recipe.sites.*: got 3; input should be"),
     ],
 )
 def test_a_published_value_of_another_kind_is_named(
