@@ -32,7 +32,6 @@ from search.work.watching import Moment, Watch, label, watching
 
 POLL_SECONDS = 0.5
 TELL_SECONDS = 1.0  # between looks at how the sweep stands
-WORK = Importing("search.work.worker", "work")
 
 
 def sweep(context: WorkContext[SweepConfig]) -> optuna.Study:
@@ -58,7 +57,7 @@ def sweep(context: WorkContext[SweepConfig]) -> optuna.Study:
 class Crew:
     """The workers of a sweep, and what shows how they stand. Each process runs `work`."""
 
-    work: ClassVar = WORK
+    work: ClassVar = Importing("search.work.worker", "work")
     counted: ClassVar[tuple[Kind, ...]] = ("trial",)  # the slots whose number is shown
 
     def __init__(

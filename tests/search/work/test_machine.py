@@ -169,7 +169,7 @@ def test_workers_are_given_one_gpu_each_in_turn(
 ) -> None:
     monkeypatch.setenv(VISIBLE, "5")
     monkeypatch.setattr(Machine, "here", lambda _: Machine(8, math.inf, gpus))
-    monkeypatch.setattr("search.work.sweep.WORK", tell_gpu)
+    monkeypatch.setattr("search.work.sweep.Crew.work", staticmethod(tell_gpu))
     sweep(WorkContext(settings(tmp_path, workers=4)))
     assert [(tmp_path / f"gpu_of_{index}").read_text() for index in range(4)] == given
     assert os.environ[VISIBLE] == "5"
