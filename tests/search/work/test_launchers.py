@@ -250,7 +250,7 @@ def test_no_job_is_launched_with_a_password(url: str, shell: Shell) -> None:
 
 
 def test_what_is_wrong_in_a_job_is_said_where_it_was_launched(shell: Shell, tmp_path: Path) -> None:
-    run = shell("status", "study=quickstart,ptb_small", "--multirun", cwd=tmp_path)
+    run = shell("status", "study=quickstart,ptb_medium", "--multirun", cwd=tmp_path)
     run.refused("lmpareto status: there is no study quickstart")
     assert list(tmp_path.iterdir()) == []
     assert len(list(shell.cache.glob("jobs/*/multirun.yaml"))) == 1
