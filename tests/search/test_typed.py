@@ -351,7 +351,7 @@ def test_the_study_of_the_page_on_spaces(shell: Shell, tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text(page.split("```yaml\n")[1].split("```")[0])
     run = shell("space", f"--config-dir={tmp_path}", "study=keyboard", cwd=tmp_path)
-    run.refused("messages.txt: No such file")  # all else is right
+    run.refused("my.txt: No such file")  # all else is right
 
 
 # --- standard output -----------------------------------------------------------------------------
