@@ -260,7 +260,10 @@ def read_leaf(streams: Streams, shape: tuple[int, ...], leaf: dict[str, Any]) ->
 
     if kind in ("uniform", "linear"):
         offset = table(1)[*at, 0] if kind == "linear" else np.float32(0)
-        values[mask] = codes.astype(np.float32) * table(1)[*at, 0] + offset
+        step = table(1)[*at, 0]
+        if codec.get("frequency"):
+            step = np.ldexp(step, decode(streams.next(), (rows,), -15, 15)[row])
+        values[mask] = codes.astype(np.float32) * step + offset
     else:
         levels = table(high + 1) if kind == "kmeans" else sums(table(codec["bits"]))
         values[mask] = levels[*at, codes]

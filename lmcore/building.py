@@ -117,7 +117,7 @@ def _evidence(
     `model` is the compressed model with its leaves in float32 and without zeros.
     """
     stored, codecs = dict(model.biases), dict.fromkeys(model.biases, recipe.biases)
-    inputs: dict[str, Tensor] = {}
+    inputs, counts = dict[str, Tensor](), dict[str, Tensor]()
     for site, weight in model.sites.items():
         codec = recipe.sites[site].bits
         stored |= {sites.leaf_name(site, name): leaf for name, leaf in weight.leaves.items()}
@@ -128,9 +128,14 @@ def _evidence(
             values = {name: leaf.data.detach() for name, leaf in weight.leaves.items()}
             moments = weight.structure.leaf_inputs(values, seen)
             inputs |= {sites.leaf_name(site, name): value for name, value in moments.items()}
+        if codec.needs_counts and (words := calibration.site(site).counts()) is not None:
+            of_words = [name for name, leaf in weight.leaves.items() if len(leaf.data) == len(words)]
+            counts |= {sites.leaf_name(site, name): words for name in of_words}
     importance: dict[str, Tensor] = {}
     if any(codec.needs_importance for codec in codecs.values()):
         squares = calibration.squared_gradients(model)
         names = {id(value): name for name, value in parameters(model).items()}
         importance = {name: squares[names[id(leaf.data)]] for name, leaf in stored.items()}
-    return {name: Evidence(importance.get(name), inputs.get(name)) for name in codecs}
+    return {
+        name: Evidence(importance.get(name), inputs.get(name), counts.get(name)) for name in codecs
+    }

@@ -62,11 +62,12 @@ class Evidence:
 
     importance: Tensor | None = None  # (rows, columns): mean squared gradient of the loss
     inputs: Tensor | None = None  # (columns, columns): second moments of what they multiply
+    counts: Tensor | None = None  # (rows,): how often the training text has a row's word
 
     def to(self, device: torch.device) -> Evidence:
         """The evidence on another device."""
-        importance = None if self.importance is None else self.importance.to(device)
-        return Evidence(importance, None if self.inputs is None else self.inputs.to(device))
+        known = (self.importance, self.inputs, self.counts)
+        return Evidence(*(None if one is None else one.to(device) for one in known))
 
 
 NO_EVIDENCE = Evidence()
@@ -99,6 +100,11 @@ class Codec(Family, ABC):
         """Whether `assign` looks at the evidence's inputs."""
         return False
 
+    @property
+    def needs_counts(self) -> bool:
+        """Whether `assign` looks at the evidence's counts."""
+        return False
+
     @abstractmethod
     def assign(
         self,
@@ -115,6 +121,11 @@ class Codec(Family, ABC):
     @abstractmethod
     def decode(self, codes: Codes) -> Tensor:
         """The values, of the symbols' shape; masked entries are not defined."""
+
+    def pull(self, codes: Codes) -> Tensor | None:
+        """What an update at rate 1 adds to the float copy, shape as the symbols, so that its codes
+        take fewer bits in the file; None for nothing."""
+        return None
 
     @abstractmethod
     def streams(self, shape: Shape, leaf: Shape) -> list[Stream]:

@@ -56,6 +56,7 @@ class Leaf(nn.Module):
         self._value: Tensor | None = None
         self._assigned_at: int | None = None  # the version of `data` that the codes are of
         self._age = 0  # updates since then
+        self._pull: Tensor | None = None
         if mask is not None:
             self.prune(mask)
 
@@ -97,9 +98,12 @@ class Leaf(nn.Module):
         assert self._value is not None
         return self._value
 
-    def updated(self) -> None:
-        """The data was trained by one update."""
+    @torch.no_grad()
+    def updated(self, rate: float) -> None:
+        """The data was trained by one update at this rate."""
         self._age += 1
+        if self._codes is not None and self._pull is not None:
+            self.data.add_(self._pull, alpha=rate)
 
     def codes(self) -> Codes:
         """What is written to the file."""
@@ -183,6 +187,7 @@ class Leaf(nn.Module):
     def _adopt(self, codes: Codes) -> None:
         self._codes = codes
         with torch.no_grad():
+            self._pull = self.codec.pull(codes)
             decoded = self.codec.decode(codes)
             if self.mask is not None:
                 decoded = decoded * self.mask

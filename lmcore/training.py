@@ -148,7 +148,6 @@ class _Run:
         self.windows = (length - 1) // settings.window  # a shorter last window is left out
         self.ends = [round(end * self.windows) for end in settings.ends]
         self.updates = self.ends[-1]
-        self.average_from = self.updates - round(settings.average * self.updates)
         self.parameters = parameters(model)
         self.updater = _UPDATERS[settings.optimizer](
             list(self.parameters.values()), settings.clip, settings.weight_decay
@@ -180,22 +179,29 @@ class _Run:
             loss = loss + penalty
         gradients = torch.autograd.grad(loss, list(self.parameters.values()))
         part = bisect_right(self.ends, record.updates)
-        start = (self.ends[part - 1] if part else 0) / self.windows
+        first_update, end = self.ends[part - 1] if part else 0, self.ends[part]
+        start = first_update / self.windows
         epoch, epochs = record.updates / self.windows - start, settings.ends[part] - start
         rate = settings.rate * settings.schedule.scale(epoch, epochs)
+        if isinstance(settings, FineTuningSettings):
+            rate *= epochs**settings.length_power
         with torch.no_grad():
             self.updater.step(gradients, rate)
             for leaf in self.leaves.values():
-                leaf.updated()
+                leaf.updated(rate)
             if self.regularizer:
                 self._regularize(self.regularizer, rate)
             self.state = [tuple(value.detach() for value in layer) for layer in state]
             record.updates += 1
             record.tokens += settings.window * settings.batch
-            if record.updates > self.average_from:
-                count = record.updates - self.average_from
+            average_from = end - round(settings.average * (end - first_update))
+            if record.updates > average_from:
+                count = record.updates - average_from
                 for name, value in self.parameters.items():
                     self.mean[name].lerp_(value, 1 / count)
+            if record.updates == end and settings.average and not self.validate:
+                self._set(self.mean)
+                self._keep_zeros()
         record.seconds += time.perf_counter() - started
         if window + 1 == self.windows and self.validate:
             record.valid_perplexities.append(self.validate(model))

@@ -38,14 +38,19 @@ class Stepped(Schedule):
 
 
 class Linear(Schedule):
-    """Full rate for the fraction `hold` of the training, then linearly down to `final` of it."""
+    """Linearly up for the fraction `rise` of the training, at the full rate up to the fraction
+    `hold`, then linearly down to `final` of it."""
 
     kind: Literal["linear"] = "linear"
     hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    rise: Annotated[float, Field(ge=0, lt=1)] = later(0.0)
 
     def scale(self, epoch: float, epochs: float) -> float:
-        fall = max(0.0, epoch / epochs - self.hold) / (1 - self.hold)
+        if epoch < self.rise * epochs:
+            return epoch / (self.rise * epochs)
+        top = max(self.hold, self.rise)
+        fall = max(0.0, epoch / epochs - top) / (1 - top)
         return 1 - fall * (1 - self.final)
 
 
@@ -104,6 +109,7 @@ class FineTuningSettings(TrainingSettings):
     """
 
     distillation: DistillationSettings | None = later(None)
+    length_power: Annotated[float, Field(ge=0)] = later(0.0)
     rungs: tuple[Positive, ...] = later(())
 
     @property
@@ -128,8 +134,6 @@ class FineTuningSettings(TrainingSettings):
             raise ValueError(
                 f"rungs: got {list(self.rungs)}; they ascend, below epochs, {self.epochs}"
             )
-        if self.rungs and self.average:
-            raise ValueError("rungs: an average goes over one training; with rungs it is 0")
         return self
 
 

@@ -79,10 +79,11 @@ class Storage:
         if leaf.spec.kept is not None:
             return None
         codes, tables = _symbols(leaf), leaf.codes().tables
-        by_row = "step" in tables and len(tables["step"]) > 1
         if isinstance(codec, Uniform):
-            return self._integers_of(codes, self._numbers(tables["step"]), "", by_row)
+            steps = codec.steps(tables)
+            return self._integers_of(codes, self._numbers(steps), "", by_row=len(steps) > 1)
         if isinstance(codec, Linear) and not isinstance(codec.scope, int):
+            by_row = len(tables["step"]) > 1
             step, low = (self._numbers(tables[name]) for name in ("step", "low"))
             middle = 1 << (codec.bits - 1)
             up = self.graph.op("Mul", step, self.graph.constant(np.float32(middle)))

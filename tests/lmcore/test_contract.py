@@ -245,7 +245,7 @@ def test_codes_are_refreshed_now_and_then_in_training_and_always_otherwise(codec
     for update in range(1, 2 * codec.refresh_updates + 1):
         with torch.no_grad():
             leaf.data.mul_(1.1)
-        leaf.updated()
+        leaf.updated(rate=1.0)
         value = leaf.value().detach()
         if codec.exact_in_training:
             assert torch.equal(value, leaf.data)
