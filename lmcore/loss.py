@@ -50,6 +50,32 @@ def distillation(
     return _fused(z, matrix, bias, mixed)
 
 
+def sampled_cross_entropy(
+    z: Tensor,
+    matrix: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    drawn: Tensor,
+    log_inclusion: Tensor,
+) -> Tensor:
+    """`cross_entropy` with softmax's sum estimated from the `drawn` words (k,), each once.
+
+    A word w was drawn with probability q_w, whose logarithms are `log_inclusion` (k,). With logits
+    s, the sum of exp(s_w) over all words is estimated, without bias, as
+
+        exp(s_target) + sum over drawn w other than the target of exp(s_w - log q_w)
+
+    (Bengio & Senecal 2008, "Adaptive importance sampling to accelerate training of a neural
+    probabilistic language model", section 3, for words that all predictions of a step share, as in
+    Jean et al. 2015, "On using very large target vocabulary for neural machine translation",
+    section 3). The target is always in the sum, so its own q is 1; a target that was drawn, too,
+    counts once. Where all words are drawn with q = 1, that is `cross_entropy`.
+
+    z (n, r), matrix (words, r), bias (words,), targets (n,) -> scalar.
+    """
+    return _sampled(z, matrix, bias, targets, drawn, log_inclusion)
+
+
 def negative_log_likelihood(z: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Each token's negative log-likelihood, in nats: shapes as `cross_entropy`, result (n,)."""
     logits = torch.addmm(bias, z, matrix.T)
@@ -81,6 +107,55 @@ class _Fused(torch.autograd.Function):
             None,
         )
 
+
+class _Sampled(torch.autograd.Function):
+    """`sampled_cross_entropy`, with the gradient of the logits computed in their place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        matrix: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        drawn: Tensor,
+        log_inclusion: Tensor,
+    ) -> Tensor:
+        count = len(targets)
+        rows, right_rows = matrix.index_select(0, drawn), matrix.index_select(0, targets)
+        right = (z * right_rows).sum(1) + bias.index_select(0, targets)  # (n,)
+        logits = torch.addmm(bias.index_select(0, drawn) - log_inclusion, z, rows.T)  # (n, k)
+        place = torch.full((len(matrix),), -1, device=z.device)
+        place[drawn] = torch.arange(len(drawn), device=z.device)
+        place = place[targets]  # of each target among the drawn words, or -1
+        hits = (place >= 0).nonzero().squeeze(1)
+        logits[hits, place[hits]] = -torch.inf
+        highest = torch.maximum(logits.amax(1), right) if len(drawn) else right
+        logits.sub_(highest.unsqueeze(1)).exp_()
+        shifted = right - highest
+        own = shifted.exp()
+        total = logits.sum(1).add_(own)
+        logits.div_(total.unsqueeze(1) * count)
+        own = (own / total - 1) / count  # gradient of the target's logit
+        ctx.save_for_backward(z, matrix, rows, right_rows, targets, drawn, logits, own)
+        return (total.log() - shifted).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        z, matrix, rows, right_rows, targets, drawn, gradient, own = ctx.saved_tensors
+        scale = gradients[0]
+        column = own.unsqueeze(1)
+        by_z = torch.addmm(right_rows * column, gradient, rows)
+        by_matrix = torch.zeros_like(matrix)
+        by_matrix.index_copy_(0, drawn, gradient.T @ z)
+        by_matrix.index_add_(0, targets, z * column)
+        by_bias = by_matrix.new_zeros(len(matrix))
+        by_bias.index_copy_(0, drawn, gradient.sum(0))
+        by_bias.index_add_(0, targets, own)
+        return by_z * scale, by_matrix * scale, by_bias * scale, None, None, None
+
+
+_sampled: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] = _Sampled.apply
 
 _fused: Callable[[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor] = _Fused.apply
 
