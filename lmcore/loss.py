@@ -16,7 +16,8 @@ def cross_entropy(z: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor) -> T
     """Mean negative log-likelihood, in nats, of `targets` under softmax(z M^T + b).
 
     z (n, r), matrix (words, r), bias (words,), targets (n,) -> scalar. The gradient of the logits
-    is computed in place of the logits, in the forward pass: one (n, words) buffer instead of five.
+    is computed in place of the logits, in the forward pass: one (n, words) buffer instead of five,
+    a few rows at a time, so that these stay in the processor's cache.
     """
     return _fused(z, matrix, bias, partial(_hard_, targets=targets))
 
@@ -102,7 +103,7 @@ class _Fused(torch.autograd.Function):
         scale = gradients[0]
         return (
             (gradient @ matrix) * scale,
-            (gradient.T @ z) * scale,
+            gradient.T @ (z * scale),
             gradient.sum(0) * scale,
             None,
         )
@@ -163,19 +164,22 @@ _fused: Callable[[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor] =
 def _hard_(logits: Tensor, targets: Tensor) -> Tensor:
     """Gradient: (softmax - one-hot) / n."""
     right = _right(logits, targets)
-    total, log_total = _exponentials_(logits)
-    logits.div_(total.unsqueeze(1) * len(targets))  # softmax / n
+    logs = []
+    for part in torch.split(logits, _cached_rows(logits)):
+        total, log_total = _exponentials_(part)
+        part.div_(total.unsqueeze(1) * len(targets))  # softmax / n
+        logs.append(log_total)
     _subtract_at_(logits, targets, 1.0 / len(targets))
-    return (log_total - right).mean()
+    return (torch.cat(logs) - right).mean()
 
 
 def _mixed_(
     logits: Tensor, targets: Tensor, teacher_logits: Tensor, temperature: float, mix: float
 ) -> Tensor:
     """Gradient: ((1 - mix) (softmax - one-hot) + mix T (softmax(. / T) - teacher's)) / n."""
-    count, words = logits.shape
+    count = len(logits)
     right = _right(logits, targets)
-    rows = max(1, CACHED // words) if logits.device.type == "cpu" else count
+    rows = _cached_rows(logits)
     terms = []
     for ours, theirs in zip(
         torch.split(logits, rows), torch.split(teacher_logits, rows), strict=True
@@ -200,6 +204,12 @@ def _exponentials_(logits: Tensor) -> tuple[Tensor, Tensor]:
     logits.sub_(highest).exp_()
     total = logits.sum(1)
     return total, total.log().add_(highest.squeeze(1))
+
+
+def _cached_rows(logits: Tensor) -> int:
+    """How many rows of the logits (n, words) stay in the processor's cache; elsewhere all."""
+    count, words = logits.shape
+    return max(1, CACHED // words) if logits.device.type == "cpu" else count
 
 
 def _right(logits: Tensor, targets: Tensor) -> Tensor:

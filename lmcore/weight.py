@@ -49,7 +49,7 @@ class Weight(nn.Module):
 
     def part(self, ids: Tensor) -> WeightPart:
         """W's rows of the `ids`, of any shape and in any order, for steps that need no others."""
-        words = ids.unique()
+        words: Tensor = ids.unique()  # type: ignore[no-untyped-call]
         structure, values = self.structure.part(self._values(), self.shape, words)
         return WeightPart(words, structure, values, (len(words), self.shape[1]))
 
