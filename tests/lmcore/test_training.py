@@ -217,13 +217,19 @@ def test_the_last_share_of_each_part_is_full_softmax(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two epochs of 20 windows; a rung after 10 updates, one after 24."""
-    model, seen = make_model(), []
+    model, done = make_model(), 0
+    seen: list[int] = []
     loss = model.loss
-    monkeypatch.setattr(model, "loss", lambda *args: seen.append(at[0]) or loss(*args))
-    at = [0]
+
+    def noted(ids: Tensor, targets: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
+        seen.append(done)
+        return loss(ids, targets, state)
+
+    monkeypatch.setattr(model, "loss", noted)
 
     def observe(record: TrainingRecord, updates: int) -> None:
-        at[0] = record.updates
+        nonlocal done
+        done = record.updates
 
     settings = make_settings(rungs=rungs, window=14, **SAMPLED)
     assert train(model, corpus.train[:1405], settings, 0, observe=observe).updates == 40
