@@ -24,6 +24,7 @@ from lmcore.codec import (
     Shape,
     leaf_spec,
 )
+from lmcore.rows import masked_rows
 
 _OLDER = -1  # than any version of the data
 
@@ -77,7 +78,9 @@ class Leaf(nn.Module):
         return leaf_spec(self.shape, self.codec, int(mask.sum())).kept is not None
 
     def _mask_gradient(self, gradient: Tensor) -> Tensor | None:
-        return None if self.mask is None else gradient * self.mask
+        if self.mask is None:
+            return None
+        return masked_rows(gradient, self.mask) if gradient.is_sparse else gradient * self.mask
 
     @property
     def shape(self) -> Shape:

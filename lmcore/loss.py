@@ -16,7 +16,8 @@ def cross_entropy(z: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor) -> T
     """Mean negative log-likelihood, in nats, of `targets` under softmax(z M^T + b).
 
     z (n, r), matrix (words, r), bias (words,), targets (n,) -> scalar. The gradient of the logits
-    is computed in place of the logits, in the forward pass: one (n, words) buffer instead of five.
+    is computed in place of the logits, in the forward pass: one (n, words) buffer instead of five,
+    a few rows at a time, so that these stay in the processor's cache.
     """
     return _fused(z, matrix, bias, partial(_hard_, targets=targets))
 
@@ -50,6 +51,32 @@ def distillation(
     return _fused(z, matrix, bias, mixed)
 
 
+def sampled_cross_entropy(
+    z: Tensor,
+    matrix: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    drawn: Tensor,
+    log_inclusion: Tensor,
+) -> Tensor:
+    """`cross_entropy` with softmax's sum estimated from the `drawn` words (k,), each once.
+
+    A word w was drawn with probability q_w, whose logarithms are `log_inclusion` (k,). With logits
+    s, the sum of exp(s_w) over all words is estimated, without bias, as
+
+        exp(s_target) + sum over drawn w other than the target of exp(s_w - log q_w)
+
+    (Bengio & Senecal 2008, "Adaptive importance sampling to accelerate training of a neural
+    probabilistic language model", section 3, for words that all predictions of a step share, as in
+    Jean et al. 2015, "On using very large target vocabulary for neural machine translation",
+    section 3). The target is always in the sum, so its own q is 1; a target that was drawn, too,
+    counts once. Where all words are drawn with q = 1, that is `cross_entropy`.
+
+    z (n, r), matrix (words, r), bias (words,), targets (n,) -> scalar.
+    """
+    return _sampled(z, matrix, bias, targets, drawn, log_inclusion)
+
+
 def negative_log_likelihood(z: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Each token's negative log-likelihood, in nats: shapes as `cross_entropy`, result (n,)."""
     logits = torch.addmm(bias, z, matrix.T)
@@ -76,11 +103,60 @@ class _Fused(torch.autograd.Function):
         scale = gradients[0]
         return (
             (gradient @ matrix) * scale,
-            (gradient.T @ z) * scale,
+            gradient.T @ (z * scale),
             gradient.sum(0) * scale,
             None,
         )
 
+
+class _Sampled(torch.autograd.Function):
+    """`sampled_cross_entropy`, with the gradient of the logits computed in their place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        matrix: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        drawn: Tensor,
+        log_inclusion: Tensor,
+    ) -> Tensor:
+        count = len(targets)
+        rows, right_rows = matrix.index_select(0, drawn), matrix.index_select(0, targets)
+        right = (z * right_rows).sum(1) + bias.index_select(0, targets)  # (n,)
+        logits = torch.addmm(bias.index_select(0, drawn) - log_inclusion, z, rows.T)  # (n, k)
+        place = torch.full((len(matrix),), -1, device=z.device)
+        place[drawn] = torch.arange(len(drawn), device=z.device)
+        place = place[targets]  # of each target among the drawn words, or -1
+        hits = (place >= 0).nonzero().squeeze(1)
+        logits[hits, place[hits]] = -torch.inf
+        highest = torch.maximum(logits.amax(1), right) if len(drawn) else right
+        logits.sub_(highest.unsqueeze(1)).exp_()
+        shifted = right - highest
+        own = shifted.exp()
+        total = logits.sum(1).add_(own)
+        logits.div_(total.unsqueeze(1) * count)
+        own = (own / total - 1) / count  # gradient of the target's logit
+        ctx.save_for_backward(z, matrix, rows, right_rows, targets, drawn, logits, own)
+        return (total.log() - shifted).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        z, matrix, rows, right_rows, targets, drawn, gradient, own = ctx.saved_tensors
+        scale = gradients[0]
+        column = own.unsqueeze(1)
+        by_z = torch.addmm(right_rows * column, gradient, rows)
+        by_matrix = torch.zeros_like(matrix)
+        by_matrix.index_copy_(0, drawn, gradient.T @ z)
+        by_matrix.index_add_(0, targets, z * column)
+        by_bias = by_matrix.new_zeros(len(matrix))
+        by_bias.index_copy_(0, drawn, gradient.sum(0))
+        by_bias.index_add_(0, targets, own)
+        return by_z * scale, by_matrix * scale, by_bias * scale, None, None, None
+
+
+_sampled: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] = _Sampled.apply
 
 _fused: Callable[[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor] = _Fused.apply
 
@@ -88,19 +164,22 @@ _fused: Callable[[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor] =
 def _hard_(logits: Tensor, targets: Tensor) -> Tensor:
     """Gradient: (softmax - one-hot) / n."""
     right = _right(logits, targets)
-    total, log_total = _exponentials_(logits)
-    logits.div_(total.unsqueeze(1) * len(targets))  # softmax / n
+    logs = []
+    for part in torch.split(logits, _cached_rows(logits)):
+        total, log_total = _exponentials_(part)
+        part.div_(total.unsqueeze(1) * len(targets))  # softmax / n
+        logs.append(log_total)
     _subtract_at_(logits, targets, 1.0 / len(targets))
-    return (log_total - right).mean()
+    return (torch.cat(logs) - right).mean()
 
 
 def _mixed_(
     logits: Tensor, targets: Tensor, teacher_logits: Tensor, temperature: float, mix: float
 ) -> Tensor:
     """Gradient: ((1 - mix) (softmax - one-hot) + mix T (softmax(. / T) - teacher's)) / n."""
-    count, words = logits.shape
+    count = len(logits)
     right = _right(logits, targets)
-    rows = max(1, CACHED // words) if logits.device.type == "cpu" else count
+    rows = _cached_rows(logits)
     terms = []
     for ours, theirs in zip(
         torch.split(logits, rows), torch.split(teacher_logits, rows), strict=True
@@ -125,6 +204,12 @@ def _exponentials_(logits: Tensor) -> tuple[Tensor, Tensor]:
     logits.sub_(highest).exp_()
     total = logits.sum(1)
     return total, total.log().add_(highest.squeeze(1))
+
+
+def _cached_rows(logits: Tensor) -> int:
+    """How many rows of the logits (n, words) stay in the processor's cache; elsewhere all."""
+    count, words = logits.shape
+    return max(1, CACHED // words) if logits.device.type == "cpu" else count
 
 
 def _right(logits: Tensor, targets: Tensor) -> Tensor:

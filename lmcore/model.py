@@ -12,7 +12,7 @@ from lmcore import sites
 from lmcore.cells import State
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
-from lmcore.loss import cross_entropy
+from lmcore.loss import cross_entropy, sampled_cross_entropy
 from lmcore.model_settings import ModelSettings
 from lmcore.weight import Weight
 
@@ -114,7 +114,11 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """ids (time, batch) -> (time, batch, width) after the last layer, and the state."""
-        x = self.dropout.rows(self.embedding.rows(ids), ids, self.words)
+        return self._run(self.embedding.rows(ids), ids, state)
+
+    def _run(self, x: Tensor, ids: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
+        """The rows x (time, batch, in) of the ids (time, batch) through the layers."""
+        x = self.dropout.rows(x, ids, self.words)
         after = []
         for layer, before in zip(self.layers, state, strict=True):
             x, last = layer(self.dropout(x), before, self.dropout.weights)
@@ -123,16 +127,42 @@ class LanguageModel(nn.Module):
 
     def head(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., width) -> z (n, r), M (words, r), bias: the logits are z M^T + bias."""
-        z = hidden.flatten(0, -2)
-        if self.decoder_projection is not None:
-            z = self.decoder_projection.matmul(z)
-        z, matrix = self.decoder.head(z)
+        z, matrix = self.decoder.head(self._decoded(hidden))
         return z, matrix, self.decoder_bias.value()
+
+    def _decoded(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (n, in): what the decoder's matrix is multiplied with."""
+        z = hidden.flatten(0, -2)
+        return z if self.decoder_projection is None else self.decoder_projection.matmul(z)
 
     def loss(self, ids: Tensor, targets: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """Mean negative log-likelihood in nats; ids and targets (time, batch)."""
         hidden, state = self(ids, state)
         return cross_entropy(*self.head(hidden), targets.flatten()), state
+
+    def sampled_loss(
+        self, ids: Tensor, targets: Tensor, state: list[State], drawn: Tensor, log_inclusion: Tensor
+    ) -> tuple[Tensor, list[State]]:
+        """`loss` from the `drawn` words (k,) alone, as `sampled_cross_entropy` has it.
+
+        The gradients of matrices with a row a word are sparse.
+        """
+        named = torch.cat([targets.flatten(), drawn])
+        if self.settings.tied:
+            embedding = decoder = self.embedding.part(torch.cat([ids.flatten(), named]))
+        else:
+            embedding, decoder = self.embedding.part(ids), self.decoder.part(named)
+        hidden, state = self._run(embedding.rows(ids), ids, state)
+        z, matrix = decoder.head(self._decoded(hidden))
+        loss = sampled_cross_entropy(
+            z,
+            matrix,
+            self.decoder_bias.value().index_select(0, decoder.words),
+            decoder.places(targets.flatten()),
+            decoder.places(drawn),
+            log_inclusion,
+        )
+        return loss, state
 
 
 def random_model(

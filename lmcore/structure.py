@@ -108,6 +108,13 @@ class Structure(Family, ABC):
         """The rows W[ids]: (...,) -> (..., in)."""
         return torch.nn.functional.embedding(ids, self.dense(leaves, shape))
 
+    def part(self, leaves: Values, shape: MatrixShape, ids: Tensor) -> tuple[Structure, Values]:
+        """The matrix W[ids], for ascending ids (k,), each once: its form, and its leaves.
+
+        Where a leaf has a row for each row of W, its gradient is sparse: these rows alone.
+        """
+        return DenseStructure(), {"matrix": self.look_up(leaves, shape, ids)}
+
 
 AnyStructure = Annotated[SerializeAsAny[Structure], BeforeValidator(Structure.pick)]
 
@@ -133,3 +140,16 @@ class DenseStructure(Structure):
 
     def dense(self, leaves: Values, shape: MatrixShape) -> Tensor:
         return leaves["matrix"]
+
+    def part(self, leaves: Values, shape: MatrixShape, ids: Tensor) -> tuple[Structure, Values]:
+        return self, {"matrix": stored_rows(leaves["matrix"], ids)}
+
+
+def stored_rows(leaf: Tensor, ids: Tensor) -> Tensor:
+    """Rows (k, in) of a stored leaf (out, in), with a gradient that is sparse and coalesced.
+
+    The ids (k,) ascend, each once.
+    """
+    from lmcore.rows import rows_of  # torch's own classes, which settings are read without
+
+    return rows_of(leaf, ids)

@@ -22,6 +22,7 @@ from lmcore.leaf import Leaf, same_mask
 from lmcore.loss import distillation
 from lmcore.model import Dropout, LanguageModel, parameters
 from lmcore.progress import DivergedError, Observer, Regularizer, TrainingRecord, ignore
+from lmcore.sampling import Negatives
 from lmcore.training_settings import (
     DistillationSettings,
     FineTuningSettings,
@@ -30,6 +31,7 @@ from lmcore.training_settings import (
 )
 
 CHECKPOINT_SECONDS = 30.0
+DECAY_UPDATES = 32  # updates between two decays of a matrix whose gradient is a few rows
 
 
 def train(
@@ -153,6 +155,8 @@ class _Run:
             list(self.parameters.values()), settings.clip, settings.weight_decay
         )
         self.leaves = {n: leaf for n, leaf in model.named_modules() if isinstance(leaf, Leaf)}
+        sampled = settings.sampled
+        self.negatives = Negatives(sampled, self.streams, model.words) if sampled else None
         self.mean = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         self.state = model.zero_state(settings.batch)
         self.record = TrainingRecord()
@@ -186,7 +190,7 @@ class _Run:
         if isinstance(settings, FineTuningSettings):
             rate *= epochs**settings.length_power
         with torch.no_grad():
-            self.updater.step(gradients, rate)
+            self.updater.step(gradients, rate, record.updates)
             for leaf in self.leaves.values():
                 leaf.updated(rate)
             if self.regularizer:
@@ -210,10 +214,19 @@ class _Run:
 
     def _loss(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, list[State]]:
         """The loss of the text itself, ids and targets (time, batch), and the state after it."""
+        if self.negatives and self._samples():
+            return self.model.sampled_loss(ids, targets, self.state, *self.negatives.draw())
         if self.lesson is None:
             return self.model.loss(ids, targets, self.state)
         hidden, state = self.model(ids, self.state)
         return self.lesson.loss(*self.model.head(hidden), ids, targets), state
+
+    def _samples(self) -> bool:
+        """Whether the next update looks at some of the words only."""
+        assert self.settings.sampled
+        part = bisect_right(self.ends, self.record.updates)
+        start, end = self.ends[part - 1] if part else 0, self.ends[part]
+        return self.record.updates - start < round((1 - self.settings.sampled.full) * (end - start))
 
     def _regularize(self, regularizer: Regularizer, rate: float) -> None:
         before = {name: mask.clone() for name, mask in self._masks().items()}
@@ -354,16 +367,29 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _SGD:
-    """Plain SGD; the clip is folded into the step, the gradients are read once."""
+    """Plain SGD; the clip is folded into the step, the gradients are read once.
+
+    A sparse gradient changes its rows alone. The weight decay of such a parameter, which is of all
+    rows, comes every `DECAY_UPDATES` updates, for as many at once.
+    """
 
     def __init__(self, parameters: list[Tensor], clip: float, weight_decay: float) -> None:
         self.parameters, self.clip, self.weight_decay = parameters, clip, weight_decay
 
-    def step(self, gradients: tuple[Tensor, ...], rate: float) -> None:
+    def step(self, gradients: tuple[Tensor, ...], rate: float, update: int) -> None:
+        pairs = list(zip(self.parameters, gradients, strict=True))
+        whole = [(value, gradient) for value, gradient in pairs if not gradient.is_sparse]
+        by_row = [(value, gradient) for value, gradient in pairs if gradient.is_sparse]
+        values = [value for value, _ in whole]
         if self.weight_decay:
-            torch._foreach_mul_(self.parameters, 1 - rate * self.weight_decay)
+            keep = 1 - rate * self.weight_decay
+            torch._foreach_mul_(values, keep)
+            if by_row and update % DECAY_UPDATES == 0:
+                torch._foreach_mul_([value for value, _ in by_row], keep**DECAY_UPDATES)
         scale = _clip_scale(gradients, self.clip)
-        torch._foreach_add_(self.parameters, gradients, alpha=-rate * scale)
+        torch._foreach_add_(values, [gradient for _, gradient in whole], alpha=-rate * scale)
+        for value, gradient in by_row:
+            value.add_(gradient, alpha=-rate * scale)
 
     def state(self) -> dict[str, Tensor]:
         return {}
@@ -373,16 +399,18 @@ class _SGD:
 
 
 class _Adam:
-    """torch's Adam with decoupled weight decay (AdamW), after the clip."""
+    """torch's Adam with decoupled weight decay (AdamW), after the clip. Every row moves in every
+    update, those of a zero gradient too."""
 
     def __init__(self, parameters: list[Tensor], clip: float, weight_decay: float) -> None:
         self.parameters, self.clip = parameters, clip
         self.optimizer = torch.optim.AdamW(parameters, weight_decay=weight_decay)
 
-    def step(self, gradients: tuple[Tensor, ...], rate: float) -> None:
+    def step(self, gradients: tuple[Tensor, ...], rate: float, update: int) -> None:
         scale = _clip_scale(gradients, self.clip)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient * scale
+            whole = gradient.to_dense() if gradient.is_sparse else gradient
+            parameter.grad = whole * scale
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
 
@@ -406,5 +434,6 @@ _UPDATERS: dict[str, type[_SGD] | type[_Adam]] = {"sgd": _SGD, "adam": _Adam}
 
 
 def _clip_scale(gradients: tuple[Tensor, ...], clip: float) -> float:
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    given = [gradient.values() if gradient.is_sparse else gradient for gradient in gradients]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given))))
     return min(1.0, clip / (norm + 1e-12))

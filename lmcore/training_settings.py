@@ -63,6 +63,20 @@ class DropoutSettings(Settings):
     recurrent: Rate = later(0.0)
 
 
+class SampledSoftmaxSettings(Settings):
+    """Training steps that look at some of the words only: see `lmcore.loss.sampled_cross_entropy`.
+
+    A window's predictions share `negatives` words in the mean. They are drawn as often as the
+    words occur in the training text (`unigram`), or as Zipf's law says for the words' ranks there
+    (`log_uniform`). The last steps, a share of `full` of each part of the training, look at all
+    words.
+    """
+
+    negatives: Annotated[int, Field(ge=1)]
+    proposal: Literal["unigram", "log_uniform"] = "unigram"
+    full: Rate = 0.1
+
+
 class TrainingSettings(Settings):
     """How a model is trained, or fine-tuned. The loss is a mean per token, in nats.
 
@@ -82,6 +96,7 @@ class TrainingSettings(Settings):
     dropout: DropoutSettings
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    sampled: SampledSoftmaxSettings | None = later(None)
 
     @property
     def update_tokens(self) -> int:
@@ -133,6 +148,11 @@ class FineTuningSettings(TrainingSettings):
         if any(later <= earlier for earlier, later in pairwise(self.ends)):
             raise ValueError(
                 f"rungs: got {list(self.rungs)}; they ascend, below epochs, {self.epochs}"
+            )
+        if self.sampled and self.distillation and self.distillation.mix:
+            raise ValueError(
+                "sampled: a distillation compares the probabilities of all words; "
+                "set sampled or distillation, not both"
             )
         return self
 

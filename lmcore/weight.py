@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from lmcore.leaf import Leaf
@@ -45,5 +47,33 @@ class Weight(nn.Module):
         """W[ids]: (...,) -> (..., in), the embedding look-up."""
         return self.structure.look_up(self._values(), self.shape, ids)
 
+    def part(self, ids: Tensor) -> WeightPart:
+        """W's rows of the `ids`, of any shape and in any order, for steps that need no others."""
+        words: Tensor = ids.unique()  # type: ignore[no-untyped-call]
+        structure, values = self.structure.part(self._values(), self.shape, words)
+        return WeightPart(words, structure, values, (len(words), self.shape[1]))
+
     def _values(self) -> Values:
         return {name: leaf.value() for name, leaf in self.leaves.items()}
+
+
+@dataclass(frozen=True)
+class WeightPart:
+    """Some rows of a weight: those of the ascending ids `words` (k,), each once."""
+
+    words: Tensor
+    structure: Structure
+    values: Values
+    shape: MatrixShape  # (k, in)
+
+    def places(self, ids: Tensor) -> Tensor:
+        """Where the part has the rows of these ids, all of which it has; shape as they."""
+        return torch.searchsorted(self.words, ids.contiguous())
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """W[ids]: (...,) -> (..., in)."""
+        return self.structure.look_up(self.values, self.shape, self.places(ids))
+
+    def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(z, M) with x W[words]^T = z M^T: (..., in) -> (..., r), (k, r)."""
+        return self.structure.head(self.values, self.shape, x)

@@ -13,7 +13,14 @@ from lmcore.codec import Ladder, Shape
 from lmcore.errors import UserError
 from lmcore.lazy import torch
 from lmcore.settings import Settings
-from lmcore.structure import DenseStructure, MatrixShape, SiteStatistics, Structure, Values
+from lmcore.structure import (
+    DenseStructure,
+    MatrixShape,
+    SiteStatistics,
+    Structure,
+    Values,
+    stored_rows,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,6 +128,9 @@ class LowRankStructure(Structure, ABC):
 
     def look_up(self, leaves: Values, shape: MatrixShape, ids: Tensor) -> Tensor:
         return torch.nn.functional.embedding(ids, leaves["left"]) @ leaves["right"]
+
+    def part(self, leaves: Values, shape: MatrixShape, ids: Tensor) -> tuple[Structure, Values]:
+        return self, {**leaves, "left": stored_rows(leaves["left"], ids)}
 
     @property
     def _number(self) -> int:

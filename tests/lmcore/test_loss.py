@@ -50,6 +50,20 @@ def test_value_and_gradients(inputs: Case, scale: float) -> None:
     assert_same_gradients(ours, expected)
 
 
+@pytest.mark.parametrize("cached", [1, 7 * 1000, 10**9])
+def test_a_few_rows_at_a_time_are_all_rows_to_the_bit(
+    cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = case(count=70, words=1000)
+    z, matrix, bias, targets = (*(x.requires_grad_() for x in inputs[:3]), inputs[3])
+    results = []
+    for size in (losses.CACHED, cached):
+        monkeypatch.setattr(losses, "CACHED", size)
+        loss = cross_entropy(z, matrix, bias, targets)
+        results.append((loss, *torch.autograd.grad(loss, (z, matrix, bias))))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 def assert_same_gradients(ours: list[Tensor], expected: list[Tensor], slack: float = 1e-9) -> None:
     for mine, theirs in zip(ours, expected, strict=True):
         assert mine.grad is not None

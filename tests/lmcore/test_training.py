@@ -178,6 +178,87 @@ def test_the_average_is_taken_where_it_validates_better(
         torch.testing.assert_close(value, mean if is_better else last[-1][name])
 
 
+# --- Sampled softmax -----------------------------------------------------------------------------
+
+SAMPLED: dict[str, Any] = {"sampled": {"negatives": 20, "full": 0.25}}
+
+
+@pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
+def test_with_all_words_sampling_trains_as_full_softmax(
+    given: dict[str, Any], make_model: MakeModel, corpus: Corpus
+) -> None:
+    words = len(corpus.vocabulary)
+    models = [make_model(tied=True, words=words) for _ in range(2)]
+    for model, more in zip(models, ({"sampled": {"negatives": words}}, {}), strict=True):
+        train(model, corpus.train, make_settings(epochs=0.5, **PLAIN, **given, **more), seed=0)
+    ours, theirs = map(weights_of, models)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_sampled_training_learns(make_model: MakeModel, corpus: Corpus) -> None:
+    model = make_model()
+    before = score(model, corpus.valid, corpus.vocabulary.eos).perplexity
+    many = {"sampled": {"negatives": 40, "full": 0.25}}
+    train(model, corpus.train, make_settings(epochs=12, **SGD, **many), seed=0)
+    assert score(model, corpus.valid, corpus.vocabulary.eos).perplexity < 0.5 * before
+
+
+@pytest.mark.parametrize(
+    ("rungs", "full"),
+    [((), range(30, 40)), ((0.5, 1.2), [*range(8, 10), *range(20, 24), *range(36, 40)])],
+    ids=["one part", "rungs"],
+)
+def test_the_last_share_of_each_part_is_full_softmax(
+    rungs: tuple[float, ...],
+    full: range | list[int],
+    make_model: MakeModel,
+    corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two epochs of 20 windows; a rung after 10 updates, one after 24."""
+    model, done = make_model(), 0
+    seen: list[int] = []
+    loss = model.loss
+
+    def noted(ids: Tensor, targets: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
+        seen.append(done)
+        return loss(ids, targets, state)
+
+    monkeypatch.setattr(model, "loss", noted)
+
+    def observe(record: TrainingRecord, updates: int) -> None:
+        nonlocal done
+        done = record.updates
+
+    settings = make_settings(rungs=rungs, window=14, **SAMPLED)
+    assert train(model, corpus.train[:1405], settings, 0, observe=observe).updates == 40
+    assert seen == list(full)
+
+
+def test_rows_that_no_update_saw_decay_every_32_updates(make_model: MakeModel) -> None:
+    model, seen = make_model(tied=True), []
+    leaf = model.sites["embedding"].leaves["matrix"]
+    start = leaf.data.detach().clone()
+    settings = make_settings(
+        rate=2.0,
+        weight_decay=0.01,
+        schedule={"kind": "linear", "final": 1.0},
+        **PLAIN,
+        sampled={"negatives": 1, "full": 0.0},
+    )
+    train(
+        model,
+        torch.arange(1500) * 7 % 30,  # of 60 words
+        settings,
+        seed=0,
+        observe=lambda *_: seen.append(leaf.data.detach().clone()),
+    )
+    kept = (seen[-1] / start)[30:]  # those but the few that were drawn are as one number
+    assert float(kept.median()) == pytest.approx((1 - 0.02) ** 64, rel=1e-4)
+    assert torch.equal((seen[0] / start)[30:].median(), (seen[31] / start)[30:].median())
+
+
 # --- Compressed models ---------------------------------------------------------------------------
 
 COMPRESSED = {
@@ -549,6 +630,33 @@ def train_fixed(checkpoint: str | None, observe: Observer) -> LanguageModel:
     path = Path(checkpoint) if checkpoint else None
     train(model, ids, make_settings(epochs=8), seed=5, observe=observe, checkpoint=path)
     return model
+
+
+@pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
+def test_sampling_resumed_equals_uninterrupted(
+    given: dict[str, Any],
+    make_model: MakeModel,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped among the sampled updates, after a decay of all rows, and among the full ones."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    settings = make_settings(epochs=3, weight_decay=0.001, **given, **SAMPLED)
+
+    def run(checkpoint: Path | None, observe: Observer = ignore) -> LanguageModel:
+        torch.manual_seed(12345)
+        model = make_compressed(make_model)
+        train(model, corpus.train, settings, 7, observe=observe, checkpoint=checkpoint)
+        return model
+
+    for stop in (7, 34, 50):
+        with pytest.raises(StoppedError):
+            run(tmp_path / "checkpoint", stop_at(stop))
+    resumed, whole = run(tmp_path / "checkpoint"), run(None)
+    assert_equal(weights_of(resumed), weights_of(whole))
+    for site, weight in whole.sites.items():
+        assert torch.equal(resumed.sites[site].dense(), weight.dense()), site
 
 
 @pytest.mark.slow
