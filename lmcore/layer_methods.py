@@ -28,6 +28,7 @@ class LayerMethod(ABC, Generic[V]):
     setting: ClassVar[Any]  # the type of the setting, for pydantic
     acts_on: ClassVar[tuple[str, ...] | None] = None  # the sites it reshapes, None for all
     is_open: ClassVar[bool] = False  # whether a training decides what sizes are left
+    keeps_size: ClassVar[bool] = False  # whether it is taken although no size changes
     # Whether recipes have the setting as null, too. A new method's is left out where it is None:
     # else the keys of all earlier recipes with layers would change.
     is_written_as_null: ClassVar[bool] = False
@@ -54,7 +55,7 @@ class LayerMethod(ABC, Generic[V]):
         """What the setting amounts to for this model, None where it changes nothing.
 
         Raises UserError where the model cannot have it. A setting is taken only where the whole
-        model gets smaller by it; the caller looks after that.
+        model gets smaller by it, or where the method `keeps_size`; the caller looks after that.
         """
 
     def shape(self, value: V, model: ModelSettings) -> ModelSettings:
