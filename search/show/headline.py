@@ -20,7 +20,7 @@ RESULTS, TABLE = "results.csv", "table.md"  # of a published study
 
 
 @dataclass(frozen=True)
-class Tested:
+class Rated:
     """A published model. Its perplexities are those of its reloaded file, that of the test text
     computed once, when it was published."""
 
@@ -37,7 +37,7 @@ class Limited:
 
     limit: str
     max_bytes: int
-    model: Tested | None
+    model: Rated | None
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Passed:
     perplexity."""
 
     row: LiteraturePoint
-    by: Tested
+    by: Rated
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Headline:
 
 
 def headline(
-    models: Iterable[Tested],
+    models: Iterable[Rated],
     limits: Mapping[str, int],
     literature: Iterable[LiteraturePoint],
 ) -> Headline:
@@ -95,18 +95,18 @@ def headline(
     return Headline(rows, tuple(passed), tuple(remaining))
 
 
-def _best(models: Sequence[Tested]) -> Tested | None:
+def _best(models: Sequence[Rated]) -> Rated | None:
     return min(models, key=lambda one: (one.valid_perplexity, one.size_bytes), default=None)
 
 
 # --- what was published ------------------------------------------------------------------------
 
 
-def tested_in(study: str, rows: Iterable[Mapping[str, str]]) -> list[Tested]:
+def tested_in(study: str, rows: Iterable[Mapping[str, str]]) -> list[Rated]:
     """The models of the rows of a results.csv. Raises ValueError, KeyError or TypeError where a row
     is none."""
     return [
-        Tested(
+        Rated(
             study=study,
             name=str(row["name"]),
             size_bytes=int(row["size_bytes"]),
@@ -117,7 +117,7 @@ def tested_in(study: str, rows: Iterable[Mapping[str, str]]) -> list[Tested]:
     ]
 
 
-def read_tested(study: str, folder: Path) -> list[Tested]:
+def read_tested(study: str, folder: Path) -> list[Rated]:
     """The models of a published study. Raises UserError where they cannot be read."""
     path = folder / RESULTS
     try:
@@ -165,7 +165,7 @@ def _rows(found: Headline) -> list[tuple[str, ...]]:
     return rows
 
 
-def _numbers(model: Tested) -> list[str]:
+def _numbers(model: Rated) -> list[str]:
     valid, test = f"{model.valid_perplexity:.2f}", f"{model.test_perplexity:.2f}"
     return [format_size(model.size_bytes), valid, test]
 

@@ -11,7 +11,7 @@ import pytest
 
 from lmcore.errors import UserError
 from search.show.headline import (
-    Tested,
+    Rated,
     headline,
     headline_document,
     headline_markdown,
@@ -21,9 +21,9 @@ from search.show.headline import (
 from search.show.literature import LiteraturePoint, literature_points
 from studies import lmpareto
 
-SMALL = Tested("ptb", "7", 240_000, 110.0, 105.0)
-BETTER_ON_TEST = Tested("ptb", "8", 230_000, 112.0, 90.0)
-MIDDLE = Tested("other", "3 rung 1", 480_000, 95.0, 89.0)
+SMALL = Rated("ptb", "7", 240_000, 110.0, 105.0)
+BETTER_ON_TEST = Rated("ptb", "8", 230_000, 112.0, 90.0)
+MIDDLE = Rated("other", "3 rung 1", 480_000, 95.0, 89.0)
 LIMITS = {"1MB": 10**6, "0.25MB": 250_000, "0.1MB": 100_000}
 
 
@@ -76,7 +76,7 @@ def test_of_equal_models_the_smaller_then_the_first_is_taken() -> None:
     ],
 )
 def test_a_row_is_left_behind_by_the_smallest_model_below_it(
-    literature: LiteraturePoint, by: Tested | None
+    literature: LiteraturePoint, by: Rated | None
 ) -> None:
     found = headline([SMALL, BETTER_ON_TEST, MIDDLE], LIMITS, [literature])
     assert [one.by for one in found.passed] == ([by] if by else [])
