@@ -251,8 +251,6 @@ def progress_text(progress: Progress, workers: int) -> str:
     return "\n".join(lines)
 
 
-def progress_table(counts: Iterable[Progress]) -> str:
-    """A line a study; empty where there is none."""
-    return "\n".join(
-        f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
-    )
+def progress_line(done: Progress) -> str:
+    """A study in the list of all."""
+    return f"{done.study}: {done.complete} trials, {sum(done.failed.values())} failed"
