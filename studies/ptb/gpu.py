@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EPOCHS = {"ptb_650": 32.0, "ptb_1200": 32.0, "ptb_medium": 39.0}  # where the time suffices
-MODULES = (  # that training imports, by the names with which they are imported
+MODULES = (  # that training imports or names, by the names with which they are imported
     *("torch", "numpy", "scipy", "pydantic", "hydra", "omegaconf", "optuna", "sqlalchemy"),
-    *("alembic", "constriction", "safetensors", "filelock", "threadpoolctl", "rich", "yaml"),
+    *("constriction", "safetensors", "filelock", "threadpoolctl", "rich", "yaml"),
 )
 STEP = 0.18  # of the codes, in standard deviations: a float16 file of 40 MB becomes one of 11
 SHARED = 0.5  # rates grow by (models at the start / models left) to this power, as others end

@@ -44,7 +44,9 @@ def sizes(context: StudyContext[SweepConfig]) -> list[int]:
     return found
 
 
-def named(context: StudyContext[SweepConfig], **bundles: int) -> Any:
+def named(
+    context: StudyContext[SweepConfig], **bundles: int
+) -> tuple[StudyContext[SweepConfig], History]:
     """The study with names for limits, and its history."""
     other = context.but(bundles=bundles)
     return other, history_of(other)
@@ -161,7 +163,6 @@ def test_a_baseline_may_be_the_best_of_a_limit(context: StudyContext[SweepConfig
 def test_the_front_says_which_limit_a_point_is_the_best_of(
     context: StudyContext[SweepConfig], sizes: list[int]
 ) -> None:
-    history: History
     _, history = named(context, tight=sizes[0])
     found = history.results
     document = front_document(found.front, {}, found.limits)["front"]
