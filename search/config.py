@@ -14,9 +14,9 @@ from lmcore.corpus import AnyCorpus, Split
 from lmcore.errors import UserError
 from lmcore.imports.layouts import Layout
 from lmcore.model_settings import ModelSettings
-from lmcore.settings import PathText, Settings
+from lmcore.settings import PathText, Settings, later
 from lmcore.training_settings import AnyTraining
-from search.names import AnyName, Name, check_name
+from search.names import AnyName, Name, check_bundle_name, check_name
 from search.rules.fidelity import AnyFidelity
 from search.rules.limits import Limits
 from search.rules.sensitivity import AnyPrior
@@ -74,7 +74,8 @@ class StudySettings(Settings):
     """The settings that are kept with a study. All its later commands take them from there.
 
     `models` are dense models beside the study's own; `dense` in the space chooses among them all.
-    `objectives` are size and perplexity, and speed where it is asked for.
+    `objectives` are size and perplexity, and speed where it is asked for. `bundles` are names for
+    limits: each names the best model of at most so many bytes.
     """
 
     corpus: AnyCorpus
@@ -91,6 +92,7 @@ class StudySettings(Settings):
     trials: Count
     seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
     objectives: tuple[Objective, ...] = PLANE
+    bundles: dict[str, Size] = later({})
 
     @field_validator("objectives")
     @classmethod
@@ -124,6 +126,10 @@ class StudySettings(Settings):
                 check_name(name)
             except ValueError as error:
                 raise ValueError(f"baselines.{name}: {error}") from None
+        for name in self.bundles:
+            check_bundle_name(name)
+            if name in (DENSE_BASELINE, *self.models, *self.baselines):
+                raise ValueError(f"bundles.{name}: this name belongs to a baseline")
         return self
 
     @property
@@ -180,7 +186,21 @@ def _drawn(given: Any) -> Any:
     return given
 
 
-class FrontConfig(ReadingConfig):
+class SeveralConfig(ReadingConfig):
+    studies: list[AnyName] | None  # several at once, in place of one by study=
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the studies. Raises UserError where none was chosen, and where they were in
+        two ways."""
+        if not self.studies:
+            return [self.study]
+        if self.name is not None:
+            raise UserError("study and studies exclude each other: studies=[a,b] names them all")
+        return list(dict.fromkeys(self.studies))
+
+
+class FrontConfig(SeveralConfig):
     scatter: Annotated[Literal["auto"] | bool, BeforeValidator(_drawn)]
 
 
@@ -268,20 +288,9 @@ class PlotConfig(StudyConfig):
     to: PathText | None
 
 
-class ReportConfig(ReadingConfig):
-    studies: list[AnyName] | None  # several in one page, in place of one by study=
+class ReportConfig(SeveralConfig):
     to: PathText | None
     watch: bool
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the studies. Raises UserError where none was chosen, and where they were in
-        two ways."""
-        if not self.studies:
-            return [self.study]
-        if self.name is not None:
-            raise UserError("study and studies exclude each other: studies=[a,b] names them all")
-        return list(dict.fromkeys(self.studies))
 
 
 class InspectConfig(StudyConfig):

@@ -15,7 +15,7 @@ from lmcore.bundle import Bundle, load, save
 from lmcore.codec import Float16
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import score, unigram_perplexity
+from lmcore.evaluation import STREAMS, score, unigram_perplexity
 from lmcore.files import content_key, sha256_of, write_json
 from lmcore.model import LanguageModel, random_model
 from lmcore.progress import DivergedError, Observer, ignore
@@ -119,8 +119,11 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
     model = random_model(config.model, len(corpus.vocabulary), settings.init, generator)
     model.to(device(config.device))
 
+    # on a GPU, step by step, the text takes as long as half an epoch of training
+    streams = 1 if device(config.device).type == "cpu" else STREAMS
+
     def validate(model: LanguageModel) -> float:
-        return score(model, corpus.valid, eos).perplexity
+        return score(model, corpus.valid, eos, streams).perplexity
 
     state = folder / f"{key}.safetensors"  # of a training that is not over
     try:
@@ -156,7 +159,8 @@ def keep_dense(
     path = config.folder / "dense" / f"{key}.lmb"
     recipe = resolve(DENSE, config.model, len(corpus.vocabulary))
     size_bytes = save(path, build(model, recipe).eval(), corpus.vocabulary)
-    measured = score(load(path).model, corpus.valid, corpus.vocabulary.eos)
+    reloaded = load(path).model.to(device(config.device))
+    measured = score(reloaded, corpus.valid, corpus.vocabulary.eos)
     record = {
         "key": key,
         "corpus": corpus.describe(),

@@ -42,7 +42,13 @@ def tell_corpus(context: StudyContext[StudyConfig]) -> None:
 
 def progress_of(context: StudyContext[StudyConfig]) -> Progress:
     """The study's progress towards the trials that its sweeps asked for. `trials` in the settings
-    does not matter here."""
-    done = progress(context.study, context.slots.total())
+    does not matter here. Raises UserError where a trial is damaged in the database."""
+    study = context.study
+    try:
+        done = progress(study, context.slots.total())
+    except ValueError:  # what Optuna reads of it is no JSON
+        raise UserError(
+            f"study {context.name}: a trial is damaged in the database; restore it from a copy"
+        ) from None
     repeats, repeats_done = context.slots.repeats()
     return replace(done, repeats=repeats, repeats_done=repeats_done)

@@ -31,6 +31,7 @@ WITH_VALUE = {  # and the values that each takes, where they are few
     "--config-dir": (),
     "--package": (),
 }
+ADDED = ("bundles",)  # whose entries, under any names, are added to those that the study has
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 WORD = re.compile(r"[\w.+-]+")
 SETTING = re.compile(r"(\+{0,2})([^=+][^=]*)=(.*)", re.DOTALL)
@@ -114,6 +115,8 @@ def _quoted(setting: str, texts: set[str], multirun: bool) -> str:
     if not match:
         return setting
     sign, name, value = match.groups()
+    if name in ADDED:
+        return f"++{name}={value}"
     if name != "study" and _is_group(name):
         is_text = bool(WORD.fullmatch(value))
     else:

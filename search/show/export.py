@@ -106,9 +106,10 @@ def bundle_of(
     path = context.config.folder / "bundles" / f"{measured.key}.lmb"
     places = [path]
     if published := folder_of(context.name):
-        places += [published / "bundles" / file_of(name), *sorted(published.glob("dense*.lmb"))]
+        places += [*sorted(published.glob("bundles/*.lmb")), *sorted(published.glob("dense*.lmb"))]
     for known in places:
-        if known.exists() and sha256_of(known) == measured.sha256:
+        alike = known.exists() and known.stat().st_size == measured.size_bytes
+        if alike and sha256_of(known) == measured.sha256:
             return known, measured
     bench = context.bench_of(measured)
     recipe = stored_recipe(bench, name, measured)

@@ -6,29 +6,40 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from lmcore.bundle import load
 from lmcore.corpus import Corpus, CorpusSettings
+from lmcore.errors import UserError
 from lmcore.evaluation import score
 from lmcore.files import sha256_of, write_atomic, write_json
 from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, SPEED, StudyConfig
 from search.describe import command_line
-from search.front import Point, front_of
+from search.front import Point
 from search.show.export import COLUMNS, bundle_of, file_of
+from search.show.headline import (
+    RESULTS,
+    TABLE,
+    Headline,
+    headline,
+    headline_markdown,
+    tested_in,
+)
+from search.show.literature import literature_points
 from search.space.space import OWN
 from search.study.context import StudyContext
 from search.study.history import History, write_history
-from search.study.published import RECORDS
+from search.study.published import RECORDS, bundles_in
 from search.study.results import Results, write_records
 
 BITS, RELATIVE = "test_bits_per_byte", "relative_speed"
+LIMITED = "limits"  # the names for limits that a file is the best of
 
 
-def publish(context: StudyContext[StudyConfig], history: History, folder: Path) -> None:
+def publish(context: StudyContext[StudyConfig], history: History, folder: Path) -> Headline | None:
     """Write what a stranger needs to look at a study, take its models and replay its numbers:
 
     - dense.lmb and dense.json, and dense_NAME.* for each other dense model, unless a study beside
@@ -36,51 +47,95 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
     - trials.jsonl: the recipe and the measurement of every file;
     - history.jsonl, repeats.jsonl, study.json: every trial, the files of other seeds, and what the
       study was begun with;
-    - bundles/NAME.lmb: the front, and the baselines that no measured model dominates;
+    - bundles/NAME.lmb: the front, and the baselines that no measured model dominates; where the
+      study has names for limits, only the models of these, by these names;
     - results.csv: a row for each point of the front and each baseline, with the test perplexity of
-      its file and the command that gives it.
+      its file and the command that gives it;
+    - table.md: the models of the limits, and the literature that they leave behind.
+
+    Returns the table, None where the study has no names for limits. Raises UserError where no model
+    is within one of the limits, before anything is written.
     """
     config, corpus, results = context.config, context.corpus, history.results
+    bundles = folder / "bundles"
+    kept = _bundles(results, bundles, (DENSE_BASELINE, *config.models))
+    earlier, limits_before = _published_files(folder), _published_limits(folder)
+    ours = {bundles / file_of(name) for name in (*earlier, *limits_before)}
     kept_dense = _publish_dense(context, folder)
-    earlier, bundles = _published_files(folder), folder / "bundles"
     columns = _columns(corpus, results)
     known = _published_rows(folder, earlier, columns)
-    points = [*results.beside, *results.front.points]
-    best = (*results.front.points, *front_of(context.name, points).points)
-    rows, kept = [], {point.name: bundles / file_of(point.name) for point in best}
-    kept |= kept_dense
-    for point in points:
-        measured, bundle = results.measured(point.name), kept.get(point.name)
+    rows = []
+    for point in [*results.beside, *results.front.points]:
+        measured, files = results.measured(point.name), kept.get(point.name, [])
         row = known.get((point.name, measured.sha256))
-        if bundle or not row:
+        if files or point.name in kept_dense or not row:
             path, measured = bundle_of(context, point.name, measured)
             row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
+        for file in files:
+            write_atomic(file, path.read_bytes())
         command = command_line("export", context.name, _typed(point), "to=DIR")
-        if bundle:
+        if shown := files[0] if files else kept_dense.get(point.name):
             settings = " ".join(_overrides(config.corpus))
-            command = f"lmpareto evaluate bundle={bundle} {settings} split=test"
-            if point.name not in kept_dense:
-                write_atomic(bundle, path.read_bytes())
-        rows.append({**row, "command": command})
+            command = f"lmpareto evaluate bundle={shown} {settings} split=test"
+        limits = {LIMITED: " ".join(results.limits.get(point.name, ()))} if results.bundles else {}
+        rows.append({**row, **limits, "command": command})
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(folder / "results.csv", text.getvalue().encode())
+    write_atomic(folder / RESULTS, text.getvalue().encode())
+    table = _write_table(results, rows, folder)
     write_history(history, context.attributes, folder)
     write_records(results, folder / RECORDS)  # last: it says which files the lines are of
-    ours = {bundles / file_of(name) for name in earlier}
-    for old in ours.intersection(bundles.glob("*.lmb")) - set(kept.values()):
+    new = {file for files in kept.values() for file in files}
+    for old in ours.intersection(bundles.glob("*.lmb")) - new:
         old.unlink()
+    if limits_before and table is None:
+        (folder / TABLE).unlink(missing_ok=True)
+    return table
+
+
+def _write_table(
+    results: Results, rows: Iterable[Mapping[str, str]], folder: Path
+) -> Headline | None:
+    """Write table.md, if there are limits for it."""
+    if not results.bundles:
+        return None
+    models = tested_in(results.study, rows)
+    found = headline(models, results.bundles, literature_points(results.corpus))
+    write_atomic(folder / TABLE, headline_markdown(found).encode())
+    return found
+
+
+def _bundles(results: Results, folder: Path, dense: Collection[str]) -> dict[str, list[Path]]:
+    """Name of a point -> the files in bundles/ to publish it as. The dense models have files of
+    their own beside. Raises UserError where no model is within one of the limits."""
+    if not results.bundles:
+        best = {point.name for point in (*results.front.points, *results.best.points)}
+        return {name: [folder / file_of(name)] for name in best - {*dense}}
+    found: dict[str, list[Path]] = {}
+    for bundle in results.bundles:
+        found.setdefault(results.within(bundle).name, []).append(folder / file_of(bundle))
+    return found
+
+
+def _published_limits(folder: Path) -> dict[str, int]:
+    """The names for limits that the folder was published with before; none where they are
+    damaged."""
+    try:
+        return bundles_in(folder)
+    except UserError:
+        return {}
 
 
 def _columns(corpus: Corpus, results: Results) -> tuple[str, ...]:
-    """The columns of results.csv, with bits per byte where the tokens spell the text, and with the
-    relative speed where that is an objective."""
+    """The columns of results.csv, with bits per byte where the tokens spell the text, with the
+    relative speed where that is an objective, and with the names for limits where there are any."""
     *columns, command = COLUMNS
     bits = (BITS,) if corpus.spellings else ()
     speed = (RELATIVE,) if SPEED in results.objectives else ()
-    return (*columns, *bits, *speed, command)
+    limits = (LIMITED,) if results.bundles else ()
+    return (*columns, *bits, *speed, *limits, command)
 
 
 def _overrides(corpus: CorpusSettings) -> list[str]:
@@ -133,13 +188,15 @@ def _published_rows(
     """The rows of an earlier results.csv in the folder, by name and the file's SHA-256. The same
     file has the same test perplexity, so that need not be computed again."""
     try:
-        text = (folder / "results.csv").read_text()
+        text = (folder / RESULTS).read_text()
     except (OSError, ValueError):
         return {}
+    lines = [{LIMITED: "", **line} for line in csv.DictReader(io.StringIO(text))]
+    wanted = {LIMITED, *columns}
     return {
-        (line["name"], files[line["name"]]): line
-        for line in csv.DictReader(io.StringIO(text))
-        if set(line) == set(columns) and None not in line.values() and line["name"] in files
+        (line["name"], files[line["name"]]): {name: line[name] for name in columns}
+        for line in lines
+        if set(line) == wanted and None not in line.values() and line["name"] in files
     }
 
 

@@ -22,11 +22,14 @@ REASONS = 10  # of failures in a text
 SHOWN = 12  # points of a predicted front in a table
 
 
-def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
+def front_document(
+    front: Front, sure: Mapping[str, Sure], limits: Mapping[str, Sequence[str]] = {}
+) -> dict[str, Any]:
     """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}.
 
-    `sure` has the points that were trained again with other seeds, by name. A point of a corpus
-    whose tokens spell the text has "bits_per_byte", too, one of a study with speed as an objective
+    `sure` has the points that were trained again with other seeds, by name; `limits` the names for
+    limits that a point is the best of, which it then has as "limits". A point of a corpus whose
+    tokens spell the text has "bits_per_byte", too, one of a study with speed as an objective
     "relative_speed".
     """
     return {
@@ -40,6 +43,7 @@ def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
                 **bits_in("bits_per_byte", point.bits_per_byte),
                 "tokens_per_second": point.tokens_per_second,
                 **speed_in(point.relative_speed),
+                **({"limits": [*limits[point.name]]} if point.name in limits else {}),
                 "recipe": point.recipe,
                 "seeds": asdict(sure[point.name]) if point.name in sure else None,
             }
@@ -48,16 +52,21 @@ def front_document(front: Front, sure: Mapping[str, Sure]) -> dict[str, Any]:
     }
 
 
-def front_table(front: Front, baselines: Iterable[Point], sure: Mapping[str, Sure]) -> str:
+def front_table(
+    front: Front,
+    baselines: Iterable[Point],
+    sure: Mapping[str, Sure],
+    limits: Mapping[str, Sequence[str]] = {},
+) -> str:
     """The front by size, then the baselines. `sure` has the points that were trained again with
-    other seeds, by name."""
+    other seeds, `limits` the names for limits that a point is the best of, each by name."""
     knee = front.knee() if front.points else None
     beside = list(baselines)
     rows: list[tuple[str, ...]] = [("trial", "size", "perplexity", "bits/byte", "speed", "")]
     for point in front.points:
-        notes = ["<- knee"] if point is knee else []
+        notes = [*limits.get(point.name, ()), *(["<- knee"] if point is knee else [])]
         rows.append(_row(point, "  ".join([*_seeds(sure.get(point.name)), *notes])))
-    rows += [_row(point, "") for point in beside]
+    rows += [_row(point, "  ".join(limits.get(point.name, ()))) for point in beside]
     empty = {at for at in (3, 4) if not any(row[at] for row in rows[1:])}
     rows = [tuple(cell for at, cell in enumerate(row) if at not in empty) for row in rows]
     lines = aligned(rows, ">" * (len(rows[0]) - 1) + "<")
@@ -242,8 +251,6 @@ def progress_text(progress: Progress, workers: int) -> str:
     return "\n".join(lines)
 
 
-def progress_table(counts: Iterable[Progress]) -> str:
-    """A line a study; empty where there is none."""
-    return "\n".join(
-        f"{one.study}: {one.complete} trials, {sum(one.failed.values())} failed" for one in counts
-    )
+def progress_line(done: Progress) -> str:
+    """A study in the list of all."""
+    return f"{done.study}: {done.complete} trials, {sum(done.failed.values())} failed"

@@ -26,9 +26,11 @@ from sqlalchemy import (
     inspect,
     make_url,
     null,
+    or_,
     select,
     table,
     true,
+    type_coerce,
 )
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -55,6 +57,7 @@ _OPTUNA = table("version_info", column("library_version"))
 REVISION = "alembic_version"  # the table that Optuna makes last
 MOST_KEYS = 10_000  # that one query names
 _MEASURED = [getattr(MeasurementRow, name) for name in Measurement.__dataclass_fields__]
+_JSON = (MeasurementRow.recipe, MeasurementRow.provenance)
 
 
 class Reader:
@@ -174,16 +177,31 @@ class Reader:
                 f"database from a copy"
             ) from None
 
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        """A session that reads measurements. Raises UserError where one is no JSON: another program
+        has changed it."""
+        try:
+            with Session(self.engine) as session:
+                yield session
+        except ValueError:
+            with Session(self.engine) as session:
+                wrong = [func.json_valid(type_coerce(one, String)) == 0 for one in _JSON]
+                key = session.scalar(select(MeasurementRow.key).where(or_(*wrong)))
+            raise UserError(
+                f"the measurement {key} is damaged in the database; restore it from a copy"
+            ) from None
+
     def measurement(self, key: str) -> Measurement | None:
         """The measurement under the key, None where there is none."""
-        with Session(self.engine) as session:
+        with self._reading() as session:
             row = session.execute(select(*_MEASURED).where(MeasurementRow.key == key)).first()
             return Measurement.stored(row) if row else None
 
     def measurements(self, keys: list[str]) -> dict[str, Measurement]:
         """Key -> measurement, for the keys that have one."""
         found: dict[str, Measurement] = {}
-        with Session(self.engine) as session:
+        with self._reading() as session:
             for first in range(0, len(keys), MOST_KEYS):
                 some = keys[first : first + MOST_KEYS]
                 wanted = select(*_MEASURED).where(MeasurementRow.key.in_(some))
@@ -224,7 +242,7 @@ class Reader:
         of these."""
         among = true() if trials is None else RungRow.trial.in_(trials)
         found: dict[int, dict[int, Measurement]] = {}
-        with Session(self.engine) as session:
+        with self._reading() as session:
             rows = session.execute(
                 select(RungRow.trial, RungRow.rung, *_MEASURED)
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
@@ -275,7 +293,7 @@ class Reader:
     def repeats(self, study: str) -> dict[str, dict[int, Measurement]]:
         """Key of a file -> number of the repeat -> the measurement of its recipe with that seed."""
         found: dict[str, dict[int, Measurement]] = {}
-        with Session(self.engine) as session:
+        with self._reading() as session:
             rows = session.execute(
                 select(RepeatRow.file, RepeatRow.repeat, *_MEASURED)
                 .join(MeasurementRow, MeasurementRow.key == RepeatRow.key)

@@ -218,7 +218,7 @@ def write_history(history: History, attributes: Mapping[str, Any], folder: Path)
     repeats = [
         {"file": name, **one.plain()} for name, every in history.repeats.items() for one in every
     ]
-    write_study(attributes, history.trials_to_have, folder)
+    write_study(attributes, history.trials_to_have, history.results.bundles, folder)
     for name, lines in ((TRIALS, trials), (REPEATS, repeats)):
         write_atomic(folder / name, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from lmcore.errors import UserError
 from lmcore.files import write_json
@@ -19,7 +19,7 @@ from lmcore.recipe import Recipe
 from lmcore.settings import explain, parse
 from search.config import PUBLISHED
 from search.measurement import Measurement
-from search.names import check_name
+from search.names import check_bundle_name, check_name
 from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, check_kept
 
 RECORDS = "trials.jsonl"  # every measured file
@@ -30,6 +30,9 @@ T = TypeVar("T")
 WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 LARGEST = 2**53  # up to which a page and a float have every whole number
 _MEASUREMENT = TypeAdapter(Measurement)
+_BUNDLES = TypeAdapter(
+    dict[Annotated[str, AfterValidator(check_bundle_name)], Annotated[int, Field(gt=0, lt=LARGEST)]]
+)
 _SPENT = TypeAdapter(dict[str, Annotated[float, Field(ge=0, lt=LARGEST)]])
 
 
@@ -60,7 +63,18 @@ def trials_in(folder: Path) -> int | None:
     raise UserError(_damaged(folder / STUDY))
 
 
-def write_study(attributes: Mapping[str, Any], trials: int | None, folder: Path) -> None:
+def bundles_in(folder: Path) -> dict[str, int]:
+    """The names for limits that the study was published with: name -> bytes."""
+    found = _document(folder).get("bundles", {})
+    try:
+        return _BUNDLES.validate_python(found)
+    except ValidationError:
+        raise UserError(_damaged(folder / STUDY)) from None
+
+
+def write_study(
+    attributes: Mapping[str, Any], trials: int | None, bundles: Mapping[str, int], folder: Path
+) -> None:
     """Write what the study was begun with. Its files are written by their names alone: where they
     lie on this machine is nobody's business, and whoever goes on with the study has them
     elsewhere."""
@@ -69,7 +83,8 @@ def write_study(attributes: Mapping[str, Any], trials: int | None, folder: Path)
     }
     if SETTINGS in kept:
         kept[SETTINGS] = {**kept[SETTINGS], "corpus": without_folders(kept[SETTINGS].get("corpus"))}
-    write_json(folder / STUDY, {"trials": trials, "attributes": kept})
+    named = {"bundles": dict(bundles)} if bundles else {}
+    write_json(folder / STUDY, {"trials": trials, **named, "attributes": kept})
 
 
 def lines_in(path: Path, read: Callable[[Any], T]) -> Iterator[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from search.study.published import (
     RECORDS,
     WRONG,
     attributes_in,
+    bundles_in,
     folder_of,
     lines_in,
     measurement_in,
@@ -47,7 +48,8 @@ class Results:
     by name.
 
     Each file has a name. "17" is the best file of trial 17, the one of the lowest perplexity.
-    "17 rung 0" is another file of that trial, at the rung 0.
+    "17 rung 0" is another file of that trial, at the rung 0. A name of `bundles` is a second name
+    of the best file of at most so many bytes.
     """
 
     study: str
@@ -57,6 +59,7 @@ class Results:
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
     infeasible: frozenset[str] = frozenset()  # names of files over a limit of the last sweep
     objectives: tuple[Objective, ...] = PLANE
+    bundles: Mapping[str, int] = field(default_factory=dict)  # name -> most bytes
 
     @cached_property
     def trials(self) -> Mapping[int, Measurement]:
@@ -79,6 +82,30 @@ class Results:
         """The baselines as points, by name."""
         return [self._point(name, one) for name, one in sorted(self.baselines.items())]
 
+    @cached_property
+    def best(self) -> Front:
+        """The front of all measured files and the baselines."""
+        return front_of(self.study, [*self.front.points, *self.beside])
+
+    def within(self, bundle: str) -> Point:
+        """The point that a name of `bundles` names: of the lowest perplexity among those of at most
+        so many bytes. Raises UserError where none is that small."""
+        try:
+            return self.best.best_within(self.bundles[bundle])
+        except UserError as error:
+            raise UserError(f"bundles.{bundle}: {error}") from None
+
+    @cached_property
+    def limits(self) -> Mapping[str, Sequence[str]]:
+        """Name of a file -> the names of `bundles` that name it. Where no file is small enough yet,
+        a name names none."""
+        sizes = [point.size_bytes for point in self.best.plane]
+        found: dict[str, list[str]] = {}
+        for bundle, most in self.bundles.items():
+            if any(size <= most for size in sizes):
+                found.setdefault(self.within(bundle).name, []).append(bundle)
+        return found
+
     def named(self) -> Iterator[tuple[str, int, int, Measurement]]:
         """The name, the trial, the rung and the measurement of every file of a trial."""
         for trial, rungs in self.files.items():
@@ -91,19 +118,13 @@ class Results:
         return self.baselines[name] if name in self.baselines else self._measured[name]
 
     def find(self, trial: int | str, rung: int | None = None) -> Point:
-        """The point of a trial's best file, of its file at a rung, or of a baseline.
+        """The point of a trial's best file, of its file at a rung, of a baseline, or that a name of
+        `bundles` names.
 
         Raises UserError where there is no such file; the message says what there is.
         """
         if isinstance(trial, str) and not trial.isdigit():
-            if trial not in self.baselines:
-                beside = ", ".join(self.baselines) or "nothing"
-                raise UserError(
-                    f"trial: got {trial}; it takes a number, or the name of a baseline: {beside}"
-                )
-            if rung is not None:
-                raise UserError(f"rung: {trial} is a baseline, and only trials have rungs")
-            return self._point(trial, self.baselines[trial])
+            return self._find_named(trial, rung)
         number = int(trial)
         if number not in self.files:
             known = format_ranges(sorted(self.files)) if self.files else "none yet"
@@ -115,6 +136,20 @@ class Results:
             f"trial {number} of {self.study} was not measured at rung {rung}; "
             f"it was at {format_ranges(sorted(self.files[number]))}"
         )
+
+    def _find_named(self, name: str, rung: int | None) -> Point:
+        if name not in self.baselines and name not in self.bundles:
+            beside, limits = ", ".join(self.baselines) or "nothing", ", ".join(self.bundles)
+            raise UserError(
+                f"trial: got {name}; it takes a number, or the name of a baseline: {beside}"
+                f"{f', or of a limit: {limits}' if limits else ''}"
+            )
+        if rung is not None:
+            kind = "a baseline" if name in self.baselines else "the name of one file"
+            raise UserError(f"rung: {name} is {kind}, and only trials have rungs")
+        if name in self.baselines:
+            return self._point(name, self.baselines[name])
+        return self.within(name)
 
     @cached_property
     def _measured(self) -> Mapping[str, Measurement]:
@@ -173,6 +208,7 @@ def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTria
         baselines={one: found[key] for one, key in baselines.items() if key in found},
         predicted=_predicted(store.effects(name)),
         objectives=objectives,
+        bundles=_bundles_of(context.config, folder_of(name)),
     )
     limits = limits_of(study)
     over = (
@@ -239,7 +275,13 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
         predicted=_read_predicted(path.with_name(PREDICTED)),
         infeasible=frozenset(over),
         objectives=objectives_in(attributes),
+        bundles=_bundles_of(config, folder),
     )
+
+
+def _bundles_of(config: StudyConfig, published: Path | None) -> Mapping[str, int]:
+    """The names for limits in the settings, else those that the study was published with."""
+    return config.bundles or (bundles_in(published) if published else {})
 
 
 def _read_predicted(path: Path) -> list[tuple[float, float]]:

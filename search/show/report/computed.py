@@ -78,7 +78,8 @@ def study_report(source: Source, bits: bool = True) -> StudyReport:
     points, all_read = [], True
     for point in front.points:
         made, read = _front_point(point, source, files, book)
-        made = replace(made, sure=sure.get(point.name))
+        label = ", ".join([point.label, *results.limits.get(point.name, ())])
+        made = replace(made, label=label, sure=sure.get(point.name))
         points.append(made)
         all_read = all_read and read
     if points and not all_read:

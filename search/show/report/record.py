@@ -41,7 +41,7 @@ class FrontPoint:
     """A point of the front, as the slider and the tables show it."""
 
     name: str  # "17", "17 rung 0"
-    label: str  # "trial 17"
+    label: str  # "trial 17", "trial 17, 0.5MB" where it is the best of that limit
     size_bytes: int
     perplexity: float
     ratio: Number  # dense size / size_bytes
