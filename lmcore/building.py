@@ -129,7 +129,9 @@ def _evidence(
             moments = weight.structure.leaf_inputs(values, seen)
             inputs |= {sites.leaf_name(site, name): value for name, value in moments.items()}
         if codec.needs_counts and (words := calibration.site(site).counts()) is not None:
-            of_words = [name for name, leaf in weight.leaves.items() if len(leaf.data) == len(words)]
+            of_words = [
+                name for name, leaf in weight.leaves.items() if len(leaf.data) == len(words)
+            ]
             counts |= {sites.leaf_name(site, name): words for name in of_words}
     importance: dict[str, Tensor] = {}
     if any(codec.needs_importance for codec in codecs.values()):

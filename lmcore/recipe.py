@@ -117,17 +117,23 @@ def _taken(
     A setting may pay only by what another one leaves: whether a projection saves anything can
     depend on the embedding's width. So the last method is tried without and with its setting, each
     time with what the methods before it then amount to. The setting is taken only if the whole
-    model gets smaller, if a training decides what is left, or if the method changes no size.
+    model gets smaller, or if a training decides what is left. A method that changes no size acts on
+    what the others leave.
     """
     if not asked:
         return {}, model
     *others, (method, setting) = asked
     without, shape_without = _taken(others, model, words)
+    if method.keeps_size:
+        return {
+            **without,
+            method.field: method.canonical(setting, shape_without, words),
+        }, shape_without
     value = method.canonical(setting, model, words)
     if value is None:
         return without, shape_without
     taken, shape = _taken(others, method.shape(value, model), words)
-    if method.is_open or method.keeps_size or shape.weights(words) < shape_without.weights(words):
+    if method.is_open or shape.weights(words) < shape_without.weights(words):
         return {**taken, method.field: value}, shape
     return without, shape_without
 
