@@ -18,7 +18,7 @@ from lmcore.settings import PathText, Settings
 from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_name
 from search.rules.fidelity import AnyFidelity
-from search.rules.limits import Limits
+from search.rules.limits import BoxSettings, Limits
 from search.rules.sensitivity import AnyPrior
 from search.space.space import OWN
 from search.store.settings import StorageSettings
@@ -74,7 +74,8 @@ class StudySettings(Settings):
     """The settings that are kept with a study. All its later commands take them from there.
 
     `models` are dense models beside the study's own; `dense` in the space chooses among them all.
-    `objectives` are size and perplexity, and speed where it is asked for.
+    `objectives` are size and perplexity, and speed where it is asked for. `box` is the part of the
+    plane that is searched, None for all of it; it may change between sweeps.
     """
 
     corpus: AnyCorpus
@@ -91,6 +92,7 @@ class StudySettings(Settings):
     trials: Count
     seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
     objectives: tuple[Objective, ...] = PLANE
+    box: BoxSettings | None = None
 
     @field_validator("objectives")
     @classmethod

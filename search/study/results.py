@@ -19,9 +19,10 @@ from search.config import PLANE, SPEED, Objective, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
 from search.names import check_name
+from search.rules.limits import Box
 from search.rules.sensitivity import Effects
 from search.store.trials import StoredTrial
-from search.study.begun import CORPUS, objectives_in
+from search.study.begun import CORPUS, box_in, objectives_in
 from search.study.context import StudyContext
 from search.study.published import (
     LARGEST,
@@ -57,6 +58,7 @@ class Results:
     predicted: Sequence[tuple[float, float]] = ()  # bytes and perplexity, before any training
     infeasible: frozenset[str] = frozenset()  # names of files over a limit of the last sweep
     objectives: tuple[Objective, ...] = PLANE
+    box: Box | None = None  # of the last sweep
 
     @cached_property
     def trials(self) -> Mapping[int, Measurement]:
@@ -173,6 +175,7 @@ def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTria
         baselines={one: found[key] for one, key in baselines.items() if key in found},
         predicted=_predicted(store.effects(name)),
         objectives=objectives,
+        box=box_in(study.user_attrs),
     )
     limits = limits_of(study)
     over = (
@@ -239,6 +242,7 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
         predicted=_read_predicted(path.with_name(PREDICTED)),
         infeasible=frozenset(over),
         objectives=objectives_in(attributes),
+        box=box_in(attributes),
     )
 
 
