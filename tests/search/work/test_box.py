@@ -142,7 +142,7 @@ def test_a_damaged_box_is_refused() -> None:
 @pytest.mark.parametrize("prior", ["sensitivity", "none"])
 def test_a_sweep_follows_its_prediction_in_the_box(prior: str, tmp_path: Path) -> None:
     given = prior if prior == "none" else {"kind": prior, "starts": 2, "settings": 12}
-    box = {"size": [0.01, 1.0], "perplexity": 50.0}
+    box = {"size": [0.15, 0.2], "perplexity": 1.02}  # the tiny model loses little
     space = settings(tmp_path).space
     bits = space["sites"]["*"]["bits"]
     space = {
@@ -159,23 +159,28 @@ def test_a_sweep_follows_its_prediction_in_the_box(prior: str, tmp_path: Path) -
     assert len({tuple(row.params.values()) for row in rows}) == len(rows)
 
 
-@pytest.mark.parametrize("kind", ["TPESampler", "NSGAIISampler"])
-def test_samplers_learn_what_is_outside(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "more", "trials"),
+    [
+        ("TPESampler", {"n_startup_trials": 10}, 60),
+        ("NSGAIISampler", {"population_size": 10}, 150),
+    ],
+)
+def test_samplers_learn_what_is_outside(kind: str, more: dict[str, int], trials: int) -> None:
     """Smaller is better, but below half it is outside: of later trials, few are there."""
     box = Box(0.5, 2.0, 10.0)
-    more = {"population_size": 10} if kind == "NSGAIISampler" else {"n_startup_trials": 10}
 
     def outside(told: bool) -> int:
         sampler = getattr(optuna.samplers, kind)(seed=1, **more)
         study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
         sizes = []
-        for _ in range(60):
+        for _ in range(trials):
             trial = study.ask()
-            size = trial.suggest_float("size", 0.1, 1.0)
-            for name, by in box.constraints(size, 1 / size).items() if told else ():
+            size, other = (trial.suggest_float(name, 0.1, 1.0) for name in ("size", "other"))
+            for name, by in box.constraints(size, 1.0).items() if told else ():
                 trial.set_constraint(name, by)
-            study.tell(trial, [size, 1.0])
+            study.tell(trial, [size, other])
             sizes.append(size)
-        return sum(size < 0.5 for size in sizes[30:])
+        return sum(size < 0.5 for size in sizes[trials // 2 :])
 
     assert outside(told=True) < 0.7 * outside(told=False)
