@@ -46,7 +46,7 @@ class Moasha:
         )
         self.trials: list[Any] = []
 
-    def ask(self) -> tuple[int, dict[str, int]]:
+    def ask(self, looks: Sequence[Look]) -> tuple[int, dict[str, int]]:
         from syne_tune.backend.trial_status import Trial
 
         setting = self.scheduler.suggest().config

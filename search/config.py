@@ -18,7 +18,7 @@ from lmcore.settings import PathText, Settings, later
 from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_bundle_name, check_name
 from search.rules.fidelity import AnyFidelity
-from search.rules.limits import Limits
+from search.rules.limits import BoxSettings, Limits
 from search.rules.sensitivity import AnyPrior
 from search.space.space import OWN
 from search.store.settings import StorageSettings
@@ -74,8 +74,9 @@ class StudySettings(Settings):
     """The settings that are kept with a study. All its later commands take them from there.
 
     `models` are dense models beside the study's own; `dense` in the space chooses among them all.
-    `objectives` are size and perplexity, and speed where it is asked for. `bundles` are names for
-    limits: each names the best model of at most so many bytes.
+    `objectives` are size and perplexity, and speed where it is asked for. `box` is the part of the
+    plane that is searched, None for all of it; it may change between sweeps. `bundles` are names
+    for limits: each names the best model of at most so many bytes.
     """
 
     corpus: AnyCorpus
@@ -93,6 +94,7 @@ class StudySettings(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes it
     objectives: tuple[Objective, ...] = PLANE
     bundles: dict[str, Size] = later({})
+    box: BoxSettings | None = None
 
     @field_validator("objectives")
     @classmethod

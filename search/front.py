@@ -221,13 +221,16 @@ class _Stairs:
         return True
 
 
-def hypervolume(points: Iterable[Point], reference: tuple[float, float]) -> float:
+def hypervolume(
+    points: Iterable[Point], reference: tuple[float, float], min_size_bytes: float = 0.0
+) -> float:
     """The area in (ln size, ln perplexity) that `points` dominate, up to `reference`. Speed plays
     no part.
 
     `reference` is (bytes, perplexity). Keep it fixed for a study, so that values can be compared
     over time. Points on or outside the box of the reference add nothing, nor do points without a
-    measurement. Without points, the area is 0.
+    measurement. Without points, the area is 0. A file smaller than `min_size_bytes` counts as one
+    of that size.
 
     Raises UserError for a reference that is not finite and above zero.
     """
@@ -240,7 +243,9 @@ def hypervolume(points: Iterable[Point], reference: tuple[float, float]) -> floa
         if point.size_bytes < max_size_bytes and point.valid_perplexity < max_perplexity
     ]
     front = front_of("", inside).plane
-    edges = [math.log(point.size_bytes) for point in front] + [math.log(max_size_bytes)]
+    edges = [math.log(max(point.size_bytes, min_size_bytes)) for point in front] + [
+        math.log(max_size_bytes)
+    ]
     return sum(
         (right - left) * (math.log(max_perplexity) - math.log(point.valid_perplexity))
         for point, (left, right) in zip(front, pairwise(edges), strict=True)

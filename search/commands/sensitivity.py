@@ -19,4 +19,5 @@ def run(config: SensitivityConfig) -> Answer:
     if context.store.has_study(context.name):
         check_begun(context, context.study)
     effects = measure_effects(context, context.bench(), config.settings)
-    return Answer(effects_document(context.name, effects), effects_table(effects, lists))
+    box = context.box(context.need_checkpoint())
+    return Answer(effects_document(context.name, effects, box), effects_table(effects, lists, box))

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from lmcore.recipe import Recipe
 from lmcore.settings import Family
+from search.rules.limits import BoxSettings
 
 PREDICTS = 0.8  # the least partial tau at which perplexities before training decide
 FASTER = 1.1  # the ratio of two speeds that is beyond the noise of measuring them
@@ -65,6 +66,10 @@ class Fidelity(Family):
         untrained = [None] if 0 in self.rungs else []
         return [recipe.model_copy(update={"finetuning": s}) for s in (*untrained, *steps)]
 
+    def within(self, box: BoxSettings | None) -> Fidelity:
+        """The rule for a search in a box."""
+        return self
+
     @abstractmethod
     def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
         """Whether the trial of the look `mine` goes on to its next rung.
@@ -100,6 +105,12 @@ class TowardsFront(Fidelity):
     kind: Literal["front"] = "front"
     eta: Annotated[float, Field(ge=1)] = 4.0
     worst: Annotated[float, Field(ge=1)] = 2.0
+
+    def within(self, box: BoxSettings | None) -> Fidelity:
+        """With the box's perplexity as `worst` where that is lower."""
+        if box is None or box.perplexity >= self.worst:
+            return self
+        return self.model_copy(update={"worst": box.perplexity})
 
     def goes_on(self, mine: Look, looks: Sequence[Look], dense: tuple[int, float]) -> bool:
         size_bytes, perplexity = dense

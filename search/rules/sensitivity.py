@@ -68,6 +68,10 @@ class Effects:
         shapes = self.parts.get(LAYERS, [self.dense])
         return predicted_front(self.dense, other_bytes, shapes, others)
 
+    def within(self, min_size_bytes: float, max_size_bytes: float) -> list[Predicted]:
+        """The part of the predicted front with these sizes."""
+        return [one for one in self.front if min_size_bytes <= one.size_bytes <= max_size_bytes]
+
     def perplexity_of(self, predicted: Predicted) -> float:
         """The predicted perplexity before any training."""
         return self.perplexity * math.exp(predicted.nats)
@@ -84,7 +88,8 @@ class Nowhere(Prior):
 
 
 class Sensitivity(Prior):
-    """Up to `starts` recipes of the predicted front.
+    """Up to `starts` recipes of the predicted front. What was trained of them says which of its
+    other recipes come next (see `following`).
 
     Each part is measured alone at about `settings` settings, without training; at fewer where that
     would cost more than a twentieth of what the trials will cost. Harsh recipes are among the
@@ -93,15 +98,11 @@ class Sensitivity(Prior):
 
     kind: Literal["sensitivity"] = "sensitivity"
     settings: Annotated[int, Field(ge=2)] = 12
-    starts: Annotated[int, Field(ge=2)] = 12
+    starts: Annotated[int, Field(ge=2)] = 4
 
-    def chosen(
-        self, front: Sequence[Predicted], max_size_bytes: int | None = None
-    ) -> list[dict[str, Any]]:
-        """Parameter values to start from, the smallest file first and none above the limit."""
-        most = math.inf if max_size_bytes is None else max_size_bytes
-        good = [one for one in front if one.size_bytes <= most]
-        return [dict(one.parameters) for one in spread(good, self.starts)]
+    def chosen(self, front: Sequence[Predicted]) -> list[Predicted]:
+        """The recipes to start from, the smallest file first."""
+        return spread(front, self.starts)
 
 
 AnyPrior = Annotated[SerializeAsAny[Prior], BeforeValidator(Prior.pick)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.describe import failure_line
 from search.front import Front, Point
+from search.rules.limits import Box
 from search.rules.sensitivity import Effect, Effects, Predicted, spread
 from search.study.study import Progress
 from search.study.sureness import Sure
@@ -119,8 +120,9 @@ def in_bits(bits: float | None) -> str:
     return "" if bits is None else f", {bits:.3f} bits per byte"
 
 
-def effects_document(study: str, effects: Effects) -> dict[str, Any]:
-    """{"study", "parts": part -> its settings alone, "front": the predicted one}."""
+def effects_document(study: str, effects: Effects, box: Box | None) -> dict[str, Any]:
+    """{"study", "parts": part -> its settings alone, "front": the predicted one, "box": the one
+    that is searched, if it is not all}."""
     return {
         "study": study,
         "size_bytes": effects.size_bytes,
@@ -144,11 +146,14 @@ def effects_document(study: str, effects: Effects) -> dict[str, Any]:
             }
             for one in effects.front
         ],
+        **({"box": asdict(box)} if box else {}),
     }
 
 
-def effects_table(effects: Effects, lists: Mapping[str, Sequence[Any]]) -> str:
-    """The effect of each setting alone, then some points of the predicted front.
+def effects_table(
+    effects: Effects, lists: Mapping[str, Sequence[Any]], box: Box | None = None
+) -> str:
+    """The effect of each setting alone, then some points of the predicted front in the box.
 
     `lists` are the entries of the space's ordered lists; their parameters are indices.
     """
@@ -159,7 +164,7 @@ def effects_table(effects: Effects, lists: Mapping[str, Sequence[Any]]) -> str:
             left = effects.size_bytes - whole + sum(effect.site_bytes.values())
             reached = effects.perplexity * math.exp(effect.nats)
             rows.append((name, _settings(effect, lists), format_size(left), f"{reached:.2f}"))
-    front = effects.front
+    front = effects.within(box.min_size_bytes, box.max_size_bytes) if box else effects.front
     shown = spread(front, SHOWN)
     points = [("predicted", "size", "perplexity", "")]
     for one in shown:
@@ -170,7 +175,8 @@ def effects_table(effects: Effects, lists: Mapping[str, Sequence[Any]]) -> str:
             *aligned(rows, "<<>>"),
             "",
             *aligned(points, "<>><"),
-            f"perplexity on valid, without training; {len(shown)} of {len(front)} points predicted",
+            f"perplexity on valid, without training; {len(shown)} of {len(front)} points predicted"
+            + (" in the box that is searched" if box else ""),
         ]
     )
 

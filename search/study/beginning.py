@@ -20,13 +20,15 @@ from lmcore.settings import parse
 from lmcore.training_settings import ImportedSettings, TrainingSettings, check_text
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, PLANE, StudyConfig, SweepConfig
+from search.rules.limits import Box
 from search.rules.sensitivity import Sensitivity
 from search.space.space import OWN
 from search.study.begun import BEGUN, CORPUS, SETTINGS, check_kept, kept
 from search.study.context import StudyContext, WorkContext
 from search.study.effects import affordable, known_effects, measure_effects
+from search.study.prediction import parameters_of, searched
 from search.study.seeds import seeds_of
-from search.study.study import METRICS, check_ours, ended_trials, keep_limits, sampler
+from search.study.study import METRICS, check_ours, ended_trials, keep_box, keep_limits, sampler
 
 # names of the study's attributes in Optuna
 PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
@@ -50,7 +52,9 @@ def begin(context: WorkContext[SweepConfig]) -> dict[str, DenseCheckpoint]:
     missing = [name for name in baselines if name not in measured]
     context.slots.provide(missing, ended_trials(study))
     enqueue_seeds(context, seeds)
-    enqueue_prior(context, config.limits.max_size_bytes)
+    box = context.box(checkpoints[OWN])
+    keep_box(study, box)
+    enqueue_prior(context, config.limits.max_size_bytes, box)
     return checkpoints
 
 
@@ -153,8 +157,11 @@ def enqueue_seeds(context: WorkContext[StudyConfig], seeds: Sequence[Mapping[str
         context.study.set_user_attr(SEEDS, plain)
 
 
-def enqueue_prior(context: WorkContext[StudyConfig], max_size_bytes: int | None) -> None:
-    """Enqueue what the prior chooses for the study's own dense model, once in the study's life."""
+def enqueue_prior(
+    context: WorkContext[StudyConfig], max_size_bytes: int | None, box: Box | None = None
+) -> None:
+    """Enqueue what the prior chooses for the study's own dense model, once in the study's life. It
+    chooses among the recipes that are searched."""
     prior, study = context.config.prior, context.study
     if not isinstance(prior, Sensitivity) or PRIOR in study.user_attrs:
         return
@@ -162,9 +169,8 @@ def enqueue_prior(context: WorkContext[StudyConfig], max_size_bytes: int | None)
     effects = known_effects(context, bench, prior.settings) or measure_effects(
         context, bench, prior.settings, affordable(context)
     )
-    own = context.space.start({"dense": OWN} if context.space.dense else {})
-    for parameters in prior.chosen(effects.front, max_size_bytes):
-        study.enqueue_trial({**own, **parameters}, skip_if_exists=True)
+    for recipe in prior.chosen(searched(effects, box, max_size_bytes)):
+        study.enqueue_trial(parameters_of(context, recipe), skip_if_exists=True)
     study.set_user_attr(PRIOR, prior.plain())
 
 

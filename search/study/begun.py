@@ -6,6 +6,7 @@ what is kept here is all that its next command composes with, the places of its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,23 +15,26 @@ from typing import Any
 from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from search.config import OBJECTIVES, PLANE, Objective, StudyConfig, StudySettings
-from search.rules.limits import Limits
+from search.rules.limits import Box, Limits
 
 # names of attributes of Optuna's study
 BEGUN = "lmpareto"  # the settings that the study may not change
 CORPUS = "lmpareto_corpus"  # the kind of its corpus
 LIMITS = "lmpareto_limits"  # the limits of its last sweep
+BOX = "lmpareto_box"  # the box of its last sweep, in bytes and perplexity; empty for none
 SETTINGS = "lmpareto_settings"  # the settings of its last sweep
 
 
 def check_kept(study: str, attributes: Mapping[str, Any]) -> None:
     """Raises UserError where an attribute of the study is not as lmpareto keeps it."""
-    kinds = {BEGUN: dict, CORPUS: str, LIMITS: dict, SETTINGS: dict}
+    kinds = {BEGUN: dict, CORPUS: str, LIMITS: dict, BOX: dict, SETTINGS: dict}
     wrong = [
         name for name, kind in kinds.items() if not isinstance(attributes.get(name, kind()), kind)
     ]
     if not wrong and not _are_limits(attributes.get(LIMITS, {})):
         wrong = [LIMITS]
+    if not wrong and not _is_box(attributes.get(BOX, {})):
+        wrong = [BOX]
     if not wrong and objectives_in(attributes) not in OBJECTIVES:
         wrong = [BEGUN]
     if wrong:
@@ -49,6 +53,13 @@ def _are_limits(kept: Mapping[str, Any]) -> bool:
     names = {one.name for one in fields(Limits)}
     numbers = (one for one in kept.values() if one is not None)
     return kept.keys() <= names and all(type(one) in (int, float) and one > 0 for one in numbers)
+
+
+def _is_box(kept: Mapping[str, Any]) -> bool:
+    names = {one.name for one in fields(Box)}
+    numbers = kept.values()
+    known = not kept or kept.keys() == names
+    return known and all(type(one) in (int, float) and 0 < one < math.inf for one in numbers)
 
 
 def kept(config: StudyConfig) -> dict[str, Any]:
@@ -75,6 +86,11 @@ def objectives_in(attributes: Mapping[str, Any]) -> tuple[Objective, ...]:
     """The objectives of a study of these attributes; none where they are damaged."""
     kept = attributes.get(BEGUN, {}).get("objectives", PLANE)
     return tuple(kept) if isinstance(kept, list | tuple) else ()
+
+
+def box_in(attributes: Mapping[str, Any]) -> Box | None:
+    """The box of the last sweep of a study of these attributes; None where it had none."""
+    return Box.of(attributes.get(BOX, {}))
 
 
 def limits_in(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lmcore.corpus import Corpus, load_corpus
 from lmcore.errors import UserError
 from lmcore.files import check_folder
 from search.config import ConfirmConfig, StudyConfig
+from search.rules.limits import Box
 from search.space.space import OWN, Space
 from search.store.outage import Patience
 from search.store.reader import Reader
@@ -154,6 +155,14 @@ class StudyContext(Generic[C]):
         if said := doubt(checkpoint, self.corpus):
             print(f"warning: {said}", file=sys.stderr)
         return checkpoint
+
+    def box(self, checkpoint: DenseCheckpoint) -> Box | None:
+        """The part of the plane that is searched, None for all of it. The checkpoint is that of the
+        study's own dense model."""
+        if self.config.box is None:
+            return None
+        dense_bytes = 4 * self.config.model.weights(self.words)
+        return self.config.box.around(dense_bytes, checkpoint.valid_perplexity)
 
     def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
         """The workbench of a checkpoint; without one, of the study's own dense model."""

@@ -20,7 +20,7 @@ from lmcore.settings import explain, parse
 from search.config import PUBLISHED
 from search.measurement import Measurement
 from search.names import check_bundle_name, check_name
-from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, check_kept
+from search.study.begun import BEGUN, BOX, CORPUS, LIMITS, SETTINGS, check_kept
 
 RECORDS = "trials.jsonl"  # every measured file
 STUDY = "study.json"
@@ -79,7 +79,9 @@ def write_study(
     lie on this machine is nobody's business, and whoever goes on with the study has them
     elsewhere."""
     kept = {
-        name: attributes[name] for name in (BEGUN, CORPUS, LIMITS, SETTINGS) if name in attributes
+        name: attributes[name]
+        for name in (BEGUN, CORPUS, LIMITS, BOX, SETTINGS)
+        if name in attributes
     }
     if SETTINGS in kept:
         kept[SETTINGS] = {**kept[SETTINGS], "corpus": without_folders(kept[SETTINGS].get("corpus"))}

@@ -19,9 +19,10 @@ from search.config import PLANE, SPEED, Objective, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of
 from search.names import check_name
+from search.rules.limits import Box
 from search.rules.sensitivity import Effects
 from search.store.trials import StoredTrial
-from search.study.begun import CORPUS, objectives_in
+from search.study.begun import CORPUS, box_in, objectives_in
 from search.study.context import StudyContext
 from search.study.published import (
     LARGEST,
@@ -60,6 +61,7 @@ class Results:
     infeasible: frozenset[str] = frozenset()  # names of files over a limit of the last sweep
     objectives: tuple[Objective, ...] = PLANE
     bundles: Mapping[str, int] = field(default_factory=dict)  # name -> most bytes
+    box: Box | None = None  # of the last sweep
 
     @cached_property
     def trials(self) -> Mapping[int, Measurement]:
@@ -209,6 +211,7 @@ def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTria
         predicted=_predicted(store.effects(name)),
         objectives=objectives,
         bundles=_bundles_of(context.config, folder_of(name)),
+        box=box_in(study.user_attrs),
     )
     limits = limits_of(study)
     over = (
@@ -276,6 +279,7 @@ def read_results(config: StudyConfig, folder: Path) -> Results:
         infeasible=frozenset(over),
         objectives=objectives_in(attributes),
         bundles=_bundles_of(config, folder),
+        box=box_in(attributes),
     )
 
 

@@ -23,10 +23,10 @@ from lmcore.errors import UserError
 from lmcore.files import content_key
 from search.config import Objective, StudyConfig
 from search.measurement import Measurement
-from search.rules.limits import Limits
+from search.rules.limits import Box, Limits
 from search.store.slots import Slots
 from search.store.trials import StoredTrial
-from search.study.begun import LIMITS
+from search.study.begun import BOX, LIMITS
 from search.study.note import TrialNote
 
 
@@ -125,6 +125,13 @@ def keep_limits(study: optuna.Study, limits: Limits) -> None:
     """Store the limits by which all trials of the study are judged from now on."""
     if study.user_attrs.get(LIMITS) != asdict(limits):
         study.set_user_attr(LIMITS, asdict(limits))
+
+
+def keep_box(study: optuna.Study, box: Box | None) -> None:
+    """Store the box that the study is searched in from now on."""
+    stored = {} if box is None else asdict(box)
+    if study.user_attrs.get(BOX, {}) != stored:
+        study.set_user_attr(BOX, stored)
 
 
 def limits_of(study: optuna.Study) -> Limits:

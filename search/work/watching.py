@@ -56,15 +56,22 @@ def watching(context: WorkContext[EffortConfig], dense: DenseCheckpoint) -> Iter
         with watching_bar(context.name, "trials", label) as watch:
             yield watch
         return
-    corpus = context.corpus
-    worst = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
-    growing = Growing(limits_of(context.study), (dense.size_bytes, worst))
+    growing = _growing(context, dense)
     with screen(of_processes=True) as shown:
         drawing = _ScreenWatch(shown, context.name, context.store, growing)
         try:
             yield drawing
         finally:
             drawing.draw()
+
+
+def _growing(context: WorkContext[EffortConfig], dense: DenseCheckpoint) -> Growing:
+    limits = limits_of(context.study)
+    if box := context.box(dense):
+        return Growing(limits, box.reference, box.min_size_bytes)
+    corpus = context.corpus
+    worst = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
+    return Growing(limits, (dense.size_bytes, worst))
 
 
 @contextmanager
@@ -131,11 +138,14 @@ class Growing:
     """The front and the hypervolume of files that come one after another.
 
     Files over the limits and files without a measurement count as measured, but they change
-    neither. `reference` is (bytes, perplexity), the corner up to which the hypervolume is measured.
+    neither. `reference` is (bytes, perplexity), the corner up to which the hypervolume is measured;
+    see `search.front.hypervolume` for `min_size_bytes`.
     """
 
-    def __init__(self, limits: Limits, reference: tuple[float, float]) -> None:
-        self.limits, self.reference = limits, reference
+    def __init__(
+        self, limits: Limits, reference: tuple[float, float], min_size_bytes: float = 0.0
+    ) -> None:
+        self.limits, self.reference, self.min_size_bytes = limits, reference, min_size_bytes
         self.front: list[Look] = []  # by size; perplexity strictly descends
         self.hypervolume: list[float] = []  # after each file
         self._rungs: dict[int, int] = {}  # trial -> how many rungs it was measured at
@@ -171,7 +181,7 @@ class Growing:
 
     def _volume(self) -> float:
         points = [Point("", 0, one.size_bytes, one.perplexity, None, None) for one in self.front]
-        return hypervolume(points, self.reference)
+        return hypervolume(points, self.reference, self.min_size_bytes)
 
 
 def label(one: Ended | Holding) -> str:

@@ -25,6 +25,7 @@ from search.store.slots import Slot
 from search.study.beginning import join
 from search.study.context import WorkContext
 from search.study.note import TrialNote
+from search.study.prediction import Prediction
 from search.study.study import bury, live_trial, orphans, sampler, values_of
 from search.work.claiming import Claimant, LostError, died, outcome_of, run_process
 
@@ -65,7 +66,12 @@ class Worker(Claimant[WorkConfig]):
         self.checkpoints, self.benches = checkpoints, dict[str, Workbench]()
         self.fitters: dict[str, Fitter] = {}
         self._start_from(OWN)
+        self.box = context.box(checkpoints[OWN])
+        self.fidelity = context.config.fidelity.within(context.config.box)
         self.study = self.patiently(join, context)
+        self.prediction = self.patiently(
+            Prediction.of, context, checkpoints[OWN], self.limits.max_size_bytes
+        )
         self.started = len(self.patiently(self.study.get_trials, deepcopy=False))
         self.repeats = 0
 
@@ -170,11 +176,16 @@ class Worker(Claimant[WorkConfig]):
         """A new trial, which fills the slot. On SQLite, two workers that ask at once may be given
         the same trial; one of them then asks again."""
         while True:
+            self.patiently(self._follow)
             trial = self.patiently(self.study.ask)
             if self.patiently(self.slots.fill, slot, self.name, trial.number):
                 return trial
             if not self.patiently(self.slots.renew, slot, self.name, 0.0):
                 raise LostError
+
+    def _follow(self) -> None:
+        looks = self.store.looks(self.config.study) if self.prediction.front else []
+        self.prediction.follow(self.study, looks)
 
     def _fitted(self, trial: optuna.trial.Trial) -> Fitted:
         """The recipe of the trial's parameters, moved to fit `max_size`.
@@ -250,8 +261,9 @@ class Worker(Claimant[WorkConfig]):
 
     def _constrain(self, trial: optuna.trial.Trial, values: Sequence[float]) -> None:
         size_bytes, perplexity, *_ = values
-        for name, broken in self.limits.constraints(size_bytes, perplexity).items():
-            trial.set_constraint(name, broken)
+        for limit in (self.limits, *([self.box] if self.box else [])):
+            for name, broken in limit.constraints(size_bytes, perplexity).items():
+                trial.set_constraint(name, broken)
 
     def _measured_rungs(
         self, trial: int, ladder: list[Recipe]
@@ -289,12 +301,16 @@ class Worker(Claimant[WorkConfig]):
     def _goes_on(self, trial: int, rung: int, measured: Measurement) -> bool:
         if self.limits.too_large(measured.size_bytes):
             return False
+        if self.box and not self.box.holds_size(measured.size_bytes):
+            return False
         looks = best_so_far(self.store.looks(self.config.study, speed=self.config.has_speed))
         if any(look.trial == trial and look.rung > rung for look in looks):
             return True  # an earlier worker of this trial decided so
         (mine,) = (look for look in looks if (look.trial, look.rung) == (trial, rung))
+        if self.box:
+            looks = [look for look in looks if self.box.holds_size(look.size_bytes)]
         own = self.checkpoints[OWN]
-        return self.config.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
+        return self.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
 
     def _tell(self, number: int, values: list[float] | None) -> None:
         state = None if values else TrialState.FAIL

@@ -27,9 +27,9 @@ def test_the_table_has_every_recipe_at_every_rung() -> None:
 
 def test_a_whole_search_spends_its_budget_and_ends_below_the_full_grid() -> None:
     course = search.Search(search.plans()["random, whole"], 0, 40.0).run()
-    assert course.spent == [grid.EPOCHS * (n + 1) for n in range(10)]
+    assert course.spent == [grid.SMALL.epochs * (n + 1) for n in range(10)]
     assert course.volume == sorted(course.volume)
-    full = search.volume_of([looks[-1] for looks in search.table().looks.values()])
+    full = search.full_volume(search.table())
     assert 0 < course.volume[-1] < full
     assert course.needed(course.volume[3]) <= 16
     assert course.needed(full) == math.inf

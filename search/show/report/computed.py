@@ -29,6 +29,7 @@ from search.show.report.stored import Files, sites_of
 from search.show.report.words import Phrasebook
 from search.study.history import History
 from search.study.sureness import Sure, bands_of, sureness_of
+from search.units import format_size
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,14 @@ def _lacking(history: History) -> list[str]:
         found.append("Of the trials' time, only that of fine-tuning is known.")
     if not history.settings:
         found.append("The settings of the study were not kept with it.")
-    if DENSE_BASELINE not in history.results.baselines and measured:
+    box = history.results.box
+    if box:
+        found.append(
+            f"The hypervolume is that of the box which was searched: "
+            f"{format_size(round(box.min_size_bytes))} to {format_size(round(box.max_size_bytes))} "
+            f"and perplexity up to {box.max_perplexity:.1f}."
+        )
+    elif DENSE_BASELINE not in history.results.baselines and measured:
         found.append("The hypervolume refers to the largest file and twice the lowest perplexity.")
     unmeasured = [one for one in measured if not _drawn(history, one.number)]
     if unmeasured:

@@ -34,10 +34,12 @@ class Growing:
     """The hypervolume of a set of points to which points are added, in O(log n) each.
 
     It is that of `search.front.hypervolume`, up to the `reference` (bytes, perplexity): an area in
-    (ln size, ln perplexity). `_x` ascends and `_y` descends along the front.
+    (ln size, ln perplexity). A file smaller than `min_size_bytes` counts as one of that
+    size. `_x` ascends and `_y` descends along the front.
     """
 
-    def __init__(self, reference: tuple[float, float]) -> None:
+    def __init__(self, reference: tuple[float, float], min_size_bytes: float = 0.0) -> None:
+        self._min_size_bytes = min_size_bytes
         self._end, self._top = map(math.log, reference)
         self._x: list[float] = []
         self._y: list[float] = []
@@ -48,7 +50,7 @@ class Growing:
         reference, nor by one that is not finite and above zero."""
         if not all(math.isfinite(one) and one > 0 for one in (size_bytes, perplexity)):
             return False
-        x, y = math.log(size_bytes), math.log(perplexity)
+        x, y = math.log(max(size_bytes, self._min_size_bytes)), math.log(perplexity)
         if x >= self._end or y >= self._top:
             return False
         first = bisect_right(self._x, x)  # the first point to the right
@@ -69,12 +71,14 @@ class Growing:
 
 
 def reference_of(results: Results) -> tuple[float, float]:
-    """The reference point of a study's hypervolume: the size of the dense model's file, and twice
-    its perplexity.
+    """The reference point of a study's hypervolume: the corner of its box; without one, the size
+    of the dense model's file, and twice its perplexity.
 
     Without a dense baseline, or where that is not finite and above zero: the largest size, and
     twice the lowest perplexity of all points.
     """
+    if results.box:
+        return results.box.reference
     beside = {point.name: point for point in results.beside}
     if DENSE_BASELINE in beside and beside[DENSE_BASELINE].measured:
         dense = beside[DENSE_BASELINE]
@@ -120,7 +124,9 @@ def _growth(
 ) -> tuple[list[float], list[float], list[float]]:
     """Epochs spent, hours since the first trial, and the hypervolume then, as `Course` has them."""
     began = min((one.started for one in history.trials if one.started is not None), default=None)
-    area, spent, found = Growing(reference), 0.0, []
+    box = history.results.box
+    area = Growing(reference, box.min_size_bytes if box else 0.0)
+    spent, found = 0.0, list[tuple[float, float, float]]()
     steps = _steps(history)
     for step in steps:
         spent += step.epochs

@@ -18,6 +18,7 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.sites import site_of
 from search.bench.dense import DENSE
 from search.bench.workbench import Workbench
+from search.rules.limits import Box
 from search.rules.sensitivity import LAYERS, Effect, Effects, Sensitivity, predicted_front, spread
 from search.show.tables import effects_table
 from search.space.model_space import ModelSpace
@@ -26,6 +27,7 @@ from search.space.space import Space
 from search.study.beginning import PRIOR, enqueue_prior
 from search.study.context import StudyContext, WorkContext
 from search.study.effects import LEAST, MAKING, affordable, known_effects, measure_effects
+from search.study.prediction import searched
 from search.study.results import results_of
 from studies import Sweep, settings, sweep_here
 
@@ -95,12 +97,17 @@ def test_a_spread_has_both_ends_and_lies_evenly() -> None:
     assert spread(front, len(front)) == front
 
 
-def test_starts_are_within_the_limit() -> None:
-    front = some_effects(2, settings=8).front
-    last = 2 * len(front) // 3
+def test_starts_are_within_the_limit_and_the_box() -> None:
+    effects = some_effects(2, settings=8)
+    front = effects.front
+    first, last = len(front) // 3, 2 * len(front) // 3
     prior = Sensitivity(starts=50)
-    chosen = prior.chosen(front, max_size_bytes=math.ceil(front[last].size_bytes))
-    assert chosen == [dict(one.parameters) for one in front[: last + 1]]
+    most = math.ceil(front[last].size_bytes)
+    assert prior.chosen(searched(effects, None, most)) == front[: last + 1]
+    box = Box(front[first].size_bytes, front[-1].size_bytes, 1.0)
+    assert prior.chosen(searched(effects, box, None)) == front[first:]
+    assert prior.chosen(searched(effects, box, most)) == front[first : last + 1]
+    assert prior.chosen(searched(effects, Box(1.0, 2.0, 100.0), None)) == []
 
 
 def test_with_nothing_to_add_the_front_is_the_dense_model() -> None:
@@ -240,7 +247,7 @@ def test_a_sweep_begins_with_the_predicted_front_once(swept: Sweep, effects: Eff
     for _ in range(2):
         enqueue_prior(swept.context.but(prior=prior), max_size_bytes=None)
     waiting = [row.system_attrs["fixed_params"] for row in swept.study.get_trials()[1:]]
-    assert waiting == prior.chosen(effects.front)
+    assert waiting == [dict(one.parameters) for one in prior.chosen(effects.front)]
     assert swept.study.user_attrs[PRIOR] == prior.plain()
 
 
