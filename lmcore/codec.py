@@ -73,6 +73,14 @@ class Evidence:
 NO_EVIDENCE = Evidence()
 
 
+@dataclass(frozen=True)
+class Pull:
+    """What an update at rate 1 adds to a float copy, so that its codes take fewer bits."""
+
+    values: Tensor  # shape as the symbols
+    most: float  # the highest rate: above it a value could pass a code between two assignments
+
+
 class Codec(Family, ABC):
     """How values are stored."""
 
@@ -122,9 +130,8 @@ class Codec(Family, ABC):
     def decode(self, codes: Codes) -> Tensor:
         """The values, of the symbols' shape; masked entries are not defined."""
 
-    def pull(self, codes: Codes) -> Tensor | None:
-        """What an update at rate 1 adds to the float copy, shape as the symbols, so that its codes
-        take fewer bits in the file; None for nothing."""
+    def pull(self, codes: Codes) -> Pull | None:
+        """What pulls the float copy towards codes of fewer bits; None for nothing."""
         return None
 
     @abstractmethod

@@ -21,6 +21,7 @@ from lmcore.codec import (
     Evidence,
     Float32,
     LeafSpec,
+    Pull,
     Shape,
     leaf_spec,
 )
@@ -57,7 +58,7 @@ class Leaf(nn.Module):
         self._value: Tensor | None = None
         self._assigned_at: int | None = None  # the version of `data` that the codes are of
         self._age = 0  # updates since then
-        self._pull: Tensor | None = None
+        self._pull: Pull | None = None
         if mask is not None:
             self.prune(mask)
 
@@ -105,8 +106,8 @@ class Leaf(nn.Module):
     def updated(self, rate: float) -> None:
         """The data was trained by one update at this rate."""
         self._age += 1
-        if self._codes is not None and self._pull is not None:
-            self.data.add_(self._pull, alpha=rate)
+        if self._pull is not None:
+            self.data.add_(self._pull.values, alpha=min(rate, self._pull.most))
 
     def codes(self) -> Codes:
         """What is written to the file."""

@@ -182,13 +182,10 @@ class _Run:
         if self.regularizer and (penalty := self.regularizer.penalty()) is not None:
             loss = loss + penalty
         gradients = torch.autograd.grad(loss, list(self.parameters.values()))
-        part = bisect_right(self.ends, record.updates)
-        first_update, end = self.ends[part - 1] if part else 0, self.ends[part]
-        start = first_update / self.windows
-        epoch, epochs = record.updates / self.windows - start, settings.ends[part] - start
+        part, start, end = self._part()
+        begun = start / self.windows  # epochs
+        epoch, epochs = record.updates / self.windows - begun, settings.ends[part] - begun
         rate = settings.rate * settings.schedule.scale(epoch, epochs)
-        if isinstance(settings, FineTuningSettings):
-            rate *= epochs**settings.length_power
         with torch.no_grad():
             self.updater.step(gradients, rate, record.updates)
             for leaf in self.leaves.values():
@@ -198,12 +195,12 @@ class _Run:
             self.state = [tuple(value.detach() for value in layer) for layer in state]
             record.updates += 1
             record.tokens += settings.window * settings.batch
-            average_from = end - round(settings.average * (end - first_update))
+            average_from = end - round(settings.average * (end - start))
             if record.updates > average_from:
                 count = record.updates - average_from
                 for name, value in self.parameters.items():
                     self.mean[name].lerp_(value, 1 / count)
-            if record.updates == end and settings.average and not self.validate:
+            if record.updates == end > average_from and not self.validate:
                 self._set(self.mean)
                 self._keep_zeros()
         record.seconds += time.perf_counter() - started
@@ -211,6 +208,11 @@ class _Run:
             record.valid_perplexities.append(self.validate(model))
         if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             self.save()
+
+    def _part(self) -> tuple[int, int, int]:
+        """The part that the next update belongs to: its index, its first update, its end."""
+        part = bisect_right(self.ends, self.record.updates)
+        return part, self.ends[part - 1] if part else 0, self.ends[part]
 
     def _loss(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, list[State]]:
         """The loss of the text itself, ids and targets (time, batch), and the state after it."""
@@ -224,8 +226,7 @@ class _Run:
     def _samples(self) -> bool:
         """Whether the next update looks at some of the words only."""
         assert self.settings.sampled
-        part = bisect_right(self.ends, self.record.updates)
-        start, end = self.ends[part - 1] if part else 0, self.ends[part]
+        _, start, end = self._part()
         return self.record.updates - start < round((1 - self.settings.sampled.full) * (end - start))
 
     def _regularize(self, regularizer: Regularizer, rate: float) -> None:

@@ -38,19 +38,14 @@ class Stepped(Schedule):
 
 
 class Linear(Schedule):
-    """Linearly up for the fraction `rise` of the training, at the full rate up to the fraction
-    `hold`, then linearly down to `final` of it."""
+    """Full rate for the fraction `hold` of the training, then linearly down to `final` of it."""
 
     kind: Literal["linear"] = "linear"
     hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    rise: Annotated[float, Field(ge=0, lt=1)] = later(0.0)
 
     def scale(self, epoch: float, epochs: float) -> float:
-        if epoch < self.rise * epochs:
-            return epoch / (self.rise * epochs)
-        top = max(self.hold, self.rise)
-        fall = max(0.0, epoch / epochs - top) / (1 - top)
+        fall = max(0.0, epoch / epochs - self.hold) / (1 - self.hold)
         return 1 - fall * (1 - self.final)
 
 
@@ -82,8 +77,9 @@ class TrainingSettings(Settings):
 
     The text is cut into `batch` streams, and an update sees `window` tokens of each. `rate` is the
     rate at the start of the `schedule`; gradients are clipped to a norm of `clip`. `average` is the
-    fraction of the updates, at the end, whose weights are averaged; the average is taken if it
-    validates better than the last weights.
+    fraction of the updates, at the end, whose weights are averaged. A dense training takes the
+    average if it validates better than the last weights; a fine-tuning, which never looks at the
+    validation text, takes it at the end of each of its parts.
     """
 
     epochs: Annotated[float, Field(ge=0)]
@@ -124,7 +120,6 @@ class FineTuningSettings(TrainingSettings):
     """
 
     distillation: DistillationSettings | None = later(None)
-    length_power: Annotated[float, Field(ge=0)] = later(0.0)
     rungs: tuple[Positive, ...] = later(())
 
     @property

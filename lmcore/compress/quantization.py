@@ -1,11 +1,10 @@
-"""Codes on a grid: equal steps between extremes, and multiples of a step coded at their entropy."""
+"""Codes on a grid, and the grid of equal steps between extremes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -251,171 +250,10 @@ class Linear(GroupedCodec):
         return symbols * tables["step"] + tables["low"]
 
 
-class Uniform(GridCodec):
-    """Each value is stored as a multiple of a step; the multiples are coded at their entropy.
-
-    `step` is in standard deviations of the matrix (or of the row) at the first assignment; from
-    then on the step stays.
-    `frequency` gives words of their own steps where rows are words: the step of a word that occurs
-    n times in the training text is proportional to (n + 10)^(-frequency / 2), in powers of two,
-    with `step` as their root mean square. For codes at high rates and a quadratic loss, whose
-    curvature in a row grows with n, 1 would be best (reverse water-filling). On the tied 2 x 200
-    model as cut, 0.6 makes files of equal perplexity 15% smaller at 1.3 bits; steps by the Fisher
-    information of the rows or columns of the other matrices gain less than 1%.
-    `rate_penalty`, in nats a bit, is the lambda of entropy-penalised training (Oktay et al. 2020,
-    eq. 3): see `pull`.
-    `rounding` is the lambda of rate-distortion rounding (as in DeepCABAC, Wiedemann et al. 2020):
-    the code q of w minimises (w / step - q)^2 + lambda bits(q), bits under the code lengths of
-    the previous assignment. Tried and lost, on the 2 x 200 model without fine-tuning: steps per
-    row (0.19 against 0.06 nats at 1.6 bits), levels at their means (equal at equal bits).
-    """
-
-    kind: Literal["uniform"] = "uniform"
-    step: Annotated[float, Field(gt=0)]
-    rounding: Annotated[float, Field(ge=0, le=1)] = 0.1
-    scope: Scope = "matrix"
-    frequency: Annotated[float, Field(ge=0, le=1)] = later(0.0)
-    rate_penalty: Annotated[float, Field(ge=0)] = later(0.0)
-    zeros_are_codes: ClassVar[bool] = True
-    _limit: ClassVar[int] = 127
-    _octaves: ClassVar[int] = 15  # from a row's step to the matrix's, at most
-
-    @classmethod
-    def examples(cls) -> list[Ladder]:
-        return [
-            [{"step": step, "scope": scope, "rounding": rounding} for step in (2.0, 0.7, 0.05)]
-            for scope, rounding in (("matrix", 0.1), ("row", 0.1), ("matrix", 0.0))
-        ] + [[{"step": 1.0, "frequency": 0.6, "rate_penalty": 1e-6}]]
-
-    @classmethod
-    def sentence(cls, plain: Mapping[str, Any]) -> str:
-        return f"rounded to multiples of {plain['step']:.3g} standard deviations"
-
-    @property
-    def needs_counts(self) -> bool:
-        return self.frequency > 0
-
-    def fit(
-        self, data: Tensor, mask: Tensor | None, before: Codes | None, evidence: Evidence
-    ) -> tuple[Tables, Nearest]:
-        tables = before.tables if before else self._first_tables(data, mask, evidence.counts)
-        step = self.steps(tables)
-        if not self.rounding:
-            return tables, lambda values, _: self._plain(values / step)
-        scaled = data / step
-        symbols = before.symbols if before else self._plain(scaled)
-        for _ in range(0 if before else 2):
-            symbols = self._rule(symbols)(scaled)
-        rule = self._rule(symbols)
-        return tables, lambda values, _: rule(values / step)
-
-    def values(self, symbols: Tensor, tables: Tables, columns: slice) -> Tensor:
-        return symbols * self.steps(tables)
-
-    def steps(self, tables: Tables) -> Tensor:
-        """The step of the matrix, (1, 1), or of each row, (rows, 1)."""
-        return tables["step"] * tables["octaves"].exp2() if self.frequency else tables["step"]
-
-    def streams(self, shape: Shape, leaf: Shape) -> list[Stream]:
-        rows, _ = matrix_shape(leaf)
-        codes = Stream("codes", shape, -self._limit, self._limit)
-        steps = table_streams("step", rows if self.scope == "row" else 1)
-        octaves = Stream("octaves", (rows,), -self._octaves, self._octaves, is_codes=False)
-        return [codes, *steps, *([octaves] if self.frequency else [])]
-
-    def write(self, codes: Codes, symbols: Tensor) -> list[Array]:
-        written = [symbols.numpy(), *to_bytes(codes.tables["step"].flatten().half())]
-        if self.frequency:
-            written.append(codes.tables["octaves"].flatten().to(torch.int8).numpy())
-        return written
-
-    def read(self, arrays: list[Array], leaf: Shape) -> Codes:
-        codes, *step = arrays
-        tables = {}
-        if self.frequency:
-            tables["octaves"] = torch.from_numpy(step.pop().astype(np.float32)).unsqueeze(1)
-        tables["step"] = from_bytes(step, torch.float16).float().unsqueeze(1)
-        return Codes(to_symbols(codes), tables)
-
-    def _first_tables(self, data: Tensor, mask: Tensor | None, counts: Tensor | None) -> Tables:
-        tables = {"step": self._first_step(data, mask)}
-        if self.frequency and counts is None:
-            tables["octaves"] = data.new_zeros(len(data), 1)
-        elif self.frequency:
-            steps = (counts.to(data).unsqueeze(1) + 10) ** (-self.frequency / 2)
-            octaves = (steps / steps.square().mean().sqrt()).log2().round()
-            tables["octaves"] = octaves.clamp_(-self._octaves, self._octaves)
-        return tables
-
-    def _first_step(self, data: Tensor, mask: Tensor | None) -> Tensor:
-        shape = (len(data), -1) if self.scope == "row" else (1, -1)
-        rows = data.reshape(shape)
-        keep = torch.ones_like(rows) if mask is None else mask.reshape(shape).float()
-        count = keep.sum(1, keepdim=True).clamp(min=1)
-        mean = (rows * keep).sum(1, keepdim=True) / count
-        deviation = ((rows - mean).square() * keep).sum(1, keepdim=True).div(count).sqrt()
-        half = torch.finfo(torch.float16)
-        return (self.step * deviation).clamp(half.tiny, half.max).half().float()
-
-    def _plain(self, scaled: Tensor) -> Tensor:
-        return scaled.round().clamp_(-self._limit, self._limit).short()
-
-    def pull(self, codes: Codes) -> Tensor | None:
-        if not self.rate_penalty:
-            return None
-        lengths = self._lengths(codes.symbols)
-        saved = (lengths.diff(prepend=lengths[:1])).clamp(min=0).to(codes.symbols.device)
-        magnitudes = codes.symbols.abs().int()
-        bits = saved.index_select(0, magnitudes.flatten()).view(codes.symbols.shape)
-        matrix = as_matrix(bits * codes.symbols.sign())
-        return (-self.rate_penalty * matrix / self.steps(codes.tables)).view(bits.shape)
-
-    def _lengths(self, symbols: Tensor) -> Tensor:
-        """Bits of a code of each magnitude 0..limit, (limit + 1,)."""
-        counts = _counts(symbols, self._limit)
-        lengths = -((counts + 0.5) / (counts + 0.5).sum()).log2()
-        lengths[1:] += 1  # the sign
-        return lengths
-
-    def _rule(self, symbols: Tensor) -> Callable[[Tensor], Tensor]:
-        """The cheapest code of every value, given the symbols of an earlier assignment.
-
-        (u - k)^2 + lambda L_k is a line in u less u^2, so the cheapest k over all u >= 0 is the
-        lower hull of the points (k, k^2 + lambda L_k), and its slopes are the thresholds.
-        """
-        lengths = self._lengths(symbols)
-        hull: list[tuple[int, float]] = []
-        for k, cost in enumerate(
-            (torch.arange(len(lengths)) ** 2 + self.rounding * lengths).tolist()
-        ):
-            while len(hull) >= 2 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], (k, cost)):
-                hull.pop()
-            hull.append((k, cost))
-        slopes = torch.tensor([_slope(a, b) / 2 for a, b in pairwise(hull)])
-        levels = torch.tensor([k for k, _ in hull], dtype=torch.int16, device=symbols.device)
-
-        def cheapest(scaled: Tensor) -> Tensor:
-            thresholds = slopes.to(scaled).clamp_(min=0)
-            nearest = torch.bucketize(scaled.abs().flatten(), thresholds, out_int32=True)
-            magnitude = levels.index_select(0, nearest).view(scaled.shape)
-            return torch.where(scaled < 0, -magnitude, magnitude)
-
-        return cheapest
-
-
 def rounded_to_half(values: Tensor) -> Tensor:
     """What a table says of numbers in half precision; none becomes infinite."""
     largest = torch.finfo(torch.float16).max
     return values.clamp(-largest, largest).half().float()
-
-
-def _slope(a: tuple[int, float], b: tuple[int, float]) -> float:
-    return (b[1] - a[1]) / (b[0] - a[0])
-
-
-def _counts(symbols: Tensor, limit: int) -> Tensor:
-    """How often each magnitude 0..limit occurs, (limit + 1,)."""
-    return torch.bincount(symbols.abs().flatten().int(), minlength=limit + 1).float().cpu()
 
 
 def table_streams(name: str, count: int) -> Iterator[Stream]:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from lmcore.codec import Array, matrix_shape
 from lmcore.compress.codebooks import KMeans, MultiBit
-from lmcore.compress.quantization import GroupedCodec, Linear, Uniform
+from lmcore.compress.quantization import GroupedCodec, Linear
+from lmcore.compress.uniform import Uniform
 from lmcore.leaf import Leaf
 from lmcore.onnx.graph import Graph
 

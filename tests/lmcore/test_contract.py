@@ -22,8 +22,8 @@ from lmcore.calibration import Calibration
 from lmcore.cells import LSTM
 from lmcore.codec import Codec, Float32, Ladder
 from lmcore.compress.codebooks import KMeans
-from lmcore.compress.quantization import Uniform
 from lmcore.compress.sparsity import magnitude_mask
+from lmcore.compress.uniform import Uniform
 from lmcore.corpus import Corpus, Vocabulary
 from lmcore.layer_methods import LayerMethod, layer_methods
 from lmcore.leaf import Leaf

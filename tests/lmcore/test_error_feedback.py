@@ -11,7 +11,8 @@ from torch import Tensor
 from lmcore.codec import Evidence
 from lmcore.compress.codebooks import KMeans, MultiBit
 from lmcore.compress.error_feedback import BLOCK, DAMPING, error_feedback
-from lmcore.compress.quantization import GridCodec, Linear, Uniform
+from lmcore.compress.quantization import GridCodec, Linear
+from lmcore.compress.uniform import Uniform
 from lmcore.leaf import Leaf
 
 ROWS, COLUMNS = 12, BLOCK + 13

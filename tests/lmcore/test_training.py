@@ -178,6 +178,33 @@ def test_the_average_is_taken_where_it_validates_better(
         torch.testing.assert_close(value, mean if is_better else last[-1][name])
 
 
+def test_a_fine_tuning_takes_the_average_at_the_end_of_each_part(
+    make_model: MakeModel, corpus: Corpus
+) -> None:
+    """The one that a dense training takes if it validates better; the next part goes on from it."""
+    judged, rung, whole = make_model(), make_model(), make_model()
+    answers = iter([9.0, 5.0, 4.0])  # after the epoch, the last, the mean
+    one_part = make_settings(epochs=1, average=0.3)
+    train(judged, corpus.train, one_part, seed=0, validate=lambda _: next(answers))
+    train(rung, corpus.train, one_part, seed=0)
+    assert_equal(weights_of(rung), weights_of(judged))
+    seen = [dict[str, Tensor]()]
+    train(
+        whole,
+        corpus.train,
+        make_settings(epochs=2, rungs=(1,), average=0.3),
+        seed=0,
+        observe=lambda *_: seen.append(weights_of(whole)),
+    )
+    assert_equal(seen[UPDATES], weights_of(rung))
+    step, other = (
+        torch.cat([(seen[n][name] - value).flatten() for name, value in seen[UPDATES].items()])
+        for n in (UPDATES + 1, UPDATES - 1)
+    )
+    assert step.norm() < 1.001  # one clipped update at rate 1
+    assert other.norm() > 0
+
+
 # --- Sampled softmax -----------------------------------------------------------------------------
 
 SAMPLED: dict[str, Any] = {"sampled": {"negatives": 20, "full": 0.25}}
