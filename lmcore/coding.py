@@ -77,12 +77,16 @@ def encode(symbols: NDArray[Any], low: int, high: int) -> bytes:
     if least < low or most > high:
         raise ValueError(f"symbols {least}..{most} lie outside [{low}, {high}]")
     shifted = (values.astype(np.int64) - low).astype(np.int32)
+    forms = [
+        bytes([form]) + _write(form, shifted, high - low)
+        for form in (ORDER0, CONTEXT)
+        if _can_hold(form, shifted.shape, high - low)
+    ]
+    smallest = min(forms, key=len, default=b"")
+    if smallest and len(smallest) < raw_size(values.size, low, high):
+        return smallest
     bits = (shifted.reshape(-1, 1) >> np.arange(width, dtype=np.int32)[::-1]) & 1
-    forms = [bytes([RAW]) + np.packbits(bits.astype(np.uint8)).tobytes()]
-    for form in (ORDER0, CONTEXT):
-        if _can_hold(form, shifted.shape, high - low):
-            forms.append(bytes([form]) + _write(form, shifted, high - low))
-    return min(forms, key=len)
+    return bytes([RAW]) + np.packbits(bits.astype(np.uint8)).tobytes()
 
 
 def decode(data: bytes, shape: int | tuple[int, ...], low: int, high: int) -> Ints:
@@ -133,40 +137,54 @@ def _can_hold(form: int, shape: tuple[int, ...], top: int) -> bool:
 class Port(Protocol):
     """Passes values through the range coder, in one direction.
 
-    A port that writes codes the values under the model and returns them. A port that reads returns
-    what it reads; of the values that it is given only their number matters. So a form is written
-    once for both directions: it goes on with the values that the port returned.
+    A port that `writes` codes the values under the model and returns them. A port that reads
+    returns what it reads; of the values that it is given only their number matters. So a form is
+    written once for both directions: it goes on with the values that the port returned.
     """
+
+    writes: bool
 
     def __call__(self, values: Ints, model: Any, *params: Any) -> Ints: ...
 
 
-def _write(form: int, shifted: Ints, top: int) -> bytes:
-    coder = constriction.stream.queue.RangeEncoder()
+class _Writer:
+    writes = True
 
-    def port(values: Ints, model: Any, *params: Any) -> Ints:
-        coder.encode(values, model, *params)
+    def __init__(self) -> None:
+        self.coder = constriction.stream.queue.RangeEncoder()
+
+    def __call__(self, values: Ints, model: Any, *params: Any) -> Ints:
+        self.coder.encode(values, model, *params)
         return values
 
+
+class _Reader:
+    writes = False
+
+    def __init__(self, words: NDArray[np.uint32]) -> None:
+        self.coder = constriction.stream.queue.RangeDecoder(words)
+
+    def __call__(self, values: Ints, model: Any, *params: Any) -> Ints:
+        count = () if params else (values.size,)
+        return np.asarray(self.coder.decode(model, *params, *count), dtype=np.int32)
+
+
+def _write(form: int, shifted: Ints, top: int) -> bytes:
+    port = _Writer()
     _code(form, port, shifted.copy(), top)
-    return bytes(coder.get_compressed().astype("<u4").tobytes())
+    return bytes(port.coder.get_compressed().astype("<u4").tobytes())
 
 
 def _read(form: int, body: bytes, shape: tuple[int, ...], top: int) -> Ints:
     if len(body) % 4:
         raise ValueError(f"damaged data: {len(body)} bytes are not a whole number of words")
-    coder = constriction.stream.queue.RangeDecoder(np.frombuffer(body, "<u4").astype(np.uint32))
-
-    def port(values: Ints, model: Any, *params: Any) -> Ints:
-        count = () if params else (values.size,)
-        return np.asarray(coder.decode(model, *params, *count), dtype=np.int32)
-
+    port = _Reader(np.frombuffer(body, "<u4").astype(np.uint32))
     shifted = np.zeros(shape, dtype=np.int32)
     try:
         _code(form, port, shifted, top)
     except AssertionError as error:  # constriction's word for bits that no symbol has
         raise ValueError(f"damaged data: {error}") from None
-    if not coder.maybe_exhausted():
+    if not port.coder.maybe_exhausted():
         raise ValueError("damaged data: some of it is left over")
     return shifted
 
@@ -177,7 +195,8 @@ def _code(form: int, port: Port, shifted: Ints, top: int) -> None:
         _order0(port, shifted.reshape(-1), top)
         return
     matrix = shifted if shifted.shape[0] >= shifted.shape[1] else shifted.T
-    centre = port(np.array([np.median(matrix)], dtype=np.int32), Uniform(top + 1))
+    median = np.median(matrix) if port.writes else 0
+    centre = port(np.array([median], dtype=np.int32), Uniform(top + 1))
     context = _Context(port, int(centre[0]), top)
     groups = -(-matrix.shape[1] // GROUP)
     for group in np.array_split(matrix, groups, axis=1):  # views
@@ -224,8 +243,12 @@ CUBE_ROOTS = np.array([1.0, 1.2599210498948732, 1.5874010519681994])
 SIZES = (np.ldexp(1.0, np.arange(-4, 6))[:, None] * CUBE_ROOTS).ravel()[:28]  # mean |residual|
 BOUNDS = SIZES[1:] * 0.8908987181403393  # 2^(-1/6): half a step below
 LOW_BITS = np.maximum(0, np.frexp(SIZES / 3)[1]).astype(np.int32)  # coded plainly
-NEAR = np.array([0.02, 0.05, 0.09, 0.14, 0.2, 0.28, 0.38])  # splits |prediction| where that is
-FAR = np.arange(1, 8) / 8 - 0.5  # under 1/2, and its distance from the nearest integer elsewhere
+WIDE = int(np.searchsorted(SIZES, 1.5, side="right"))  # from this size on, where a prediction
+SPLIT_OF_WIDE = 4  # lies tells nothing: the tables are too wide
+LOW = int(np.flatnonzero(LOW_BITS)[0])  # the first size with low bits
+NEAR = [0.02, 0.05, 0.09, 0.14, 0.2, 0.28, 0.38]  # splits |prediction| where that is under 1/2
+FAR = np.arange(1, 8) / 8 - 0.5  # and its distance from the nearest integer elsewhere
+EDGES = np.array([*NEAR, *(1 + FAR)])  # both on one line
 
 
 def _regression(gram: Floats, rows: int) -> Floats:
@@ -236,12 +259,32 @@ def _regression(gram: Floats, rows: int) -> Floats:
     n = len(gram)
     if rows == 0:
         return np.zeros((n, n))
-    left, right = gram + np.eye(n) * (RIDGE * gram.trace() / (rows * n)), np.eye(n)
+    ridge = np.eye(n) * (RIDGE * gram.trace() / (rows * n))
+    both = np.hstack([gram + ridge, np.eye(n)])
+    product = np.empty((n, n))
     for k in range(n - 1):
-        factor = (left[k + 1 :, k] / left[k, k])[:, None]
-        left[k + 1 :, k + 1 :] -= factor * left[k, k + 1 :]
-        right[k + 1 :, : k + 1] -= factor * right[k, : k + 1]
-    return np.clip(np.rint((np.eye(n) - right) * 4096), -(1 << 18), 1 << 18) / 4096
+        rest, part = both[k + 1 :, k + 1 : n + k + 1], product[: n - k - 1]  # beyond are zeros
+        factor = (both[k + 1 :, k] / both[k, k])[:, None]
+        np.multiply(factor, both[k, k + 1 : n + k + 1], out=part)
+        np.subtract(rest, part, out=rest)
+    return np.clip(np.rint((np.eye(n) - both[:, n:]) * 4096), -(1 << 18), 1 << 18) / 4096
+
+
+class _Guess:
+    """What is expected of values, by their predictions and expected |error|: all of one shape."""
+
+    def __init__(self, predicted: Floats, sizes: Floats) -> None:
+        self.sign = np.where(predicted < 0, -1.0, 1.0)
+        distance = np.abs(predicted)
+        self.nearest = np.floor(distance + 0.5)
+        scale, far = BOUNDS.searchsorted(sizes), self.nearest > 0
+        place = np.where(far, distance - self.nearest + 1, distance)
+        split = EDGES.searchsorted(place, side="right") - len(NEAR) * far
+        self.low_bits: Ints | None = None
+        if (largest := scale.max()) >= WIDE:
+            split[scale >= WIDE] = SPLIT_OF_WIDE
+            self.low_bits = LOW_BITS[scale] if largest >= LOW else None
+        self.classes = (far * SIZES.size + scale) * 8 + split
 
 
 class _Context:
@@ -281,57 +324,95 @@ class _Context:
 
         Returns the rows' weights (r,) in later regressions, and each column's sum of |error|.
         """
+        code = self._written if self.port.writes else self._read
+        errors, total = code(piece, coefficients, expected)
+        return np.clip(np.rint(16 * (9 + len(piece)) / total), 1, 256), errors
+
+    def _read(
+        self, piece: Floats, coefficients: Floats, expected: Floats | None
+    ) -> tuple[Floats, Floats]:
+        """Fill in rows, column after column; the columns' and the rows' sums of |error|, those of
+        rows in units of the expected."""
         n, r = piece.shape
         predictions, errors = np.zeros((n, r)), np.zeros(n)
-        total, count = np.full(r, 10.0), 10.0  # a row's |error| so far, in units of the expected
+        total, nothing = np.full(r, 10.0), np.zeros(r, dtype=np.int32)
         done = 0  # columns that `predictions` has taken in
         for j in range(1, n):
             if j - done == 16:
                 predictions[j:] += coefficients[j:, done:j] @ piece[done:j]
                 done = j
             predicted = predictions[j] + coefficients[j, done:j] @ piece[done:j]
-            predicted = np.clip(predicted, -self.top, self.top)
+            np.minimum(predicted, self.top, out=predicted)
+            np.maximum(predicted, -self.top, out=predicted)
             size = (errors.sum() + 0.5 * r) / (j * r) if expected is None else expected[j]
-            piece[j] = self._column(piece[j], predicted, total * (size / count))
-            error = np.abs(piece[j] - predicted)
+            guess = _Guess(predicted, total * (size / (9 + j)))
+            symbols = self._adaptive(guess.classes, nothing)
+            residual = symbols - np.int32(REACH)
+            if guess.low_bits is not None:
+                residual <<= guess.low_bits
+                residual += self._low(nothing.copy(), guess.low_bits)
+            value = np.add(guess.nearest, residual, out=piece[j])
+            value *= guess.sign
+            self._escaped(value, symbols)
+            error = np.abs(np.subtract(value, predicted, out=predicted), out=predicted)
             errors[j] = error.sum()
             total += error / size
-            count += 1
-        return np.clip(np.rint(16 * count / total), 1, 256), errors
-
-    def _column(self, values: Floats, predicted: Floats, sizes: Floats) -> Floats:
-        """Code values (r,) of these predictions and expected |error|; returns the true ones."""
-        sign = np.where(predicted < 0, -1.0, 1.0)
-        distance = predicted * sign
-        nearest = np.floor(distance + 0.5)
-        scale = np.searchsorted(BOUNDS, sizes)
-        near, low_bits = nearest == 0, LOW_BITS[scale]
-        split = np.searchsorted(FAR, distance - nearest, side="right")
-        split[near] = np.searchsorted(NEAR, distance[near], side="right")
-        split[SIZES[scale] > 1.5] = 4  # where the tables are so wide that it tells nothing
-        residual = (values * sign - nearest).astype(np.int32)
-        symbols = (residual >> low_bits) + REACH
-        symbols[(symbols < 0) | (symbols > 2 * REACH)] = 2 * REACH + 1
-        symbols = self._adaptive((~near * SIZES.size + scale) * 8 + split, symbols)
-        low = residual & ((1 << low_bits) - 1)
-        for bits in range(1, low_bits.max() + 1):
-            if (some := low_bits == bits).any():
-                low[some] = self.port(low[some], Uniform(1 << bits))
-        true: Floats = (nearest + ((symbols - REACH) << low_bits) + low) * sign + self.centre
-        if (escaped := symbols > 2 * REACH).any():
-            plain = (values[escaped] + self.centre).astype(np.int32)
-            true[escaped] = self.port(plain, Uniform(self.top + 1))
-        if true.min() < 0 or true.max() > self.top:
+        if piece[1:].min() < -self.centre or piece[1:].max() > self.top - self.centre:
             raise ValueError("damaged data: a value lies outside its range")
-        return true - self.centre
+        return errors, total
+
+    def _written(
+        self, piece: Floats, coefficients: Floats, expected: Floats | None
+    ) -> tuple[Floats, Floats]:
+        """What `_read` does column after column, of all columns at once, since they are known."""
+        n, r = piece.shape
+        predicted = np.clip(coefficients[1:] @ piece, -self.top, self.top)
+        error = np.abs(piece[1:] - predicted)
+        errors = np.append(0.0, error.sum(1))
+        count = np.arange(1, n)
+        if expected is None:
+            size = (errors.cumsum()[:-1] + 0.5 * r) / (count * r)
+        else:
+            size = expected[1:]
+        # one after the other, since these sums are rounded
+        totals = np.vstack([np.full(r, 10.0), error / size[:, None]]).cumsum(0)
+        guess = _Guess(predicted, totals[:-1] * (size / (9 + count))[:, None])
+        residual = (piece[1:] * guess.sign - guess.nearest).astype(np.int32)
+        shift = 0 if guess.low_bits is None else guess.low_bits
+        symbols = (residual >> shift) + np.int32(REACH)
+        symbols[(symbols < 0) | (symbols > 2 * REACH)] = 2 * REACH + 1
+        low = residual & ((1 << shift) - 1)
+        for j in range(n - 1):
+            self._adaptive(guess.classes[j], symbols[j])
+            if guess.low_bits is not None:
+                self._low(low[j], guess.low_bits[j])
+            self._escaped(piece[j + 1], symbols[j])
+        return errors, totals[-1]
 
     def _adaptive(self, classes: Longs, symbols: Ints) -> Ints:
-        symbols = self.port(symbols, Categorical(perfect=False), self.tables[classes])
+        symbols = self.port(symbols, Categorical(perfect=False), self.tables.take(classes, axis=0))
         self.waiting.append(classes * self.counts.shape[1] + symbols)
         self.unseen += symbols.size
         if self.unseen * 16 >= self.seen:
             new = np.bincount(np.concatenate(self.waiting), minlength=self.counts.size)
-            self.counts += STEP * new.reshape(self.counts.shape)
-            self.tables, self.waiting = _integer_tables(self.counts, REACH), []
+            new = new.reshape(self.counts.shape)
+            rows = np.flatnonzero(new.any(1))
+            self.counts[rows] += STEP * new[rows]
+            self.tables[rows] = _integer_tables(self.counts[rows], REACH)
+            self.waiting = []
             self.seen, self.unseen = self.seen + self.unseen, 0
         return symbols
+
+    def _low(self, low: Ints, low_bits: Ints) -> Ints:
+        """Code the low bits of residuals, plainly; a reader fills them in place."""
+        for bits in range(1, int(low_bits.max()) + 1):
+            if (some := low_bits == bits).any():
+                low[some] = self.port(low[some], Uniform(1 << bits))
+        return low
+
+    def _escaped(self, values: Floats, symbols: Ints) -> None:
+        """Code the values whose symbols say that they are out of reach; a reader fills them in."""
+        if symbols.max() > 2 * REACH:
+            some = symbols > 2 * REACH
+            plain = (values[some] + self.centre).astype(np.int32)
+            values[some] = self.port(plain, Uniform(self.top + 1)) - np.int32(self.centre)
