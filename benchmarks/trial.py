@@ -25,9 +25,9 @@ from torch.nn.functional import cross_entropy
 from lmcore.building import build
 from lmcore.bundle import Bundle, load, pack
 from lmcore.compress.quantization import Uniform
+from lmcore.errors import UserError
 from lmcore.evaluation import WINDOW, score
 from lmcore.files import write_atomic
-from lmcore.errors import UserError
 from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import prepare
 

@@ -277,14 +277,18 @@ class _Guess:
         self.sign = np.where(predicted < 0, -1.0, 1.0)
         distance = np.abs(predicted)
         self.nearest = np.floor(distance + 0.5)
-        scale, far = BOUNDS.searchsorted(sizes), self.nearest > 0
-        place = np.where(far, distance - self.nearest + 1, distance)
-        split = EDGES.searchsorted(place, side="right") - len(NEAR) * far
+        far = np.minimum(self.nearest, 1)  # 0 or 1
+        scale = BOUNDS.searchsorted(sizes)
+        distance -= self.nearest
+        distance += far
+        split = EDGES.searchsorted(distance, side="right")
+        offset = far.astype(np.int64)
         self.low_bits: Ints | None = None
         if (largest := scale.max()) >= WIDE:
-            split[scale >= WIDE] = SPLIT_OF_WIDE
+            split = np.where(scale >= WIDE, SPLIT_OF_WIDE + len(NEAR) * offset, split)
             self.low_bits = LOW_BITS[scale] if largest >= LOW else None
-        self.classes = (far * SIZES.size + scale) * 8 + split
+        offset *= 8 * SIZES.size - len(NEAR)
+        self.classes: Longs = 8 * scale + split + offset
 
 
 class _Context:
@@ -370,10 +374,8 @@ class _Context:
         error = np.abs(piece[1:] - predicted)
         errors = np.append(0.0, error.sum(1))
         count = np.arange(1, n)
-        if expected is None:
-            size = (errors.cumsum()[:-1] + 0.5 * r) / (count * r)
-        else:
-            size = expected[1:]
+        found = (errors.cumsum()[:-1] + 0.5 * r) / (count * r)
+        size = found if expected is None else expected[1:]
         # one after the other, since these sums are rounded
         totals = np.vstack([np.full(r, 10.0), error / size[:, None]]).cumsum(0)
         guess = _Guess(predicted, totals[:-1] * (size / (9 + count))[:, None])

@@ -139,6 +139,22 @@ def test_bytes_never_change() -> None:
     assert hashes == ["bd15bd95259c62be", "1f0423821c6e7499"]
 
 
+def test_bytes_of_wide_residuals_never_change() -> None:
+    """Where the context form has escapes, low bits, and scales at which predictions tell nothing;
+    and where the columns are in two groups."""
+    index = np.arange(300 * 40).reshape(300, 40)
+    escapes = np.where(index % 97 == 5, 254, index * index % 1009 * (index % 7) // 1500 + 3)
+    low_bits = index % 40 * 5 + index * index % 1009 // 20 * (index // 40 % 5)
+    groups = np.arange(60 * 420).reshape(60, 420) ** 2 % 1009 // 300
+    hashes = []
+    for values, top in ((escapes, 254), (low_bits, 510), (groups, 3)):
+        data = coding._write(coding.CONTEXT, np.clip(values, 0, top).astype(np.int32), top)
+        hashes.append(hashlib.sha256(data).hexdigest()[:16])
+        back = coding.decode(bytes([coding.CONTEXT]) + data, values.shape, 0, top)
+        np.testing.assert_array_equal(back, values.clip(0, top))
+    assert hashes == ["466c9b0031238fa7", "a29dfda76c704ee6", "160105c7aade705d"]
+
+
 def test_regression_agrees_with_least_squares() -> None:
     values = weights(500, 12, 0.5).T.astype(np.float64)
     gram = values @ values.T
