@@ -45,9 +45,8 @@ CHUNK = 2_000  # trials that are inserted at once
 FAILING = 0.02
 RUNGS = 3
 BEGAN = datetime(2026, 1, 1)
-OPENED, DRAWN = (
-    f"document.documentElement.dataset.{key} === 'true'" for key in ("usable", "ready")
-)
+IS_SET = "document.documentElement.dataset.{} === 'true'"
+OPENED, DRAWN = IS_SET.format("usable"), IS_SET.format("ready")
 
 
 def main() -> None:
