@@ -238,6 +238,7 @@ def _order0(port: Port, flat: Ints, top: int) -> None:
 GROUP = 400  # columns that predict one another: elimination costs the cube
 RIDGE = 300.0  # in rows of the mean column's second moment
 REACH = 15  # a residual beyond this, its low bits taken off, escapes to a plain value
+TOGETHER = 1 << 16  # values that a writer looks at together: what the processor's cache holds
 PRIOR, STEP = 640, 32  # what a table's counts sum to at first, and what a symbol adds
 CUBE_ROOTS = np.array([1.0, 1.2599210498948732, 1.5874010519681994])
 SIZES = (np.ldexp(1.0, np.arange(-4, 6))[:, None] * CUBE_ROOTS).ravel()[:28]  # mean |residual|
@@ -249,6 +250,11 @@ LOW = int(np.flatnonzero(LOW_BITS)[0])  # the first size with low bits
 NEAR = [0.02, 0.05, 0.09, 0.14, 0.2, 0.28, 0.38]  # splits |prediction| where that is under 1/2
 FAR = np.arange(1, 8) / 8 - 0.5  # and its distance from the nearest integer elsewhere
 EDGES = np.array([*NEAR, *(1 + FAR)])  # both on one line
+
+
+def _slices(first: int, last: int, step: int) -> Iterator[slice]:
+    """first to last, so many at once."""
+    return (slice(at, min(at + step, last)) for at in range(first, last, step))
 
 
 def _regression(gram: Floats, rows: int) -> Floats:
@@ -368,28 +374,35 @@ class _Context:
     def _written(
         self, piece: Floats, coefficients: Floats, expected: Floats | None
     ) -> tuple[Floats, Floats]:
-        """What `_read` does column after column, of all columns at once, since they are known."""
+        """What `_read` does column after column, of many columns at once, since they are known."""
         n, r = piece.shape
-        predicted = np.clip(coefficients[1:] @ piece, -self.top, self.top)
-        error = np.abs(piece[1:] - predicted)
-        errors = np.append(0.0, error.sum(1))
-        count = np.arange(1, n)
-        found = (errors.cumsum()[:-1] + 0.5 * r) / (count * r)
-        size = found if expected is None else expected[1:]
-        # one after the other, since these sums are rounded
-        totals = np.vstack([np.full(r, 10.0), error / size[:, None]]).cumsum(0)
-        guess = _Guess(predicted, totals[:-1] * (size / (9 + count))[:, None])
-        residual = (piece[1:] * guess.sign - guess.nearest).astype(np.int32)
+        errors, total = np.zeros(n), np.full(r, 10.0)
+        for own in _slices(1, n, max(1, TOGETHER // r)):
+            predicted = np.clip(coefficients[own] @ piece, -self.top, self.top)
+            error = np.abs(piece[own] - predicted)
+            errors[own] = error.sum(1)
+            before = np.arange(own.start, own.stop)
+            found = (errors.cumsum()[before - 1] + 0.5 * r) / (before * r)
+            size = found if expected is None else expected[own]
+            # one after the other, since these sums are rounded
+            totals = np.vstack([total, error / size[:, None]]).cumsum(0)
+            total = totals[-1]
+            guess = _Guess(predicted, totals[:-1] * (size / (9 + before))[:, None])
+            self._put(piece[own], guess)
+        return errors, total
+
+    def _put(self, values: Floats, guess: _Guess) -> None:
+        """Write (columns, r)."""
+        residual = (values * guess.sign - guess.nearest).astype(np.int32)
         shift = 0 if guess.low_bits is None else guess.low_bits
         symbols = (residual >> shift) + np.int32(REACH)
         symbols[(symbols < 0) | (symbols > 2 * REACH)] = 2 * REACH + 1
         low = residual & ((1 << shift) - 1)
-        for j in range(n - 1):
+        for j, column in enumerate(values):
             self._adaptive(guess.classes[j], symbols[j])
             if guess.low_bits is not None:
                 self._low(low[j], guess.low_bits[j])
-            self._escaped(piece[j + 1], symbols[j])
-        return errors, totals[-1]
+            self._escaped(column, symbols[j])
 
     def _adaptive(self, classes: Longs, symbols: Ints) -> Ints:
         symbols = self.port(symbols, Categorical(perfect=False), self.tables.take(classes, axis=0))
