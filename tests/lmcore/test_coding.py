@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lmcore import coding
+from lmcore import coding, context_form, range_coding
 
 Ints = NDArray[np.int32]
 
@@ -118,7 +118,7 @@ def test_mask_and_eight_bit_codes() -> None:
 
 
 def test_wide_matrix_is_cut_into_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coding, "GROUP", 16)
+    monkeypatch.setattr(context_form, "GROUP", 16)
     trip(weights(300, 50, 1.0), -127, 127)
 
 
@@ -158,8 +158,8 @@ def test_bytes_of_wide_residuals_never_change() -> None:
 def test_regression_agrees_with_least_squares() -> None:
     values = weights(500, 12, 0.5).T.astype(np.float64)
     gram = values @ values.T
-    fast = coding._regression(gram, 500)
-    ridged = gram + np.eye(12) * coding.RIDGE * gram.trace() / (500 * 12)
+    fast = context_form._regression(gram, 500)
+    ridged = gram + np.eye(12) * context_form.RIDGE * gram.trace() / (500 * 12)
     for j in range(1, 12):
         slow = np.linalg.solve(ridged[:j, :j], ridged[:j, j])
         np.testing.assert_allclose(fast[j, :j], slow, atol=1 / 4096)
@@ -169,12 +169,14 @@ def test_regression_agrees_with_least_squares() -> None:
 def test_tables_are_exact_frequencies() -> None:
     """What coding.py says of constriction: a symbol of frequency f costs log2(2^24 / f) bits."""
     counts = np.array([1, 5, 1000, 3, 0], dtype=np.int64)
-    table = coding._integer_tables(counts, 2)
-    assert table.sum(dtype=np.float64) == coding.TOTAL - 5
+    table = range_coding.integer_tables(counts, 2)
+    assert table.sum(dtype=np.float64) == range_coding.TOTAL - 5
     for symbol, frequency in enumerate(table.astype(np.float64) + 1):
         coder = constriction.stream.queue.RangeEncoder()
-        coder.encode(np.full(4000, symbol, np.int32), coding.Categorical(table, perfect=False))
-        bits = 4000 * np.log2(coding.TOTAL / frequency)
+        coder.encode(
+            np.full(4000, symbol, np.int32), range_coding.Categorical(table, perfect=False)
+        )
+        bits = 4000 * np.log2(range_coding.TOTAL / frequency)
         assert coder.num_bits() == pytest.approx(bits, abs=80)
 
 
