@@ -15,7 +15,19 @@ import pytest
 import lmcore.compress
 
 LIGHT = [
-    *("errors", "files", "settings", "lazy", "sites", "coding", "codec", "structure", "pruning"),
+    *(
+        "errors",
+        "files",
+        "settings",
+        "lazy",
+        "sites",
+        "range_coding",
+        "context_form",
+        "coding",
+        "codec",
+        "structure",
+        "pruning",
+    ),
     *("cells", "looped_cells", "model_settings", "training_settings", "progress", "corpus"),
     *("vocabulary", "subword", "spelling", "spelled_text", "word_list"),
     *("layer_methods", "recipe", "methods"),
