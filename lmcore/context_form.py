@@ -53,7 +53,7 @@ def _regression(gram: Floats, rows: int) -> Floats:
     if rows == 0:
         return np.zeros((n, n))
     ridge = np.eye(n) * (RIDGE * gram.trace() / (rows * n))
-    both = np.hstack([gram + ridge, np.eye(n)])
+    both: Floats = np.hstack([gram + ridge, np.eye(n)])
     product = np.empty((n, n))
     for k in range(n - 1):
         rest, part = both[k + 1 :, k + 1 : n + k + 1], product[: n - k - 1]  # beyond are zeros
