@@ -462,7 +462,7 @@ def test_the_page_is_usable_before_plotly_is_loaded(browser: Browser, tmp_path: 
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(PATIENCE)
     page, held = context.new_page(), list[Route]()
-    page.route("**/plotly.min.js", held.append)
+    page.route("**/plotly.min.js", lambda route: held.append(route))
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-usable=true]")
     limit_to(page, "1 MB")
