@@ -19,7 +19,7 @@ The same bytes everywhere, since all that decides a probability is exact or corr
   sum to 2^24 - n: the scale is 1, float32 holds every sum, the frequencies are p + 1 exactly.
 - float64 serves for + - * / sqrt of single elements, which IEEE 754 rounds alike everywhere (no
   libm), and for sums and matrix products of integers below 2^53, or of multiples of 2^-12 below
-  2^41: exact, in whatever order BLAS adds them. `_regression` and `_Context` keep to this.
+  2^41: exact, in whatever order BLAS adds them. `context_form.py` keeps to this.
 
 Bits a weight of the six matrices of a trained 2 x 200 model, codes of a uniform step (in sd):
     step           0.3   0.8   1.3   1.6   2.3   3.0
@@ -39,22 +39,16 @@ tried, since residuals correlate by .1 to .3 between input and output gate and h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import constriction  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int32]
-Longs = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from lmcore.context_form import code_matrix
+from lmcore.range_coding import Categorical, Ints, Port, Uniform, integer_tables, pieces
 
 RAW, ORDER0, CONTEXT = 0, 1, 2
-TOTAL = 1 << 24  # of a table's frequencies: constriction's precision in Python
-Categorical = constriction.stream.model.Categorical
-Uniform = constriction.stream.model.Uniform
 
 
 def raw_size(count: int, low: int, high: int) -> int:
@@ -77,12 +71,16 @@ def encode(symbols: NDArray[Any], low: int, high: int) -> bytes:
     if least < low or most > high:
         raise ValueError(f"symbols {least}..{most} lie outside [{low}, {high}]")
     shifted = (values.astype(np.int64) - low).astype(np.int32)
+    forms = [
+        bytes([form]) + _write(form, shifted, high - low)
+        for form in (ORDER0, CONTEXT)
+        if _can_hold(form, shifted.shape, high - low)
+    ]
+    smallest = min(forms, key=len, default=b"")
+    if smallest and len(smallest) < raw_size(values.size, low, high):
+        return smallest
     bits = (shifted.reshape(-1, 1) >> np.arange(width, dtype=np.int32)[::-1]) & 1
-    forms = [bytes([RAW]) + np.packbits(bits.astype(np.uint8)).tobytes()]
-    for form in (ORDER0, CONTEXT):
-        if _can_hold(form, shifted.shape, high - low):
-            forms.append(bytes([form]) + _write(form, shifted, high - low))
-    return min(forms, key=len)
+    return bytes([RAW]) + np.packbits(bits.astype(np.uint8)).tobytes()
 
 
 def decode(data: bytes, shape: int | tuple[int, ...], low: int, high: int) -> Ints:
@@ -130,43 +128,44 @@ def _can_hold(form: int, shape: tuple[int, ...], top: int) -> bool:
 # --- Range coding: a form is described once, for both directions --------------------------------
 
 
-class Port(Protocol):
-    """Passes values through the range coder, in one direction.
+class _Writer:
+    writes = True
 
-    A port that writes codes the values under the model and returns them. A port that reads returns
-    what it reads; of the values that it is given only their number matters. So a form is written
-    once for both directions: it goes on with the values that the port returned.
-    """
+    def __init__(self) -> None:
+        self.coder = constriction.stream.queue.RangeEncoder()
 
-    def __call__(self, values: Ints, model: Any, *params: Any) -> Ints: ...
+    def __call__(self, values: Ints, model: Any, *params: Any) -> Ints:
+        self.coder.encode(values, model, *params)
+        return values
+
+
+class _Reader:
+    writes = False
+
+    def __init__(self, words: NDArray[np.uint32]) -> None:
+        self.coder = constriction.stream.queue.RangeDecoder(words)
+
+    def __call__(self, values: Ints, model: Any, *params: Any) -> Ints:
+        count = () if params else (values.size,)
+        return np.asarray(self.coder.decode(model, *params, *count), dtype=np.int32)
 
 
 def _write(form: int, shifted: Ints, top: int) -> bytes:
-    coder = constriction.stream.queue.RangeEncoder()
-
-    def port(values: Ints, model: Any, *params: Any) -> Ints:
-        coder.encode(values, model, *params)
-        return values
-
+    port = _Writer()
     _code(form, port, shifted.copy(), top)
-    return bytes(coder.get_compressed().astype("<u4").tobytes())
+    return bytes(port.coder.get_compressed().astype("<u4").tobytes())
 
 
 def _read(form: int, body: bytes, shape: tuple[int, ...], top: int) -> Ints:
     if len(body) % 4:
         raise ValueError(f"damaged data: {len(body)} bytes are not a whole number of words")
-    coder = constriction.stream.queue.RangeDecoder(np.frombuffer(body, "<u4").astype(np.uint32))
-
-    def port(values: Ints, model: Any, *params: Any) -> Ints:
-        count = () if params else (values.size,)
-        return np.asarray(coder.decode(model, *params, *count), dtype=np.int32)
-
+    port = _Reader(np.frombuffer(body, "<u4").astype(np.uint32))
     shifted = np.zeros(shape, dtype=np.int32)
     try:
         _code(form, port, shifted, top)
     except AssertionError as error:  # constriction's word for bits that no symbol has
         raise ValueError(f"damaged data: {error}") from None
-    if not coder.maybe_exhausted():
+    if not port.coder.maybe_exhausted():
         raise ValueError("damaged data: some of it is left over")
     return shifted
 
@@ -176,28 +175,7 @@ def _code(form: int, port: Port, shifted: Ints, top: int) -> None:
     if form == ORDER0:
         _order0(port, shifted.reshape(-1), top)
         return
-    matrix = shifted if shifted.shape[0] >= shifted.shape[1] else shifted.T
-    centre = port(np.array([np.median(matrix)], dtype=np.int32), Uniform(top + 1))
-    context = _Context(port, int(centre[0]), top)
-    groups = -(-matrix.shape[1] // GROUP)
-    for group in np.array_split(matrix, groups, axis=1):  # views
-        context.code(group)
-
-
-def _integer_tables(counts: Longs, rest: int) -> NDArray[np.float32]:
-    """Counts (..., n) as integers that sum to 2^24 - n; `rest` takes what rounding leaves."""
-    free = TOTAL - counts.shape[-1]
-    tables: Longs = counts * free // counts.sum(-1, keepdims=True)
-    tables[..., rest] += free - tables.sum(-1)
-    return tables.astype(np.float32)
-
-
-def _pieces(count: int, first: int, part: int) -> Iterator[tuple[int, int]]:
-    """Pieces as long as 1/part of all before them, from which a model of them is learned."""
-    edges = [0]
-    while edges[-1] < count:
-        edges.append(min(count, edges[-1] + max(first, edges[-1] // part)))
-    return pairwise(edges)
+    code_matrix(port, shifted, top)
 
 
 def _order0(port: Port, flat: Ints, top: int) -> None:
@@ -207,131 +185,8 @@ def _order0(port: Port, flat: Ints, top: int) -> None:
         flat[:] = least
         return
     counts = np.ones(most - least + 1, dtype=np.int64)
-    for start, stop in _pieces(flat.size, 16, 4):
-        model = Categorical(_integer_tables(counts, int(counts.argmax())), perfect=False)
+    for start, stop in pieces(flat.size, 16, 4):
+        model = Categorical(integer_tables(counts, int(counts.argmax())), perfect=False)
         symbols = port(flat[start:stop] - np.int32(least), model)
         flat[start:stop] = symbols + np.int32(least)
         counts += 4 * np.bincount(symbols, minlength=counts.size)
-
-
-# --- The context form ---------------------------------------------------------------------------
-
-GROUP = 400  # columns that predict one another: elimination costs the cube
-RIDGE = 300.0  # in rows of the mean column's second moment
-REACH = 15  # a residual beyond this, its low bits taken off, escapes to a plain value
-PRIOR, STEP = 640, 32  # what a table's counts sum to at first, and what a symbol adds
-CUBE_ROOTS = np.array([1.0, 1.2599210498948732, 1.5874010519681994])
-SIZES = (np.ldexp(1.0, np.arange(-4, 6))[:, None] * CUBE_ROOTS).ravel()[:28]  # mean |residual|
-BOUNDS = SIZES[1:] * 0.8908987181403393  # 2^(-1/6): half a step below
-LOW_BITS = np.maximum(0, np.frexp(SIZES / 3)[1]).astype(np.int32)  # coded plainly
-NEAR = np.array([0.02, 0.05, 0.09, 0.14, 0.2, 0.28, 0.38])  # splits |prediction| where that is
-FAR = np.arange(1, 8) / 8 - 0.5  # under 1/2, and its distance from the nearest integer elsewhere
-
-
-def _regression(gram: Floats, rows: int) -> Floats:
-    """(n, n), strictly lower: row j predicts column j from those before, in multiples of 2^-12.
-
-    Elimination turns [gram | 1] into [D L' | 1/L], and 1 - 1/L holds all the regressions at once.
-    """
-    n = len(gram)
-    if rows == 0:
-        return np.zeros((n, n))
-    left, right = gram + np.eye(n) * (RIDGE * gram.trace() / (rows * n)), np.eye(n)
-    for k in range(n - 1):
-        factor = (left[k + 1 :, k] / left[k, k])[:, None]
-        left[k + 1 :, k + 1 :] -= factor * left[k, k + 1 :]
-        right[k + 1 :, : k + 1] -= factor * right[k, : k + 1]
-    return np.clip(np.rint((np.eye(n) - right) * 4096), -(1 << 18), 1 << 18) / 4096
-
-
-class _Context:
-    """Tables, and how they are chosen: one for each (prediction under 1/2 or not, scale, split)."""
-
-    def __init__(self, port: Port, centre: int, top: int) -> None:
-        self.port, self.centre, self.top = port, centre, top
-        size = SIZES / (1 << LOW_BITS)
-        ratio = (np.sqrt(1 + size * size) - 1) / size  # a two-sided geometric's of this mean size
-        powers = np.cumprod([np.ones(size.size), *[ratio] * REACH], axis=0)
-        shape = np.vstack([powers[:0:-1], powers, np.zeros(size.size)]).T  # (28, 32)
-        parts = np.floor(shape * 65536).astype(np.int64)
-        counts: Longs = PRIOR * parts // parts.sum(-1, keepdims=True) + 1
-        self.counts = np.tile(counts.repeat(8, axis=0), (2, 1))  # (2 x 28 x 8, 32)
-        self.tables = _integer_tables(self.counts, REACH)
-        self.waiting: list[Longs] = []  # (class, symbol) as one number, not yet in the tables
-        self.unseen, self.seen = 0, 0
-
-    def code(self, matrix: Ints) -> None:
-        """Code (rows, columns); a reader fills it in place."""
-        columns = matrix.shape[1] + 1  # the first is the constant's
-        gram, errors = np.zeros((columns, columns)), np.zeros(columns)
-        for start, stop in _pieces(matrix.shape[0], 32, 2):
-            piece = np.ones((columns, stop - start))
-            piece[1:] = matrix[start:stop].T - np.int32(self.centre)
-            mean = (errors.sum() + 1) / (start * matrix.shape[1] + 1)
-            expected = (errors + 8 * mean) / (start + 8) if start else None
-            weights, new = self._piece(piece, _regression(gram, start), expected)
-            gram += (piece * weights) @ piece.T
-            errors += new
-            matrix[start:stop] = piece[1:].T + self.centre
-
-    def _piece(
-        self, piece: Floats, coefficients: Floats, expected: Floats | None
-    ) -> tuple[Floats, Floats]:
-        """Code rows, given as (columns + 1, r) and the columns' expected |error|, if any is known.
-
-        Returns the rows' weights (r,) in later regressions, and each column's sum of |error|.
-        """
-        n, r = piece.shape
-        predictions, errors = np.zeros((n, r)), np.zeros(n)
-        total, count = np.full(r, 10.0), 10.0  # a row's |error| so far, in units of the expected
-        done = 0  # columns that `predictions` has taken in
-        for j in range(1, n):
-            if j - done == 16:
-                predictions[j:] += coefficients[j:, done:j] @ piece[done:j]
-                done = j
-            predicted = predictions[j] + coefficients[j, done:j] @ piece[done:j]
-            predicted = np.clip(predicted, -self.top, self.top)
-            size = (errors.sum() + 0.5 * r) / (j * r) if expected is None else expected[j]
-            piece[j] = self._column(piece[j], predicted, total * (size / count))
-            error = np.abs(piece[j] - predicted)
-            errors[j] = error.sum()
-            total += error / size
-            count += 1
-        return np.clip(np.rint(16 * count / total), 1, 256), errors
-
-    def _column(self, values: Floats, predicted: Floats, sizes: Floats) -> Floats:
-        """Code values (r,) of these predictions and expected |error|; returns the true ones."""
-        sign = np.where(predicted < 0, -1.0, 1.0)
-        distance = predicted * sign
-        nearest = np.floor(distance + 0.5)
-        scale = np.searchsorted(BOUNDS, sizes)
-        near, low_bits = nearest == 0, LOW_BITS[scale]
-        split = np.searchsorted(FAR, distance - nearest, side="right")
-        split[near] = np.searchsorted(NEAR, distance[near], side="right")
-        split[SIZES[scale] > 1.5] = 4  # where the tables are so wide that it tells nothing
-        residual = (values * sign - nearest).astype(np.int32)
-        symbols = (residual >> low_bits) + REACH
-        symbols[(symbols < 0) | (symbols > 2 * REACH)] = 2 * REACH + 1
-        symbols = self._adaptive((~near * SIZES.size + scale) * 8 + split, symbols)
-        low = residual & ((1 << low_bits) - 1)
-        for bits in range(1, low_bits.max() + 1):
-            if (some := low_bits == bits).any():
-                low[some] = self.port(low[some], Uniform(1 << bits))
-        true: Floats = (nearest + ((symbols - REACH) << low_bits) + low) * sign + self.centre
-        if (escaped := symbols > 2 * REACH).any():
-            plain = (values[escaped] + self.centre).astype(np.int32)
-            true[escaped] = self.port(plain, Uniform(self.top + 1))
-        if true.min() < 0 or true.max() > self.top:
-            raise ValueError("damaged data: a value lies outside its range")
-        return true - self.centre
-
-    def _adaptive(self, classes: Longs, symbols: Ints) -> Ints:
-        symbols = self.port(symbols, Categorical(perfect=False), self.tables[classes])
-        self.waiting.append(classes * self.counts.shape[1] + symbols)
-        self.unseen += symbols.size
-        if self.unseen * 16 >= self.seen:
-            new = np.bincount(np.concatenate(self.waiting), minlength=self.counts.size)
-            self.counts += STEP * new.reshape(self.counts.shape)
-            self.tables, self.waiting = _integer_tables(self.counts, REACH), []
-            self.seen, self.unseen = self.seen + self.unseen, 0
-        return symbols

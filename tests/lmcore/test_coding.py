@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lmcore import coding
+from lmcore import coding, context_form, range_coding
 
 Ints = NDArray[np.int32]
 
@@ -118,7 +118,7 @@ def test_mask_and_eight_bit_codes() -> None:
 
 
 def test_wide_matrix_is_cut_into_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coding, "GROUP", 16)
+    monkeypatch.setattr(context_form, "GROUP", 16)
     trip(weights(300, 50, 1.0), -127, 127)
 
 
@@ -139,11 +139,27 @@ def test_bytes_never_change() -> None:
     assert hashes == ["bd15bd95259c62be", "1f0423821c6e7499"]
 
 
+def test_bytes_of_wide_residuals_never_change() -> None:
+    """Where the context form has escapes, low bits, and scales at which predictions tell nothing;
+    and where the columns are in two groups."""
+    index = np.arange(300 * 40).reshape(300, 40)
+    escapes = np.where(index % 97 == 5, 254, index * index % 1009 * (index % 7) // 1500 + 3)
+    low_bits = index % 40 * 5 + index * index % 1009 // 20 * (index // 40 % 5)
+    groups = np.arange(60 * 420).reshape(60, 420) ** 2 % 1009 // 300
+    hashes = []
+    for values, top in ((escapes, 254), (low_bits, 510), (groups, 3)):
+        data = coding._write(coding.CONTEXT, np.clip(values, 0, top).astype(np.int32), top)
+        hashes.append(hashlib.sha256(data).hexdigest()[:16])
+        back = coding.decode(bytes([coding.CONTEXT]) + data, values.shape, 0, top)
+        np.testing.assert_array_equal(back, values.clip(0, top))
+    assert hashes == ["466c9b0031238fa7", "a29dfda76c704ee6", "160105c7aade705d"]
+
+
 def test_regression_agrees_with_least_squares() -> None:
     values = weights(500, 12, 0.5).T.astype(np.float64)
     gram = values @ values.T
-    fast = coding._regression(gram, 500)
-    ridged = gram + np.eye(12) * coding.RIDGE * gram.trace() / (500 * 12)
+    fast = context_form._regression(gram, 500)
+    ridged = gram + np.eye(12) * context_form.RIDGE * gram.trace() / (500 * 12)
     for j in range(1, 12):
         slow = np.linalg.solve(ridged[:j, :j], ridged[:j, j])
         np.testing.assert_allclose(fast[j, :j], slow, atol=1 / 4096)
@@ -153,12 +169,14 @@ def test_regression_agrees_with_least_squares() -> None:
 def test_tables_are_exact_frequencies() -> None:
     """What coding.py says of constriction: a symbol of frequency f costs log2(2^24 / f) bits."""
     counts = np.array([1, 5, 1000, 3, 0], dtype=np.int64)
-    table = coding._integer_tables(counts, 2)
-    assert table.sum(dtype=np.float64) == coding.TOTAL - 5
+    table = range_coding.integer_tables(counts, 2)
+    assert table.sum(dtype=np.float64) == range_coding.TOTAL - 5
     for symbol, frequency in enumerate(table.astype(np.float64) + 1):
         coder = constriction.stream.queue.RangeEncoder()
-        coder.encode(np.full(4000, symbol, np.int32), coding.Categorical(table, perfect=False))
-        bits = 4000 * np.log2(coding.TOTAL / frequency)
+        coder.encode(
+            np.full(4000, symbol, np.int32), range_coding.Categorical(table, perfect=False)
+        )
+        bits = 4000 * np.log2(range_coding.TOTAL / frequency)
         assert coder.num_bits() == pytest.approx(bits, abs=80)
 
 

@@ -806,9 +806,9 @@ def test_max_hours_ends_a_sweep_and_another_goes_on(studio: Studio, tmp_path: Pa
     studio("export", f"to={tmp_path}", "name=late").refused("late has no measured model yet")
 
 
-def test_a_file_that_no_memory_holds(tmp_path: Path) -> None:
+def test_a_file_that_no_memory_holds(studio: Studio, tmp_path: Path) -> None:
     bundle = tmp_path / "huge.lmb"
     bundle.write_bytes(b"LMPB")
     os.truncate(bundle, 1 << 42)  # a hole takes no disk
-    run = lmpareto("inspect", f"bundle={bundle}", cache=tmp_path / "cache")
+    run = studio.shell("inspect", f"bundle={bundle}", LMPARETO_CACHE=str(tmp_path / "cache"))
     run.refused("this needs more memory than the process may have; give a smaller file or text")

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from search.show.export import export
 from search.show.folder import Forms
 from search.study.results import results_of
 from search.study.study import progress
-from studies import Run, lmpareto, settings, sweep_here, write_configs
+from studies import Run, Shell, lmpareto, settings, sweep_here, write_configs
 
 pytestmark = pytest.mark.slow
 
@@ -32,23 +33,39 @@ SIZE = 16  # MB of the disk
 FULL = ("No space left on device", "disk is full", "is the disk full?")  # by who notices first
 
 
+@dataclass(frozen=True)
+class Studio:
+    """A folder with configs and the cache of a study, and a shell."""
+
+    folder: Path
+    shell: Shell
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    def __call__(self, name: str, *more: str, cache: Path | None = None) -> Run:
+        """The command on the study; a sweep starts workers, which takes a process of its own."""
+        configs, cache = ("--config-dir", str(self.folder / "configs")), cache or self.cache
+        arguments = (*configs, "study=mine", f"trials={TRIALS}", "format=json", *more)
+        if name == "sweep":
+            return lmpareto(name, *arguments, cache=cache)
+        return self.shell(name, *arguments, cwd=cache.parent, LMPARETO_CACHE=str(cache))
+
+
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with configs and the cache of a study that is swept."""
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """Its study is swept."""
     folder = tmp_path_factory.mktemp("disk")
     write_configs(folder / "configs")
-    command(folder, "sweep").ok()
-    return folder
-
-
-def command(study: Path, name: str, *more: str, cache: Path | None = None) -> Run:
-    configs = ("--config-dir", str(study / "configs"), "study=mine")
-    arguments = (*configs, f"trials={TRIALS}", "format=json", *more)
-    return lmpareto(name, *arguments, cache=cache or study / "cache")
+    with Shell(folder / "cache") as shell:
+        studio = Studio(folder, shell)
+        studio("sweep").ok()
+        yield studio
 
 
 @pytest.fixture
-def disk(study: Path, tmp_path: Path) -> Iterator[Path]:
+def disk(study: Studio, tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own, with a copy of the study's cache."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -56,7 +73,7 @@ def disk(study: Path, tmp_path: Path) -> Iterator[Path]:
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no disk can be mounted here")
     try:
-        yield shutil.copytree(study / "cache", folder / "cache")
+        yield shutil.copytree(study.cache, folder / "cache")
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
@@ -81,47 +98,49 @@ def dense_of(cache: Path) -> Path:
 # --- full, read-only ---------------------------------------------------------------------------
 
 
-def test_a_sweep_on_a_full_disk_goes_on_once_there_is_room(disk: Path, study: Path) -> None:
+def test_a_sweep_on_a_full_disk_goes_on_once_there_is_room(disk: Path, study: Studio) -> None:
     more = (f"trials={TRIALS + 2}", "attempts=1", "storage.lease=2")
     filler = fill(disk)
     for _ in range(2):
-        run = command(study, "sweep", *more, cache=disk)
+        run = study("sweep", *more, cache=disk)
         run.refused()
         assert any(said in run.err for said in FULL)
     for path in (disk / "bundles").glob("*.lmb"):
         load(path)
     filler.unlink()
-    done = command(study, "sweep", *more, cache=disk).ok().document
+    done = study("sweep", *more, cache=disk).ok().document
     assert (done["complete"], done["failed"], done["left"]) == (TRIALS + 2, {}, 0)
 
 
 @pytest.mark.parametrize("name", ["train", "sweep"])
-def test_a_dense_model_is_not_trained_into_a_full_disk(name: str, disk: Path, study: Path) -> None:
+def test_a_dense_model_is_not_trained_into_a_full_disk(
+    name: str, disk: Path, study: Studio
+) -> None:
     shutil.rmtree(disk / "dense")
     filler = fill(disk)
-    run = command(study, name, cache=disk).refused()
+    run = study(name, cache=disk).refused()
     assert any(said in run.err for said in FULL)
     assert not (disk / "dense").exists() or not list((disk / "dense").iterdir())
     filler.unlink()
-    command(study, name, cache=disk).ok()
-    assert dense_of(disk).read_bytes() == dense_of(study / "cache").read_bytes()
+    study(name, cache=disk).ok()
+    assert dense_of(disk).read_bytes() == dense_of(study.cache).read_bytes()
 
 
-def test_a_read_only_disk(disk: Path, study: Path) -> None:
+def test_a_read_only_disk(disk: Path, study: Studio) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk.parent)], check=True)
-    run = command(study, "sweep", f"trials={TRIALS + 2}", "storage.lease=2", cache=disk)
+    run = study("sweep", f"trials={TRIALS + 2}", "storage.lease=2", cache=disk)
     run.refused(str(disk))
     assert "read-only" in run.err.lower() or "readonly" in run.err or "unable to open" in run.err
     subprocess.run(["mount", "-o", "remount,rw", str(disk.parent)], check=True)
-    done = command(study, "sweep", f"trials={TRIALS + 2}", cache=disk).ok().document
+    done = study("sweep", f"trials={TRIALS + 2}", cache=disk).ok().document
     assert (done["complete"], done["failed"]) == (TRIALS + 2, {})
 
 
 @pytest.mark.parametrize("database", ["at rest", "in use"])
 def test_what_only_reads_works_on_a_read_only_disk(
-    database: str, disk: Path, study: Path, tmp_path: Path
+    database: str, disk: Path, study: Studio, tmp_path: Path
 ) -> None:
-    shown = command(study, "front").ok().document
+    shown = study("front").ok().document
     read_only = tmp_path / "read_only"
     read_only.mkdir()
     with ExitStack() as ending:
@@ -132,19 +151,19 @@ def test_what_only_reads_works_on_a_read_only_disk(
         subprocess.run(["mount", "--bind", str(disk), str(read_only)], check=True)
         ending.callback(subprocess.run, ["umount", "--lazy", str(read_only)], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", str(read_only)], check=True)
-        assert command(study, "front", cache=read_only).ok().document == shown
-        assert command(study, "status", cache=read_only).ok().document["complete"] == TRIALS
+        assert study("front", cache=read_only).ok().document == shown
+        assert study("status", cache=read_only).ok().document["complete"] == TRIALS
         for name in ("export", "publish", "report"):
-            command(study, name, f"to={tmp_path / name}", cache=read_only).ok()
-        command(study, "replay", "trial=0", cache=read_only).ok()
+            study(name, f"to={tmp_path / name}", cache=read_only).ok()
+        study("replay", "trial=0", cache=read_only).ok()
 
 
-def test_a_log_without_its_index_on_a_read_only_disk_is_said(disk: Path, study: Path) -> None:
+def test_a_log_without_its_index_on_a_read_only_disk_is_said(disk: Path, study: Studio) -> None:
     with closing(sqlite3.connect(disk / "studies.db")) as connection:
         connection.execute("UPDATE lmpareto_slot SET outcome = 'in the log'").connection.commit()
         left = shutil.copytree(disk, disk.parent / "left", ignore=shutil.ignore_patterns("*-shm"))
     subprocess.run(["mount", "-o", "remount,ro", str(disk.parent)], check=True)
-    command(study, "front", cache=left).refused(
+    study("front", cache=left).refused(
         f"{left / 'studies.db'} cannot be read where it is",
         "studies.db-wal",
         "copy both files to a folder that can be written",

@@ -35,20 +35,23 @@ def test_a_stranger_types_the_place_of_a_text_once(tmp_path: Path) -> None:
     elsewhere.mkdir()
     cache = tmp_path / "cache"
 
-    def typed(*arguments: str, cwd: Path = elsewhere) -> Run:
-        return lmpareto(*arguments, cache=cache, cwd=cwd).ok()
-
     text = ("corpus=text", "corpus.file=my texts/été #1.txt", "name=mine", "trials=2")
-    typed("sweep", "study=quickstart", *text, *TINY, *QUICK, cwd=tmp_path)
-    front = typed("front", "study=mine", "format=json").document
-    assert front["study"] == "mine"
-    document = typed("export", "study=mine", "to=model", "format=json").document
-    assert document["trial"] in {point["trial"] for point in front["front"]}
-    measured = typed("evaluate", "study=mine", f"bundle={document['bundle']}", "format=json")
-    assert measured.document["perplexity"] == document["valid_perplexity"]
-    typed("sweep", "name=mine", "trials=3", "workers=0")
-    assert "3 of 3 trials complete" in typed("worker", "study=mine").out
-    assert "3 of 3 trials complete" in typed("sweep", "study=mine").out
+    begins = ("sweep", "study=quickstart", *text, *TINY, *QUICK)
+    lmpareto(*begins, cache=cache, cwd=tmp_path).ok()
+    with Shell(cache) as shell:
+
+        def typed(*arguments: str) -> Run:
+            return shell(*arguments, cwd=elsewhere).ok()
+
+        front = typed("front", "study=mine", "format=json").document
+        assert front["study"] == "mine"
+        document = typed("export", "study=mine", "to=model", "format=json").document
+        assert document["trial"] in {point["trial"] for point in front["front"]}
+        measured = typed("evaluate", "study=mine", f"bundle={document['bundle']}", "format=json")
+        assert measured.document["perplexity"] == document["valid_perplexity"]
+        typed("sweep", "name=mine", "trials=3", "workers=0")
+        assert "3 of 3 trials complete" in typed("worker", "study=mine").out
+        assert "3 of 3 trials complete" in typed("sweep", "study=mine").out
 
 
 # --- what is kept is what is composed ----------------------------------------------------------

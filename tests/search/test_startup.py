@@ -71,11 +71,19 @@ def test_a_published_study_is_shown_without_torch(command: str, tmp_path: Path) 
     assert not loaded & {*HEAVY[:2]}
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with configs and the cache of a study of one trial."""
+    folder = tmp_path_factory.mktemp("startup")
+    write_configs(folder / "configs")
+    (folder / "cache").mkdir()
+    sweep_here(settings_in(folder / "cache"), slots=1)
+    return folder
+
+
 @pytest.mark.parametrize("command", READING)
-def test_a_study_in_the_database_is_shown_without_torch(command: str, tmp_path: Path) -> None:
-    configs, cache = write_configs(tmp_path / "configs"), tmp_path / "cache"
-    cache.mkdir()
-    sweep_here(settings_in(cache), slots=1)
+def test_a_study_in_the_database_is_shown_without_torch(command: str, begun: Path) -> None:
+    configs, cache = begun / "configs", begun / "cache"
     loaded = modules_of(command, f"--config-dir={configs}", "study=mine", cache=cache)
     assert "optuna" in loaded
     assert not loaded & {*HEAVY[:2]}

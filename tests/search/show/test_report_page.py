@@ -17,7 +17,7 @@ from typing import Any
 
 import made_reports as made
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
 
 from search.show.report.page import packed, plain, write_report
 from search.show.report.record import Report, StudyReport
@@ -453,6 +453,34 @@ def test_without_plotly_the_rest_of_the_page_works(browser: Browser, tmp_path: P
     assert "plotly.min.js is not beside this page" in page.locator("#plane").inner_text()
     limit_to(page, "1 MB")
     assert title(page) == best_under(STUDY, 1e6)
+    context.close()
+
+
+@IN_BROWSER
+def test_the_page_is_usable_before_plotly_is_loaded(browser: Browser, tmp_path: Path) -> None:
+    path, _ = write_report(made.report(STUDY), tmp_path)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    page, held = context.new_page(), list[Route]()
+    page.route("**/plotly.min.js", lambda route: held.append(route))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-usable=true]")
+    limit_to(page, "1 MB")
+    assert title(page) == best_under(STUDY, 1e6)
+    page.locator("#trials").scroll_into_view_if_needed()
+    assert page.locator("#trials tbody tr").count() > 3
+    legend = page.locator("#legend").inner_text()
+    page.locator("#legend button").first.click()
+    assert page.locator(".js-plotly-plot").count() == 0
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    page.wait_for_selector("html[data-ready=true]")
+    assert page.locator("#plane.js-plotly-plot .ring").count() == 1
+    assert page.locator("#plane path.point").count() > 3
+    assert page.locator("#legend").inner_text() == legend
+    assert page.locator("#legend button").first.get_attribute("aria-pressed") == "false"
+    assert page.locator("#mattered .js-plotly-plot").count() >= 1
     context.close()
 
 

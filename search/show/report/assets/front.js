@@ -175,15 +175,17 @@ function frontFigure(state, node, look) {
 }
 
 /** Draws the front, the legend, and the marks over it that follow the slider. */
-function frontPlot(state, { select }) {
+async function frontPlot(state, { select }) {
   const node = $("plane");
   const overlay = svg("svg", { class: "overlay", "aria-hidden": "true" });
-  const good = draw(node, (look) => {
+  state.groups = groupsOf(state, colours());
+  legend(state);
+  const good = await draw(node, (look) => {
     const figure = frontFigure(state, node, look);
     legend(state);
     return figure;
   });
-  if (!good) return;
+  if (!good) return $("legend").replaceChildren();
   node.append(overlay);
   state.overlay = overlay;
   node.on("plotly_hover", ({ points, event }) => points[0].customdata && tip.show(linesOf(state, points[0].customdata), event));
@@ -200,6 +202,7 @@ function frontPlot(state, { select }) {
     if (overlay.parentNode !== node) node.append(overlay);
     markChosen(state);
   });
+  markChosen(state);
 }
 
 /** The limit, what is over it, and a ring around the chosen model. */

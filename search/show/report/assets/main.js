@@ -104,6 +104,12 @@ function watch() {
   setInterval(() => !document.hidden && Date.now() - busy > 4000 && location.reload(), REFRESH * 1000);
 }
 
+/** Until the screen shows what was made so far; in a tab that is not seen, a moment later. */
+const painted = () => new Promise((done) => {
+  requestAnimationFrame(() => setTimeout(done));
+  setTimeout(done, 100);
+});
+
 async function main() {
   const report = await unpack($("data"));
   report.studies.forEach(prepare);
@@ -143,7 +149,8 @@ async function main() {
     limitControls(state, changed);
   } else document.querySelector(".limit").hidden = true;
   changed();
-  if (state.marks.length || report.studies.some((study) => rowsOf(study, () => true).length)) frontPlot(state, actions);
+  let front = null;
+  if (state.marks.length || report.studies.some((study) => rowsOf(study, () => true).length)) front = frontPlot(state, actions);
   else {
     document.querySelector(".stage").classList.add("bare");
     document.querySelector(".plane").remove();
@@ -169,6 +176,10 @@ async function main() {
     }
     watch();
   }
+  document.documentElement.dataset.usable = "true";
+  await painted();
+  await loadPlotly();
+  await front;
   document.documentElement.dataset.ready = "true";
 }
 

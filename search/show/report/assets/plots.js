@@ -58,14 +58,36 @@ function nice(low, high) {
 
 const drawn = new Map();
 
-/** Draws what `make(colours)` returns, now and again when the colours change. */
-function draw(node, make) {
+/** Loads plotly.js, which takes longer than all else of the page: called once, after what needs no
+ * plot is on the screen. */
+let loadPlotly;
+const plotly = new Promise((loaded) => {
+  loadPlotly = () => {
+    const script = el("script", { src: "plotly.min.js", onload: loaded, onerror: loaded });
+    document.head.append(script);
+    return plotly;
+  };
+});
+
+/** Draws what `make(colours)` returns, as soon as plotly.js is there, and again when the colours
+ * change. The promise tells whether it is drawn: not without plotly.js, nor when something else is
+ * to be drawn there. */
+async function draw(node, make) {
+  drawn.set(node, make);
   if (!window.Plotly) {
+    await plotly;
+    if (drawn.get(node) !== make || !node.isConnected) return false;
+  }
+  if (window.Plotly) react(node, make);
+  else {
+    drawn.delete(node);
     node.classList.remove("tall");
     node.replaceChildren(quiet("Not drawn: plotly.min.js is not beside this page."));
-    return false;
   }
-  drawn.set(node, make);
+  return Boolean(window.Plotly);
+}
+
+function react(node, make) {
   const look = colours();
   const { traces, layout } = make(look);
   const base = {
@@ -80,14 +102,14 @@ function draw(node, make) {
     uirevision: "kept",
   };
   window.Plotly.react(node, traces, { ...base, ...layout }, CONFIG);
-  return true;
 }
 
 /** Draws one plot again, or all. */
 function redraw(only) {
+  if (!window.Plotly) return;
   for (const [node, make] of drawn) {
     if (!node.isConnected) drawn.delete(node);
-    else if (!only || node === only) draw(node, make);
+    else if (!only || node === only) react(node, make);
   }
 }
 
