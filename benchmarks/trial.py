@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from lmcore.building import build
 from lmcore.bundle import Bundle, load, pack
-from lmcore.compress.quantization import Uniform
+from lmcore.compress.uniform import Uniform
 from lmcore.errors import UserError
 from lmcore.evaluation import WINDOW, score
 from lmcore.files import write_atomic
@@ -65,9 +65,10 @@ class Plain(nn.Module):
     def __init__(self, dense: Bundle) -> None:
         super().__init__()
         settings = dense.model.settings
+        hidden = settings.units[0]
         self.embedding = nn.Embedding(dense.model.words, settings.embedding)
-        self.lstm = nn.LSTM(settings.embedding, settings.hidden, num_layers=settings.layers)
-        self.decoder = nn.Linear(settings.hidden, dense.model.words)
+        self.lstm = nn.LSTM(settings.embedding, hidden, num_layers=settings.layers)
+        self.decoder = nn.Linear(hidden, dense.model.words)
 
     @torch.no_grad()
     def pass_over(self, ids: Tensor) -> float:

@@ -104,7 +104,7 @@ def test_words_get_their_steps_where_rows_are_words(
     text = torch.cat([torch.zeros(3000, dtype=torch.int64), torch.arange(words)])
     model = build(dense, recipe, Calibration(dense, text)).eval()
     varied = {
-        f"{site}/{name}": len(leaf.codes().tables["octaves"].unique()) > 1
+        f"{site}/{name}": bool(leaf.codes().tables["octaves"].any())
         for site, weight in model.sites.items()
         for name, leaf in weight.leaves.items()
     }
