@@ -126,8 +126,6 @@ def test_rungs_that_do_not_ascend_are_refused(rungs: list[float]) -> None:
     data = {"epochs": 1.0, "rate": 1.0, "dropout": {"kind": "element", "rate": 0.0}}
     with pytest.raises(UserError, match="rungs"):
         parse(FineTuningSettings, {**data, "rungs": rungs}, "finetuning")
-    with pytest.raises(UserError, match="average"):
-        parse(FineTuningSettings, {**data, "rungs": [0.5], "average": 0.5}, "finetuning")
 
 
 def test_settings_without_rungs_keep_their_keys() -> None:
