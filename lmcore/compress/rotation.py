@@ -29,7 +29,7 @@ class Rotation(LayerMethod[Literal["principal"]]):
 
     field: ClassVar[str] = "rotation"
     kind: ClassVar[str] = "rotation"
-    order: ClassVar[int] = 30  # axes of the embedding that is left
+    order: ClassVar[int] = 40  # axes of the embedding that is left
     setting: ClassVar[Any] = Literal["principal"]
     acts_on: ClassVar[tuple[str, ...]] = (sites.EMBEDDING,)
     keeps_size: ClassVar[bool] = True

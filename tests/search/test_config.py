@@ -181,7 +181,8 @@ def test_a_study_can_begin(study: str) -> None:
     """Its space, the values it starts from and its baselines fit its model and corpus."""
     config = composed("sweep", f"study={study}")
     words = WORDS[config.corpus.kind]
-    space = Space(config.space, config.model, words)
+    models = {name: one.model for name, one in config.models.items()}
+    space = Space(config.space, config.model, words, models)
     start = own_values(CONF / "study" / f"{study}.yaml").get("start", [])
     for values in [*start, *config.start]:
         space.start(values)
