@@ -41,8 +41,7 @@ class RangeDecoder:
         """A symbol from each of these tables; a table is its cumulative frequencies, 0 to 2^24."""
         wide, offset, found = self.range, self.offset, []
         for table in which:
-            edges = cumulative[table]
-            scale = wide >> 24
+            edges, scale = cumulative[table], wide >> 24
             symbol = bisect_right(edges, offset // scale) - 1
             found.append(symbol)
             offset -= scale * edges[symbol]
@@ -261,9 +260,8 @@ def read_leaf(streams: Streams, shape: tuple[int, ...], leaf: dict[str, Any]) ->
     if kind in ("uniform", "linear"):
         offset = table(1)[*at, 0] if kind == "linear" else np.float32(0)
         step = table(1)[*at, 0]
-        if codec.get("frequency"):
-            step = np.ldexp(step, decode(streams.next(), (rows,), -15, 15)[row])
-        values[mask] = codes.astype(np.float32) * step + offset
+        octaves = decode(streams.next(), (rows,), -15, 15)[row] if codec.get("frequency") else 0
+        values[mask] = codes.astype(np.float32) * np.ldexp(step, octaves) + offset
     else:
         levels = table(high + 1) if kind == "kmeans" else sums(table(codec["bits"]))
         values[mask] = levels[*at, codes]
@@ -424,8 +422,7 @@ def read_bundle(path: Path) -> Bundle:
     if magic != b"LMPB" or version > 2 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
         raise ValueError(f"{path} is no bundle of version 1 or 2, or was altered")
     header = json.loads(zlib.decompress(data[9 : 9 + length]))
-    kind = header.get("vocabulary", "words")
-    model, words = header["model"], header["words"]
+    model, words, kind = header["model"], header["words"], header.get("vocabulary", "words")
     cell = model.get("cell", {"kind": "lstm"})
     prefix = cell["kind"].replace("peephole", "lstm")
     hidden, embedding = model["hidden"], model["embedding"]

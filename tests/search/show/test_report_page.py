@@ -468,7 +468,7 @@ def test_the_page_is_usable_before_plotly_is_loaded(browser: Browser, tmp_path: 
     limit_to(page, "1 MB")
     assert title(page) == best_under(STUDY, 1e6)
     page.locator("#trials").scroll_into_view_if_needed()
-    assert page.locator("#trials tbody tr").count() > 3
+    page.wait_for_selector("#trials tbody tr:nth-child(4)")
     legend = page.locator("#legend").inner_text()
     page.locator("#legend button").first.click()
     assert page.locator(".js-plotly-plot").count() == 0
