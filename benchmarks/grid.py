@@ -185,6 +185,13 @@ def _small_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _gentle_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with a rate that follows from what was lost, up to the first rung alone."""
+    recipe = _small_recipe(given)
+    gentle = {"epochs": 0.25, "full_rate_at": 1.0}
+    return recipe | {"finetuning": recipe["finetuning"] | gentle}
+
+
 # a codec at each degree of coarseness; a further kind, such as codes trained with a price on their
 # bytes, is one more entry
 TIED_CODECS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -275,6 +282,7 @@ SMALL = Design(  # about an hour on two cores
     recipe=_small_recipe,
     bench=_small_bench,
 )
+GENTLE = replace(SMALL, name="gentle", rungs=(0.0,), epochs=0.25, recipe=_gentle_recipe)
 TIED = Design(
     name="grid2",
     axes={
@@ -290,7 +298,7 @@ TIED = Design(
     bench=_tied_bench,
     box=BoxSettings(size=(0.02, 0.3), perplexity=1.5),
 )
-GRIDS = {design.name: design for design in (SMALL, TIED)}
+GRIDS = {design.name: design for design in (SMALL, GENTLE, TIED)}
 
 
 # --- recording ---------------------------------------------------------------------------------

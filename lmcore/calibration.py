@@ -14,6 +14,7 @@ from lmcore.model import LanguageModel, parameters
 STREAMS = 20  # pieces of the text that are read in parallel, spread over it
 MOMENT_TOKENS = 1_000  # of each piece, for the second moments
 GRADIENT_WINDOWS, WINDOW = 60, 20  # each piece gives so many windows of so many tokens
+LOSS_WINDOWS = 12  # of WINDOW tokens of each piece, to know what a compressed model lost
 
 
 class Calibration:
@@ -90,6 +91,25 @@ class Calibration:
     def counts(self) -> Tensor:
         """(words,): how often the text has each word."""
         return torch.bincount(self._required(), minlength=self.model.words)
+
+    def lost(self, model: LanguageModel) -> float:
+        """What a compressed model loses over the dense one, in nats a token of the text: the
+        difference of their losses in eval mode, over the same tokens."""
+        return self._loss(model) - self._own_loss
+
+    @cached_property
+    def _own_loss(self) -> float:
+        return self._loss(self.model)
+
+    @torch.no_grad()
+    def _loss(self, model: LanguageModel) -> float:
+        text = self._streams(LOSS_WINDOWS * WINDOW + 1).to(model.decoder_bias.data.device)
+        state, losses = model.eval().zero_state(text.shape[1]), list[float]()
+        for first in range(0, max(1, len(text) - WINDOW), WINDOW):
+            window = text[first : first + WINDOW + 1]
+            loss, state = model.loss(window[:-1], window[1:], state)
+            losses.append(float(loss))
+        return sum(losses) / len(losses)
 
     def _streams(self, length: int) -> Tensor:
         """(time, streams) ids: the first `length` tokens, or fewer, of each of STREAMS pieces."""

@@ -45,6 +45,7 @@ def train(
     teacher: LanguageModel | None = None,
     regularizer: Regularizer | None = None,
     begun: Path | None = None,
+    lost: float | None = None,
 ) -> TrainingRecord:
     """Train `model` in place on the token ids (tokens,).
 
@@ -60,12 +61,15 @@ def train(
       The training goes on from `begun` where `checkpoint` has no state of its own.
     - `teacher` is the model that distillation learns from. Afterwards it is as it was before.
     - `regularizer` acts on the weights beside the loss.
+    - `lost` is what the model lost by its compression, in nats a token: see
+      `lmcore.calibration.Calibration.lost`. A fine-tuning with `full_rate_at` needs it.
 
     Raises DivergedError where the loss is no number, and UserError where the text is shorter than
     one window a stream.
     """
+    rate = _starting_rate(settings, lost)
     with _teaching(teacher, settings, model) as lesson:
-        run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer)
+        run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer, rate)
         if not (checkpoint and run.resume(checkpoint)) and begun:
             run.resume(begun)
         while run.record.updates < run.updates:
@@ -78,6 +82,14 @@ def train(
         run.save()
         run.finish()
     return run.record
+
+
+def _starting_rate(settings: TrainingSettings, lost: float | None) -> float:
+    if not isinstance(settings, FineTuningSettings) or settings.full_rate_at is None:
+        return settings.rate
+    if lost is None:
+        raise ValueError("finetuning.full_rate_at is set, and train was not told what was lost")
+    return settings.starting_rate(lost)
 
 
 class _Lesson:
@@ -135,8 +147,9 @@ class _Run:
         checkpoint: Path | None,
         lesson: _Lesson | None,
         regularizer: Regularizer | None,
+        rate: float,
     ) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.rate = model, settings, rate
         self.validate, self.checkpoint = validate, checkpoint
         self.lesson, self.regularizer = lesson, regularizer
         taught = [_shapes(lesson.teacher)] if lesson else []
@@ -185,7 +198,7 @@ class _Run:
         part, start, end = self._part()
         begun = start / self.windows  # epochs
         epoch, epochs = record.updates / self.windows - begun, settings.ends[part] - begun
-        rate = settings.rate * settings.schedule.scale(epoch, epochs)
+        rate = self.rate * settings.schedule.scale(epoch, epochs)
         with torch.no_grad():
             self.updater.step(gradients, rate, record.updates)
             for leaf in self.leaves.values():

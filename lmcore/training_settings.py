@@ -16,6 +16,7 @@ from lmcore.settings import Family, Settings, explain, later
 
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+LEAST_SHARE = 0.1  # of a fine-tuning's rate, for a model that lost nothing
 
 
 class Schedule(Family):
@@ -117,10 +118,16 @@ class FineTuningSettings(TrainingSettings):
 
     `rungs` are the ends, in epochs, of shorter fine-tunings that this one goes on from. The rate
     runs through its whole schedule up to each rung, and starts again there.
+
+    `full_rate_at` makes the rate follow from what the compression lost, in nats a token of the
+    training text: a model that lost so much or more is trained with the whole `rate`, one that lost
+    half as much with half of it, and none with less than `LEAST_SHARE` of it. A rate that mends a
+    model that lost much would drive one that lost nothing away from where it is.
     """
 
     distillation: DistillationSettings | None = later(None)
     rungs: tuple[Positive, ...] = later(())
+    full_rate_at: Positive | None = later(None)
 
     @property
     def ends(self) -> tuple[float, ...]:
@@ -133,6 +140,12 @@ class FineTuningSettings(TrainingSettings):
         if self.distillation and not self.distillation.mix:
             return self.model_copy(update={"distillation": None})
         return self
+
+    def starting_rate(self, lost: float) -> float:
+        """The rate at the start of the schedule, of a model that lost so many nats a token."""
+        if self.full_rate_at is None:
+            return self.rate
+        return self.rate * min(1.0, max(LEAST_SHARE, lost / self.full_rate_at))
 
     def up_to(self, rung: int) -> Self:
         """The shorter fine-tuning that ends at that one of the `ends`."""

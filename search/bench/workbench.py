@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -172,10 +172,19 @@ class Workbench:
             teacher=self.dense.model if settings.distillation else None,
             regularizer=schedule,
             begun=next((path for path in begun if path), None),
+            lost=self._lost(recipe, model) if settings.full_rate_at else None,
         )
         if schedule and not record.updates:  # no update was made, but the recipe asks for its zeros
             schedule.after_update(rate=0.0, progress=1.0)
         return record
+
+    def _lost(self, recipe: Recipe, built: LanguageModel) -> float:
+        """What the recipe's file loses over the dense model before any training, in nats a token:
+        with all the zeros that a schedule would bring."""
+        model = deepcopy(built)
+        if schedule := schedule_of(recipe, model):
+            schedule.after_update(rate=0.0, progress=1.0)
+        return self.calibration.lost(model)
 
     def _weights(self, recipe: Recipe) -> Path:
         """The path of the state of a fine-tuning, during it and after its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -227,6 +228,20 @@ def test_short_texts(tokens: int, corpus: Corpus) -> None:
     for value in calibration.gradients.values():
         assert value.isfinite().all()
         assert bool(value.any()) == (tokens > 20)
+
+
+@pytest.mark.parametrize("tokens", [2, 21, 61])  # read as one piece
+def test_what_a_compressed_model_lost(tokens: int, corpus: Corpus) -> None:
+    """In nats a token: nothing for the dense model, and log V less its loss for zeros alone."""
+    dense, zeros = model_of(False), model_of(False)
+    with torch.no_grad():
+        for value in zeros.parameters():
+            value.zero_()
+        text = corpus.train[:tokens].unsqueeze(1)
+        own, _ = dense.loss(text[:-1], text[1:], dense.zero_state(1))
+    calibration = Calibration(dense, text.flatten())
+    assert calibration.lost(dense) == 0
+    assert calibration.lost(zeros) == pytest.approx(math.log(dense.words) - float(own), rel=1e-5)
 
 
 def test_without_a_text_it_says_so() -> None:

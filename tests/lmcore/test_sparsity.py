@@ -210,6 +210,9 @@ FINETUNING = {
 }
 
 
+FOUR_BITS = {"kind": "kmeans", "bits": 4}
+
+
 def recipe_of(dense: LanguageModel, codec: dict[str, Any], **given: Any) -> Recipe:
     """A site on its own settings, all others on one."""
     structure = {"kind": "svd", "rank": 5}
@@ -288,8 +291,8 @@ def test_a_schedule_ends_where_at_once_begins(
     for epochs in (1, 0.001):
         recipe = recipe_of(
             dense,
-            {"kind": "kmeans", "bits": 4},
-            finetuning={**FINETUNING, "epochs": epochs},
+            FOUR_BITS,
+            finetuning={**FINETUNING, "epochs": epochs, "full_rate_at": 1.0},
             pruning={"schedule": schedule},
         )
         measurement = bench.measure(recipe)
@@ -300,6 +303,9 @@ def test_a_schedule_ends_where_at_once_begins(
                 kept = kept_values(leaf.shape, settings.sparsity, settings.pattern)
                 assert leaf.spec.kept is not None
                 assert leaf.spec.kept <= kept < leaf.data.numel()
+        at_once = recipe.model_copy(update={"pruning": recipe_of(dense, FOUR_BITS).pruning})
+        lost = [bench._lost(one, bench.untrained(one)) for one in (recipe, at_once)]
+        assert lost[0] == pytest.approx(lost[1]) != 0
 
 
 @pytest.mark.slow

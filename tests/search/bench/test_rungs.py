@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def test_the_rate_falls_anew_after_each_rung(make_model: MakeModel, corpus: Corp
     ]
     assert calls.rates == pytest.approx(expected)
     assert calls.progress == [min(1.0, (update + 1) / first) for update in range(38)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "share"), [(-0.1, 0.1), (0.0, 0.1), (0.1, 0.25), (0.4, 1.0), (math.inf, 1.0)]
+)
+def test_the_rate_follows_from_what_was_lost(
+    lost: float, share: float, make_model: MakeModel, corpus: Corpus
+) -> None:
+    settings, calls = make_settings(epochs=0.5, rate=0.5, full_rate_at=0.4), Calls()
+    train(make_model(), corpus.train, settings, 0, regularizer=calls, lost=lost)
+    assert calls.rates[0] == pytest.approx(0.5 * share)
+    with pytest.raises(ValueError, match="not told what was lost"):
+        train(make_model(), corpus.train, settings, 0)
 
 
 @pytest.mark.parametrize("given", [SGD, ADAM], ids=["sgd", "adam"])
