@@ -30,7 +30,7 @@ from lmcore.bundle import load as load_bundle
 from lmcore.cells import State
 from lmcore.errors import UserError
 from lmcore.evaluation import score
-from lmcore.loss import negative_log_likelihood
+from lmcore.loss import logits_of, negative_log_likelihood
 from lmcore.recall import Recall, recall
 from lmcore.vocabulary import EOS, UNK, Vocabulary
 
@@ -162,7 +162,7 @@ class LoadedModel:
     def _read(self, state: list[State], ids: Sequence[int]) -> Reading:
         hidden, state = self._model(torch.tensor(ids).unsqueeze(1), state)
         z, matrix, bias = self._model.head(hidden[-1])
-        logits = torch.addmm(bias, z, matrix.T)[0].double()
+        logits = logits_of(z, matrix, bias)[0].double()
         return Reading(self, state, torch.log_softmax(logits, 0).numpy())
 
     def _text(self, text: str) -> Tensor:

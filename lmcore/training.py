@@ -19,7 +19,7 @@ from torch import Tensor
 from lmcore.cells import State
 from lmcore.files import content_key, write_atomic
 from lmcore.leaf import Leaf, same_mask
-from lmcore.loss import distillation
+from lmcore.loss import distillation, logits_of
 from lmcore.model import Dropout, LanguageModel, parameters
 from lmcore.progress import DivergedError, Observer, Regularizer, TrainingRecord, ignore
 from lmcore.sampling import Negatives
@@ -108,7 +108,7 @@ class _Lesson:
         with torch.no_grad():
             hidden, self.state = self.teacher(ids, self.state)
             theirs, their_matrix, their_bias = self.teacher.head(hidden)
-            logits = torch.addmm(their_bias, theirs, their_matrix.T)  # (time x batch, words)
+            logits = logits_of(theirs, their_matrix, their_bias)  # (time x batch, words)
         temperature, mix = self.settings.temperature, self.settings.mix
         return distillation(z, matrix, bias, targets.flatten(), logits, temperature, mix)
 
