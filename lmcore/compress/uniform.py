@@ -37,6 +37,8 @@ OCTAVES = 15  # from a row's step to the matrix's, at most
 SEEN = 10  # added to each word's count: few occurrences say little
 CONTEXTS = 12  # classes of places, half an octave of expected magnitude each
 CENTRE = 8  # the class in which a code of magnitude 1 is expected
+CELLS = 16  # a step, to look thresholds up in
+LAST_CELL = LIMIT * CELLS
 
 
 class Uniform(GridCodec):
@@ -172,18 +174,10 @@ class Uniform(GridCodec):
     def _cheapest(self, symbols: Tensor) -> Callable[[Tensor, slice], Tensor]:
         """The cheapest code of every value, given the symbols of an earlier assignment."""
         lengths = _Lengths(symbols, by_context=self.lengths == "context")
-        rules = [_Rule(self.rounding * row) for row in lengths.table]
-
-        def cheapest(scaled: Tensor, columns: slice) -> Tensor:
-            if lengths.contexts is None:
-                return rules[0](scaled)
-            contexts, found = lengths.contexts[:, columns], torch.empty_like(symbols[:, columns])
-            for context, rule in enumerate(rules):
-                if (here := contexts == context).any():
-                    found[here] = rule(scaled[here])
-            return found
-
-        return cheapest
+        rule, contexts = _Rule(self.rounding * lengths.table), lengths.contexts
+        return lambda scaled, columns: rule(
+            scaled, None if contexts is None else contexts[:, columns]
+        )
 
 
 class _Lengths:
@@ -223,26 +217,55 @@ def _contexts(magnitudes: Tensor) -> Tensor:
 
 
 class _Rule:
-    """The cheapest code of scaled values u, where code k costs (u - k)^2 + costs[|k|].
+    """The cheapest code of scaled values u, where code k costs (u - k)^2 + costs[context, |k|].
 
     That is a line in u less u^2. So the cheapest k over all u >= 0 is the lower hull of the points
-    (k, k^2 + costs[k]), and its slopes are the thresholds.
+    (k, k^2 + costs[k]), and its slopes are the thresholds. A step has CELLS cells, and a value is
+    compared with the thresholds of its cell alone, of which there is hardly ever more than one.
     """
 
     def __init__(self, costs: Tensor) -> None:
-        hull: list[tuple[int, float]] = []
-        for k, cost in enumerate((torch.arange(len(costs)) ** 2 + costs.cpu()).tolist()):
-            while len(hull) >= 2 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], (k, cost)):
-                hull.pop()
-            hull.append((k, cost))
-        self.thresholds = torch.tensor([_slope(a, b) / 2 for a, b in pairwise(hull)])
-        self.levels = torch.tensor([k for k, _ in hull], dtype=torch.int16, device=costs.device)
+        heights = (torch.arange(costs.shape[1]) ** 2 + costs.cpu()).tolist()
+        below, levels, found = [], list[int](), []
+        for context, row in enumerate(heights):
+            hull = _hull(row)
+            slopes = [_slope(one, other) / 2 for one, other in pairwise(hull)]
+            thresholds = np.maximum(np.array(slopes, dtype=np.float32), 0)
+            cells = np.minimum(thresholds * CELLS, LAST_CELL).astype(np.int64)
+            inside = np.bincount(cells, minlength=LAST_CELL + 1)
+            below.append(len(levels) + inside.cumsum() - inside)
+            levels += [k for k, _ in hull]
+            nth = np.arange(len(cells)) - np.searchsorted(cells, cells)  # in its cell
+            found.append((nth, cells + context * (LAST_CELL + 1), thresholds))
+        deepest = max((int(nth.max(initial=0)) for nth, *_ in found), default=0)
+        table = np.full((deepest + 1, len(found) * (LAST_CELL + 1)), np.inf, dtype=np.float32)
+        for nth, cells, thresholds in found:
+            table[nth, cells] = thresholds
+        self.below = torch.from_numpy(np.concatenate(below).astype(np.int32)).to(costs.device)
+        self.thresholds = torch.from_numpy(table).to(costs.device)
+        self.levels = torch.tensor(levels, dtype=torch.float32, device=costs.device)
 
-    def __call__(self, scaled: Tensor) -> Tensor:
-        thresholds = self.thresholds.to(scaled).clamp_(min=0)
-        nearest = torch.bucketize(scaled.abs().flatten(), thresholds, out_int32=True)
-        magnitude = self.levels.index_select(0, nearest).view(scaled.shape)
-        return torch.where(scaled < 0, -magnitude, magnitude)
+    def __call__(self, scaled: Tensor, contexts: Tensor | None = None) -> Tensor:
+        """Of values in steps, each in a context (shape as they) or all in the first one."""
+        sizes = scaled.abs().flatten()
+        cells = (sizes * CELLS).clamp_(max=LAST_CELL).int().clamp_(min=0)  # what is no number: 0
+        if contexts is not None:
+            cells += contexts.flatten() * (LAST_CELL + 1)
+        level = self.below.index_select(0, cells)
+        for thresholds in self.thresholds:
+            level += sizes > thresholds.index_select(0, cells)
+        magnitude = self.levels.index_select(0, level).view(scaled.shape)
+        return torch.copysign(magnitude, scaled).short()
+
+
+def _hull(heights: list[float]) -> list[tuple[int, float]]:
+    """The lower hull of the points (k, heights[k])."""
+    hull: list[tuple[int, float]] = []
+    for point in enumerate(heights):
+        while len(hull) >= 2 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return hull
 
 
 def _plain(scaled: Tensor) -> Tensor:

@@ -36,15 +36,30 @@ def test_settings_that_came_later_are_left_out_of_keys() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.05, 0.4])
-def test_a_rule_finds_the_cheapest_code(weight: float) -> None:
+@pytest.mark.parametrize("contexts", [1, 5])
+def test_a_rule_finds_the_cheapest_code(weight: float, contexts: int) -> None:
     generator = torch.Generator().manual_seed(1)
-    costs = weight * torch.rand(128, generator=generator) * 10
+    costs = weight * torch.rand(contexts, 128, generator=generator) * 10
     scaled = torch.randn(500, generator=generator) * 20
+    context = torch.randint(contexts, (500,), generator=generator)
     every = torch.arange(-127, 128)
-    price = (scaled.unsqueeze(1) - every) ** 2 + costs[every.abs()]
-    found = _Rule(costs)(scaled).long()
+    price = (scaled.unsqueeze(1) - every) ** 2 + costs[context][:, every.abs()]
+    found = _Rule(costs)(scaled, context if contexts > 1 else None).long()
     chosen = price.gather(1, (found + 127).unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(chosen, price.amin(1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_rule_looks_up_what_a_search_among_all_thresholds_finds() -> None:
+    """Also where thresholds are nearly or quite equal, and for values that are none."""
+    costs = 0.05 * torch.arange(128.0).unsqueeze(0)
+    costs[0, 1::2] += 0.999  # two thresholds in a cell
+    rule, scaled = _Rule(costs), torch.linspace(-200, 200, 40_001)
+    assert len(rule.thresholds) == 2
+    thresholds = rule.thresholds[rule.thresholds.isfinite()].sort().values
+    expected = rule.levels[torch.bucketize(scaled.abs(), thresholds)] * scaled.sign()
+    assert torch.equal(rule(scaled), expected.short())
+    assert rule(torch.tensor([torch.inf, -torch.inf, 0.0])).tolist() == [127, -127, 0]
+    assert rule(torch.tensor([torch.nan])).abs() <= 127
 
 
 def test_lengths_by_context_cost_less_for_the_same_error() -> None:
