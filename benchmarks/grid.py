@@ -218,10 +218,11 @@ def _tied_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
             "batch": 20,
             "window": 35,
             "optimizer": "sgd",
-            "rate": 2.0,
-            "schedule": {"kind": "linear"},
+            "rate": 8.0,
+            "full_rate_at": 1.0,
             "clip": 0.25,
-            "dropout": {"kind": "sequence", "rate": 0.2, "rows": 0.1},
+            "dropout": {"kind": "sequence", "rate": 0.1},
+            "sampled": {"negatives": 300},
         },
     }
 

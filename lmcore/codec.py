@@ -113,6 +113,10 @@ class Codec(Family, ABC):
         """Whether `assign` looks at the evidence's counts."""
         return False
 
+    def untrained(self) -> Codec:
+        """The same codec without the settings that act in training alone."""
+        return self
+
     @abstractmethod
     def assign(
         self,

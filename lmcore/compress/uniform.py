@@ -93,6 +93,9 @@ class Uniform(GridCodec):
     def needs_counts(self) -> bool:
         return self.frequency > 0
 
+    def untrained(self) -> Uniform:
+        return self.model_copy(update={"rate_penalty": 0.0})
+
     def fit(
         self, data: Tensor, mask: Tensor | None, before: Codes | None, evidence: Evidence
     ) -> tuple[Tables, Nearest]:

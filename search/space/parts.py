@@ -4,7 +4,8 @@ so that each part can be measured alone.
 What a parameter acts on is found by changing its value and comparing the recipes. Parameters that
 share a site belong to the same part: the rank and the bits of one matrix, or those that a tie gives
 to several matrices. Parameters of the layers reshape all sites, so they form one part of their own,
-which acts on `LAYERS`. Parameters of the training act on no site and are in no part.
+which acts on `LAYERS`. Parameters of the training act on no site and are in no part; so do those of
+a codec that act in training alone.
 """
 
 from __future__ import annotations
@@ -37,18 +38,34 @@ def parts_of(space: ModelSpace) -> list[Part]:
 
     A parameter that binds several parts together is in no part. For example, two sites that have
     a step each and share one tied `rounding` are two parts, of one step each. While the parts are
-    measured, such a parameter has its first option or its low end.
+    measured, such a parameter has its first option or its low end: see `bindings_of`.
     """
-    known = {*_sites(space), BIASES}
-    acts_on = {
-        name: frozenset({LAYERS} if LAYERS in touched else touched & known)
-        for name, touched in _acted_on(space).items()
-    }
+    acts_on = {name: of for name, (of, _) in _known_acts(space).items()}
     found = [
         Part(tuple(names), tuple(sorted(frozenset().union(*(acts_on[name] for name in names)))))
         for names in _groups({name: sites for name, sites in acts_on.items() if sites})
     ]
     return sorted(found, key=lambda part: (LAYERS not in part.acts_on, part.acts_on))
+
+
+def bindings_of(space: ModelSpace) -> dict[str, Any]:
+    """The parameters that bind parts together, each with its value while the parts are measured,
+    as Optuna stores it. What is predicted of the parts together holds for these values."""
+    in_parts = {name for part in parts_of(space) for name in part.parameters}
+    return {
+        name: value
+        for name, (acts_on, value) in _known_acts(space).items()
+        if acts_on and name not in in_parts
+    }
+
+
+def _known_acts(space: ModelSpace) -> dict[str, tuple[frozenset[str], Any]]:
+    """Parameter -> what it acts on in the dense model, and its first value."""
+    known = {*_sites(space), BIASES}
+    return {
+        name: (frozenset({LAYERS} if LAYERS in touched else touched & known), value)
+        for name, (touched, value) in _acted_on(space).items()
+    }
 
 
 def _groups(acts_on: Mapping[str, frozenset[str]]) -> list[list[str]]:
@@ -144,9 +161,10 @@ def _options(space: ModelSpace, part: Part, values: dict[str, Any]) -> Iterator[
         yield from _options(space, part, {**values, left[0]: option})
 
 
-def _acted_on(space: ModelSpace) -> dict[str, set[str]]:
-    """Parameter -> what of a recipe changes with it: sites, `BIASES`, `LAYERS`."""
-    found: dict[str, set[str]] = {}
+def _acted_on(space: ModelSpace) -> dict[str, tuple[set[str], Any]]:
+    """Parameter -> what of an untrained recipe changes with it (sites, `BIASES`, `LAYERS`), and the
+    value that it has where no other is given."""
+    found: dict[str, tuple[set[str], Any]] = {}
     waiting: list[dict[str, Any]] = [{}]
     while waiting:
         values = waiting.pop(0)
@@ -154,7 +172,7 @@ def _acted_on(space: ModelSpace) -> dict[str, set[str]]:
         _, recipe = space.run(here)
         for name, others in here.others.items():
             known = name in found
-            touched = found.setdefault(name, set())
+            touched, _ = found.setdefault(name, (set(), here.settled[name]))
             for value in others:
                 changed = {**here.settled, name: value}
                 if value != here.settled[name]:
@@ -165,10 +183,16 @@ def _acted_on(space: ModelSpace) -> dict[str, set[str]]:
 
 
 def _differing(one: Recipe, other: Recipe) -> set[str]:
-    """In what two recipes differ: sites, `BIASES`, `LAYERS`."""
-    changed = {site for site in {*one.sites, *other.sites} if _of(one, site) != _of(other, site)}
-    changed |= {BIASES} if one.biases != other.biases else set()
+    """In what two recipes differ before training: sites, `BIASES`, `LAYERS`."""
+    sites = {*one.sites, *other.sites}
+    changed = {name for name in sites if _untrained(one, name) != _untrained(other, name)}
+    changed |= {BIASES} if one.biases.untrained() != other.biases.untrained() else set()
     return changed | ({LAYERS} if one.layers != other.layers else set())
+
+
+def _untrained(recipe: Recipe, site: str) -> SiteSettings:
+    settings = _of(recipe, site)
+    return settings.model_copy(update={"bits": settings.bits.untrained()})
 
 
 def _halton(dimensions: int, count: int) -> list[list[float]]:

@@ -16,6 +16,7 @@ from search.rules.fidelity import Look, best_so_far
 from search.rules.following import IN_A_ROW, Corners, Place, next_recipe
 from search.rules.limits import Box
 from search.rules.sensitivity import Effects, Predicted, Sensitivity
+from search.space.parts import bindings_of
 from search.space.space import OWN
 from search.study.context import StudyContext
 from search.study.note import TrialNote
@@ -35,9 +36,9 @@ def searched(effects: Effects, box: Box | None, max_size_bytes: int | None) -> l
 
 def parameters_of(context: StudyContext[StudyConfig], recipe: Predicted) -> dict[str, Any]:
     """The parameter values of a trial of a predicted recipe, which is one of the study's own dense
-    model. Those that are left out are sampled."""
+    model. Those that are left out, which act in training alone, are sampled."""
     own = context.space.start({"dense": OWN} if context.space.dense else {})
-    return {**own, **dict(recipe.parameters)}
+    return {**own, **bindings_of(context.space.own()), **dict(recipe.parameters)}
 
 
 class Prediction:

@@ -22,7 +22,7 @@ from search.rules.limits import Box
 from search.rules.sensitivity import LAYERS, Effect, Effects, Sensitivity, predicted_front, spread
 from search.show.tables import effects_table
 from search.space.model_space import ModelSpace
-from search.space.parts import alone, parts_of, settings_of
+from search.space.parts import alone, bindings_of, parts_of, settings_of
 from search.space.space import Space
 from search.study.beginning import PRIOR, enqueue_prior
 from search.study.context import StudyContext, WorkContext
@@ -152,13 +152,19 @@ def test_a_tie_makes_one_part_of_its_sites() -> None:
     ]
 
 
+BOUND = {"low": 0.02, "high": 0.2, "tie": "rounding"}
+
+
 def test_a_parameter_that_binds_parts_is_in_none() -> None:
-    bits = uniform(rounding={"low": 0.0, "high": 0.2, "tie": "rounding"})
+    """Nor one that acts in training alone, which binds nothing, either."""
+    price = {"low": 1e-7, "high": 1e-5, "tie": "price"}
+    bits = uniform(rounding=BOUND, rate_penalty=price)
     of = space(sites={"decoder": {"bits": bits}, "embedding": {"bits": bits}})
     assert [part.parameters for part in parts_of(of)] == [
         ("decoder.bits.step",),
         ("embedding.bits.step",),
     ]
+    assert bindings_of(of) == {"rounding": 0.02}
 
 
 def test_what_reshapes_the_layers_comes_first() -> None:
@@ -195,7 +201,8 @@ def test_settings_have_every_option_and_spread_over_each_range() -> None:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    sites = {"decoder": {"bits": uniform()}, "embedding": {"bits": uniform()}}
+    bits = uniform(rounding=BOUND)
+    sites = {"decoder": {"bits": bits}, "embedding": {"bits": bits}}
     folder = tmp_path_factory.mktemp("sensitivity")
     base = settings(folder).space
     return sweep_here(settings(folder, space={**base, "sites": sites}, trials=1))
@@ -247,7 +254,8 @@ def test_a_sweep_begins_with_the_predicted_front_once(swept: Sweep, effects: Eff
     for _ in range(2):
         enqueue_prior(swept.context.but(prior=prior), max_size_bytes=None)
     waiting = [row.system_attrs["fixed_params"] for row in swept.study.get_trials()[1:]]
-    assert waiting == [dict(one.parameters) for one in prior.chosen(effects.front)]
+    chosen = prior.chosen(effects.front)
+    assert waiting == [{"rounding": 0.02, **dict(one.parameters)} for one in chosen]
     assert swept.study.user_attrs[PRIOR] == prior.plain()
 
 
@@ -270,7 +278,7 @@ def test_the_prediction_is_near_for_what_is_gentle(
 
 
 def swept_recipe(swept: Sweep, parameters: dict[str, Any]) -> Recipe:
-    trial = optuna.trial.FixedTrial({**parameters, "finetuning.rate": 0.005})
+    trial = optuna.trial.FixedTrial({"rounding": 0.02, **parameters, "finetuning.rate": 0.005})
     return swept.context.space.own().suggest(trial).model_copy(update={"finetuning": None})
 
 
