@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -53,7 +54,10 @@ class Leaf(nn.Module):
         self.evidence = evidence or NO_EVIDENCE
         self.register_buffer("mask", None)
         self.data = nn.Parameter(data.clone())
-        self.data.register_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
+        hook = WeakMethod(self._mask_gradient)  # else torch would keep the leaf and its data alive
+        self.data.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: None if (mask := hook()) is None else mask(gradient)
+        )
         self._codes: Codes | None = None
         self._value: Tensor | None = None
         self._assigned_at: int | None = None  # the version of `data` that the codes are of

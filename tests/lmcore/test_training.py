@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +316,17 @@ def test_zeros_stay_zero(given: dict[str, Any], make_model: MakeModel, corpus: C
         assert not leaf.data[~leaf.mask].any()
         assert not leaf.value()[~leaf.mask].any()
         assert not torch.equal(leaf.value(), before[name])
+
+
+def test_a_trained_model_does_not_outlive_its_use(make_model: MakeModel, corpus: Corpus) -> None:
+    """A worker trains one model after the other: none may stay in memory, kept by its graph."""
+    model = make_compressed(make_model)
+    train(model, corpus.train, make_settings(epochs=0.2), 0)
+    kept = [weakref.ref(leaf) for weight in model.sites.values() for leaf in weight.leaves.values()]
+    assert len(kept) > 5
+    del model
+    gc.collect()
+    assert [leaf() for leaf in kept] == [None] * len(kept)
 
 
 def masked(model: LanguageModel) -> dict[str, Any]:
