@@ -26,7 +26,7 @@ from hydra import compose, initialize_config_module
 from lmcore.bundle import load
 from lmcore.corpus import EOS, Corpus, TextFiles, load_corpus
 from lmcore.evaluation import unigram_perplexity
-from lmcore.files import write_atomic, write_json
+from lmcore.files import content_key, write_atomic, write_json
 from lmcore.inspection import inspect
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
@@ -188,7 +188,7 @@ def _small_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
 def _gentle_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
     """The same, with a rate that follows from what was lost, up to the first rung alone."""
     recipe = _small_recipe(given)
-    gentle = {"epochs": 0.25, "full_rate_at": 1.0}
+    gentle = {"epochs": 0.25, "full_rate_at": 0.4}
     return recipe | {"finetuning": recipe["finetuning"] | gentle}
 
 
@@ -219,7 +219,7 @@ def _tied_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
             "window": 35,
             "optimizer": "sgd",
             "rate": 8.0,
-            "full_rate_at": 1.0,
+            "full_rate_at": 0.4,
             "clip": 0.25,
             "dropout": {"kind": "sequence", "rate": 0.1},
             "sampled": {"negatives": 300},
@@ -314,7 +314,13 @@ def main() -> None:
     words = len(corpus.vocabulary)
     unigram = unigram_perplexity(corpus.train, corpus.valid, words)
     known_size = {"dense_bytes": 4 * model.settings.weights(words)}
-    facts = {"unigram_perplexity": unigram, **known_size, **provenance()}
+    first = design.recipe(design.named(design.cells()[0]))
+    recorded = {"recipe": content_key(first, design.ladder, bench.dense.sha256, corpus.key)}
+    if design.table.exists():
+        before = json.loads(design.facts.read_text()).get("recipe")
+        if before not in (None, recorded["recipe"]):
+            sys.exit(f"{design.table} was recorded with another recipe; move it away")
+    facts = {"unigram_perplexity": unigram, **known_size, **recorded, **provenance()}
     write_json(design.facts, {"corpus": corpus.describe(), **facts})
     known = set()
     if design.table.exists():

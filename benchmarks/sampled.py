@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch
 
 from lmcore.corpus import Corpus, PennTreebank, TextFiles, load_corpus
 from lmcore.evaluation import score
+from lmcore.files import write_atomic, write_json
 from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.progress import TrainingRecord
@@ -105,17 +107,29 @@ def main() -> None:
     words, eos = len(corpus.vocabulary), corpus.vocabulary.eos
     settings = ModelSettings(layers=2, hidden=200, embedding=200, tied=True)
     model = random_model(settings, words, 0.1, torch.Generator().manual_seed(0))
+    training = _settings(given)
+    asked = {"training": training.plain(), "corpus": corpus.key}
+    run = given.folder / "run.json"
+    if run.exists() and json.loads(run.read_text()) != asked:
+        sys.exit(f"{given.folder} has a run of another text or of other settings; name another one")
+    write_json(run, asked)
     clock = _Clock(given.folder / "seconds.txt")
-    rows = given.folder / "epochs.jsonl"
+    table = given.folder / "epochs.jsonl"
+    rows: list[dict[str, float]] = []
+    if table.exists():
+        rows = [json.loads(line) for line in table.read_text().splitlines()]
+
+    def observe(record: TrainingRecord, updates: int) -> None:
+        clock(record, updates)
+        del rows[len(record.valid_perplexities) :]  # a stopped run may have been beyond its state
 
     def validate(model: LanguageModel) -> float:
         # the update before is not yet on the clock
         seconds = clock.seconds + time.process_time() - clock._last
         perplexity = score(model, corpus.valid, eos, streams=10).perplexity
-        row = {"seconds": round(seconds, 1), "valid_perplexity": round(perplexity, 2)}
-        with rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(words, row, flush=True)
+        rows.append({"seconds": round(seconds, 1), "valid_perplexity": round(perplexity, 2)})
+        write_atomic(table, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        print(words, rows[-1], flush=True)
         clock.seconds = seconds
         clock.skip()
         return perplexity
@@ -123,10 +137,10 @@ def main() -> None:
     train(
         model,
         corpus.train,
-        _settings(given),
+        training,
         seed=0,
         validate=validate,
-        observe=clock,
+        observe=observe,
         checkpoint=given.folder / "training.state",
     )
 

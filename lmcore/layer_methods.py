@@ -16,7 +16,8 @@ V = TypeVar("V")  # the method's setting
 
 
 class LayerMethod(ABC, Generic[V]):
-    """A method that makes a smaller dense model of the dense model: fewer units, narrower layers.
+    """A method that makes another dense model of the dense model: one of fewer units or narrower
+    layers, or the same one in other axes.
 
     A subclass in a file of `lmcore/compress` is known by existing. In a recipe its setting stands
     below `layers`, under the method's `field`; None means that the layers stay as they are.

@@ -63,6 +63,7 @@ class Leaf(nn.Module):
         self._assigned_at: int | None = None  # the version of `data` that the codes are of
         self._age = 0  # updates since then
         self._pull: Pull | None = None
+        self._pulled = False  # whether `_pull` is that of the codes
         if mask is not None:
             self.prune(mask)
 
@@ -110,6 +111,9 @@ class Leaf(nn.Module):
     def updated(self, rate: float) -> None:
         """The data was trained by one update at this rate."""
         self._age += 1
+        if not self._pulled:
+            self._pull = self.codec.pull(self._codes) if self._codes else None
+            self._pulled = True
         if self._pull is not None:
             self.data.add_(self._pull.values, alpha=min(rate, self._pull.most))
 
@@ -193,9 +197,8 @@ class Leaf(nn.Module):
         return self.data._version != self._assigned_at
 
     def _adopt(self, codes: Codes) -> None:
-        self._codes = codes
+        self._codes, self._pull, self._pulled = codes, None, False
         with torch.no_grad():
-            self._pull = self.codec.pull(codes)
             decoded = self.codec.decode(codes)
             if self.mask is not None:
                 decoded = decoded * self.mask

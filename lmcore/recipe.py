@@ -56,7 +56,7 @@ class LayerSettings(_LayerFields):
     """What becomes of the layers before their sites are compressed; None: they stay.
 
     Each `LayerMethod` of `lmcore/compress` has its setting here, by its name and of its type:
-    `units`, `projection`, `embedding`.
+    `units`, `projection`, `embedding`, `rotation`.
     """
 
     if TYPE_CHECKING:  # the methods are not known to it

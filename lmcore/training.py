@@ -67,9 +67,9 @@ def train(
     Raises DivergedError where the loss is no number, and UserError where the text is shorter than
     one window a stream.
     """
-    rate = _starting_rate(settings, lost)
+    rates = _starting_rates(settings, lost)
     with _teaching(teacher, settings, model) as lesson:
-        run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer, rate)
+        run = _Run(model, ids, settings, seed, validate, checkpoint, lesson, regularizer, rates)
         if not (checkpoint and run.resume(checkpoint)) and begun:
             run.resume(begun)
         while run.record.updates < run.updates:
@@ -84,12 +84,13 @@ def train(
     return run.record
 
 
-def _starting_rate(settings: TrainingSettings, lost: float | None) -> float:
+def _starting_rates(settings: TrainingSettings, lost: float | None) -> list[float]:
+    """The rate that each part of the training begins with."""
     if not isinstance(settings, FineTuningSettings) or settings.full_rate_at is None:
-        return settings.rate
+        return [settings.rate] * len(settings.ends)
     if lost is None:
         raise ValueError("finetuning.full_rate_at is set, and train was not told what was lost")
-    return settings.starting_rate(lost)
+    return [settings.starting_rate(part, lost) for part in range(len(settings.ends))]
 
 
 class _Lesson:
@@ -147,9 +148,9 @@ class _Run:
         checkpoint: Path | None,
         lesson: _Lesson | None,
         regularizer: Regularizer | None,
-        rate: float,
+        rates: list[float],
     ) -> None:
-        self.model, self.settings, self.rate = model, settings, rate
+        self.model, self.settings, self.rates = model, settings, rates
         self.validate, self.checkpoint = validate, checkpoint
         self.lesson, self.regularizer = lesson, regularizer
         taught = [_shapes(lesson.teacher)] if lesson else []
@@ -198,7 +199,7 @@ class _Run:
         part, start, end = self._part()
         begun = start / self.windows  # epochs
         epoch, epochs = record.updates / self.windows - begun, settings.ends[part] - begun
-        rate = self.rate * settings.schedule.scale(epoch, epochs)
+        rate = self.rates[part] * settings.schedule.scale(epoch, epochs)
         with torch.no_grad():
             self.updater.step(gradients, rate, record.updates)
             for leaf in self.leaves.values():
@@ -288,6 +289,8 @@ class _Run:
         tensors |= _named("state", self.state)
         if self.lesson:
             tensors |= _named("teacher", self.lesson.state)
+        if self.streams.is_cuda:
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.streams.device)
         return tensors | {"random": torch.get_rng_state()}
 
     def save(self) -> None:
@@ -339,6 +342,8 @@ class _Run:
         if self.lesson:
             self.lesson.state = _states("teacher", tensors, self.lesson.state, device)
         torch.set_rng_state(tensors["random"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], device)
         return True
 
 

@@ -16,7 +16,7 @@ from lmcore.settings import Family, Settings, explain, later
 
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-LEAST_SHARE = 0.1  # of a fine-tuning's rate, for a model that lost nothing
+LEAST_LOST = 0.1  # nats a token, in the rate of a fine-tuning
 
 
 class Schedule(Family):
@@ -120,9 +120,11 @@ class FineTuningSettings(TrainingSettings):
     runs through its whole schedule up to each rung, and starts again there.
 
     `full_rate_at` makes the rate follow from what the compression lost, in nats a token of the
-    training text: a model that lost so much or more is trained with the whole `rate`, one that lost
-    half as much with half of it, and none with less than `LEAST_SHARE` of it. A rate that mends a
-    model that lost much would drive one that lost nothing away from where it is.
+    training text, and from how long a part of the training is: the part begins with the whole
+    `rate` where its epochs times these nats come to `full_rate_at` or more, and with a share of it
+    in proportion where they come to less. What lost less than `LEAST_LOST` counts as that. A rate
+    that mends a model that lost much would drive one that lost little away from where it is, the
+    more so the shorter the time in which the rate falls.
     """
 
     distillation: DistillationSettings | None = later(None)
@@ -141,11 +143,12 @@ class FineTuningSettings(TrainingSettings):
             return self.model_copy(update={"distillation": None})
         return self
 
-    def starting_rate(self, lost: float) -> float:
-        """The rate at the start of the schedule, of a model that lost so many nats a token."""
+    def starting_rate(self, part: int, lost: float) -> float:
+        """The rate at the start of one of the parts, of a model that lost so many nats a token."""
         if self.full_rate_at is None:
             return self.rate
-        return self.rate * min(1.0, max(LEAST_SHARE, lost / self.full_rate_at))
+        epochs = self.ends[part] - (self.ends[part - 1] if part else 0.0)
+        return self.rate * min(1.0, max(LEAST_LOST, lost) * epochs / self.full_rate_at)
 
     def up_to(self, rung: int) -> Self:
         """The shorter fine-tuning that ends at that one of the `ends`."""

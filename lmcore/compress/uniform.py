@@ -45,7 +45,8 @@ class Uniform(GridCodec):
     """Each value is stored as a multiple of a step; the multiples are coded at their entropy.
 
     - `step` is in standard deviations of the matrix (or of the row) at the first assignment. From
-      then on the step stays.
+      then on the step stays. It is larger where the largest value would be beyond 127 steps, as in
+      a row of one value.
     - `rounding` is the lambda of rate-distortion rounding (as in DeepCABAC, Wiedemann et al. 2020):
       the code q of w minimises (w / step - q)^2 + lambda bits(q), with the code lengths of the
       assignment before.
@@ -171,8 +172,9 @@ class Uniform(GridCodec):
         count = keep.sum(1, keepdim=True).clamp(min=1)
         mean = (rows * keep).sum(1, keepdim=True) / count
         deviation = ((rows - mean).square() * keep).sum(1, keepdim=True).div(count).sqrt()
+        within = torch.maximum(self.step * deviation, (rows * keep).abs().amax(1, True) / LIMIT)
         half = torch.finfo(torch.float16)
-        return (self.step * deviation).clamp(half.tiny, half.max).half().float()
+        return within.clamp(half.tiny, half.max).half().float()
 
     def _cheapest(self, symbols: Tensor) -> Callable[[Tensor, slice], Tensor]:
         """The cheapest code of every value, given the symbols of an earlier assignment."""

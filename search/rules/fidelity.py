@@ -30,14 +30,15 @@ _size = attrgetter("size_bytes")
 
 @dataclass(frozen=True)
 class Look:
-    """A trial at one of its rungs, 0 for the first: the size and the perplexity of a file, and its
-    relative speed where the study has that objective."""
+    """A trial at one of its rungs, 0 for the first: the size and the perplexity of a file, its
+    relative speed where the study has that objective, and the updates that it was trained for."""
 
     trial: int
     rung: int
     size_bytes: int
     perplexity: float
     speed: float | None = None
+    updates: int = 0
 
 
 class Fidelity(Family):
@@ -155,18 +156,20 @@ def best_so_far(looks: Iterable[Look]) -> list[Look]:
     for look in looks:
         before = best.get(look.trial, look)
         best[look.trial] = min(before, look, key=lambda one: (one.perplexity, one.size_bytes))
-        found.append(replace(best[look.trial], rung=look.rung))
+        found.append(replace(best[look.trial], rung=look.rung, updates=look.updates))
     return found
 
 
 def rivals(mine: Look, looks: Iterable[Look]) -> list[Look]:
-    """What a look is compared with: the other trials at its rung.
+    """What a look is compared with: the other trials at its rung, after as many updates. A study
+    may have trials of several `rungs`, if it was swept with one `fidelity` and then with another.
 
     Where the study has speed as an objective, only those that are about as fast or faster. A file
     that is smaller and better but slower does not make it superfluous. Speeds are noisy: were a
     trial compared with strictly faster ones only, chance would let nearly all of them go on.
     """
-    found = (one for one in looks if one.rung == mine.rung and one.trial != mine.trial)
+    here = (mine.rung, mine.updates)
+    found = (one for one in looks if (one.rung, one.updates) == here and one.trial != mine.trial)
     if mine.speed is None:
         return list(found)
     return [one for one in found if one.speed is None or one.speed * FASTER >= mine.speed]
@@ -201,7 +204,7 @@ def predicts(looks: Sequence[Look]) -> bool:
     at the last rung.
     """
     top = max((look.rung for look in looks), default=0)
-    first = {look.trial: look.perplexity for look in looks if look.rung == 0}
+    first = {look.trial: look.perplexity for look in looks if not (look.rung or look.updates)}
     ended = [look for look in looks if look.rung == top and look.trial in first]
     if top == 0 or len(ended) < LEAST:
         return False

@@ -11,11 +11,17 @@ failed stands for its expected file too. So no two workers go to the same place,
 near a recipe that was stopped is tried again.
 
 Tried on a recorded grid (`python -m benchmarks.search`) and seven parts of it, as the mean epochs
-until 95% and 99% of the hypervolume: 17 and 38 from twelve starts without following; 13 and 23 from
-four starts with it. Eight starts: 14 and 34. To learn from the stopped recipes, too: from six
-starts 17 and 42 in place of 16 and 31, since their untrained files say nothing of trained ones. A
-`LEAST_GAIN` of 0.004: 13 and 29 or more. One sampled trial after each that follows: 13 and 25;
-after three: 13 and 24.
+until 95% and 99% of the hypervolume:
+
+| | 95% | 99% |
+|---|---|---|
+| as it is: four starts, at most three trials in a row that follow | 13 | 23 |
+| twelve starts, none follows | 17 | 38 |
+| eight starts | 14 | 34 |
+| one sampled trial after each that follows; after three | 13; 13 | 25; 24 |
+| a `LEAST_GAIN` of 0.004 | 13 | 29 |
+| six starts | 16 | 31 |
+| six starts, and the untrained files of stopped recipes count as trained ones | 17 | 42 |
 """
 
 from __future__ import annotations
@@ -29,25 +35,25 @@ from search.rules.sensitivity import Predicted
 LEAST_GAIN = 0.0005  # of the hypervolume
 IN_A_ROW = 3  # trials that follow, after which the sampler proposes one
 
-Place = tuple[float, float]  # ln bytes, ln perplexity
-Corners = tuple[Place, Place]  # the lower and the upper one
+Coordinates = tuple[float, float]  # ln bytes, ln perplexity
+Corners = tuple[Coordinates, Coordinates]  # the lower and the upper one
 
 
 def next_recipe(
     front: Sequence[Predicted],
-    tried: Mapping[int, Place | None],
-    found: Iterable[Place],
+    tried: Mapping[int, Coordinates | None],
+    found: Iterable[Coordinates],
     corners: Corners,
 ) -> Predicted | None:
     """The untried recipe of the predicted `front` whose expected file would make the hypervolume
     grow most, None where no growth is worth a trial.
 
-    `tried` has the recipes that trials have, by their index in the front: the place of the trial's
-    best file where it was trained to its last rung, else None. `found` has the places of all files.
-    The hypervolume is that between the `corners`. None where fewer than two were trained to their
-    last rung.
+    `tried` has the recipes that trials have, by their index in the front: the coordinates of the
+    trial's best file where it was trained to its last rung, else None. `found` has those of all
+    files. The hypervolume is that between the `corners`. None where fewer than two were trained
+    to their last rung.
     """
-    trained = {index: place for index, place in sorted(tried.items()) if place is not None}
+    trained = {index: at for index, at in sorted(tried.items()) if at is not None}
     if len(trained) < 2:
         return None
     expected = [_expected(front, trained, index) for index in range(len(front))]
@@ -62,7 +68,9 @@ def next_recipe(
     return best
 
 
-def _expected(front: Sequence[Predicted], trained: Mapping[int, Place], index: int) -> Place:
+def _expected(
+    front: Sequence[Predicted], trained: Mapping[int, Coordinates], index: int
+) -> Coordinates:
     """Where the file of a recipe is expected. Outside of all that were trained, it differs from the
     nearest of them as the prediction does."""
     order = list(trained)
@@ -80,24 +88,26 @@ def _expected(front: Sequence[Predicted], trained: Mapping[int, Place], index: i
     return size, low + share * (high - low)
 
 
-def _grown(front: Sequence[Predicted], trained: Mapping[int, Place], index: int) -> Place:
+def _grown(
+    front: Sequence[Predicted], trained: Mapping[int, Coordinates], index: int
+) -> Coordinates:
     """By how much the best file of a trained recipe exceeds its prediction: ln bytes, and ln
     perplexity over nats."""
     size, perplexity = trained[index]
     return size - math.log(front[index].size_bytes), perplexity - front[index].nats
 
 
-def _stairs(places: Iterable[Place]) -> list[Place]:
-    """The non-dominated places, by size."""
-    found: list[Place] = []
-    for place in sorted(places):
-        if not found or place[1] < found[-1][1]:
-            found.append(place)
+def _stairs(every: Iterable[Coordinates]) -> list[Coordinates]:
+    """The non-dominated ones, by size."""
+    found: list[Coordinates] = []
+    for at in sorted(every):
+        if not found or at[1] < found[-1][1]:
+            found.append(at)
     return found
 
 
-def _area(stairs: Sequence[Place], corners: Corners) -> float:
-    """What non-dominated places by size dominate between the corners."""
+def _area(stairs: Sequence[Coordinates], corners: Corners) -> float:
+    """What non-dominated coordinates by size dominate between the corners."""
     (left, low), (right, high) = corners
     area, at, height = 0.0, left, high
     for size, perplexity in [*stairs, (right, low)]:

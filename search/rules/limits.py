@@ -11,8 +11,6 @@ from pydantic import Field, field_validator
 
 from lmcore.settings import Settings
 
-Share = Annotated[float, Field(gt=0)]
-
 
 class Limited:
     """What a file's size and perplexity are judged by."""
@@ -45,6 +43,9 @@ class Limits(Limited):
         return self.max_size_bytes is not None and size_bytes > self.max_size_bytes
 
 
+SHARES = "it is [low, high], shares of the dense size from 0 to 1, as in [0.02, 0.3]"
+
+
 class BoxSettings(Settings):
     """The part of the plane that a study searches, in shares of its own dense model.
 
@@ -52,14 +53,14 @@ class BoxSettings(Settings):
     `perplexity` is the highest valid perplexity, as a multiple of the dense model's.
     """
 
-    size: tuple[Share, Share]
+    size: tuple[float, float]
     perplexity: Annotated[float, Field(gt=1)]
 
     @field_validator("size")
     @classmethod
     def _ascends(cls, size: tuple[float, float]) -> tuple[float, float]:
-        if size[0] >= size[1]:
-            raise ValueError("it is [low, high], shares of the dense size, as in [0.02, 0.3]")
+        if not 0 < size[0] < size[1] <= 1:
+            raise ValueError(f"{SHARES}; a limit in bytes is max_size")
         return size
 
     def around(self, dense_bytes: int, perplexity: float) -> Box:

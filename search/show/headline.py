@@ -32,7 +32,7 @@ class Rated:
 
 
 @dataclass(frozen=True)
-class Limited:
+class BestWithin:
     """The best model of at most `max_bytes`, None where none is that small."""
 
     limit: str
@@ -53,7 +53,7 @@ class Passed:
 class Headline:
     """The models by limit, the literature that one of them leaves behind, and what remains."""
 
-    models: tuple[Limited, ...]
+    models: tuple[BestWithin, ...]
     passed: tuple[Passed, ...]
     remaining: tuple[LiteraturePoint, ...]
 
@@ -77,7 +77,7 @@ def headline(
     """
     known = [one for one in models if math.isfinite(one.valid_perplexity)]
     rows = tuple(
-        Limited(limit, most, _best([one for one in known if one.size_bytes <= most]))
+        BestWithin(limit, most, _best([one for one in known if one.size_bytes <= most]))
         for limit, most in sorted(limits.items(), key=lambda item: item[1])
     )
     ours = sorted((row.model for row in rows if row.model), key=lambda one: one.size_bytes)

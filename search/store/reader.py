@@ -228,6 +228,7 @@ class Reader:
                     MeasurementRow.size_bytes,
                     MeasurementRow.valid_perplexity,
                     MeasurementRow.relative_speed if speed else null(),
+                    MeasurementRow.updates,
                 )
                 .join(MeasurementRow, MeasurementRow.key == RungRow.key)
                 .where(RungRow.study == study, among)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -26,12 +27,12 @@ from search.space.space import OWN
 from search.study.begun import BEGUN, CORPUS, SETTINGS, check_kept, kept
 from search.study.context import StudyContext, WorkContext
 from search.study.effects import affordable, known_effects, measure_effects
-from search.study.prediction import parameters_of, searched
+from search.study.prediction import FIXED, parameters_of, searched
 from search.study.seeds import seeds_of
 from search.study.study import METRICS, check_ours, ended_trials, keep_box, keep_limits, sampler
 
 # names of the study's attributes in Optuna
-PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued
+PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued, with what it chose among
 SEEDS = "lmpareto_seeds"  # the seeds whose trials were enqueued
 
 
@@ -99,7 +100,7 @@ def create(context: WorkContext[StudyConfig]) -> optuna.Study:
     check_ours(study, context.config.objectives)
     if begun is None:
         study.set_metric_names([METRICS[one] for one in context.config.objectives])
-        waiting = [row.system_attrs.get("fixed_params") for row in study.get_trials()]
+        waiting = [row.system_attrs.get(FIXED) for row in study.get_trials()]
         for parameters in map(context.space.start, context.config.start):
             if parameters in waiting:  # another sweep begins the same study
                 waiting.remove(parameters)
@@ -160,10 +161,14 @@ def enqueue_seeds(context: WorkContext[StudyConfig], seeds: Sequence[Mapping[str
 def enqueue_prior(
     context: WorkContext[StudyConfig], max_size_bytes: int | None, box: Box | None = None
 ) -> None:
-    """Enqueue what the prior chooses for the study's own dense model, once in the study's life. It
-    chooses among the recipes that are searched."""
+    """Enqueue what the prior chooses for the study's own dense model among the recipes that are
+    searched, once for each box and largest size that the study is swept with."""
     prior, study = context.config.prior, context.study
-    if not isinstance(prior, Sensitivity) or PRIOR in study.user_attrs:
+    if not isinstance(prior, Sensitivity):
+        return
+    wanted = {**prior.plain(), "box": asdict(box)} if box else prior.plain()
+    wanted |= {} if max_size_bytes is None else {"max_size_bytes": max_size_bytes}
+    if study.user_attrs.get(PRIOR) == wanted:
         return
     bench = context.bench()
     effects = known_effects(context, bench, prior.settings) or measure_effects(
@@ -171,7 +176,7 @@ def enqueue_prior(
     )
     for recipe in prior.chosen(searched(effects, box, max_size_bytes)):
         study.enqueue_trial(parameters_of(context, recipe), skip_if_exists=True)
-    study.set_user_attr(PRIOR, prior.plain())
+    study.set_user_attr(PRIOR, wanted)
 
 
 def check_settings(context: StudyContext[StudyConfig]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
+from operator import itemgetter
 from typing import Any, Self
 
 import optuna
@@ -13,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.bench.dense import DenseCheckpoint
 from search.config import StudyConfig
 from search.rules.fidelity import Look, best_so_far
-from search.rules.following import IN_A_ROW, Corners, Place, next_recipe
-from search.rules.limits import Box
+from search.rules.following import IN_A_ROW, Coordinates, Corners, next_recipe
+from search.rules.limits import Box, Limits
 from search.rules.sensitivity import Effects, Predicted, Sensitivity
 from search.space.parts import bindings_of
 from search.space.space import OWN
@@ -58,7 +59,7 @@ class Prediction:
         cls,
         context: StudyContext[StudyConfig],
         dense: DenseCheckpoint,
-        max_size_bytes: int | None,
+        limits: Limits,
     ) -> Self:
         """That of a study; of one without a prior, no recipes. `dense` is the study's own dense
         model."""
@@ -66,8 +67,9 @@ class Prediction:
         effects = None
         if isinstance(context.config.prior, Sensitivity):
             effects = context.store.effects(context.name)
-        front = searched(effects, box, max_size_bytes) if effects else []
-        return cls(front, [parameters_of(context, one) for one in front], _corners(dense, box))
+        front = searched(effects, box, limits.max_size_bytes) if effects else []
+        parameters = [parameters_of(context, one) for one in front]
+        return cls(front, parameters, _corners(dense, box, limits))
 
     def follow(self, study: optuna.Study, looks: Sequence[Look]) -> None:
         """Enqueue the recipe that is to be tried next, if the prediction promises one. `looks` has
@@ -82,25 +84,28 @@ class Prediction:
         waiting = any(row.state == TrialState.WAITING for row in rows)
         if waiting or sum(1 for _ in latest) >= IN_A_ROW:
             return
-        found = [_place(look) for look in looks if _is_measured(look)]
+        found = [_coordinates(look) for look in looks if _is_measured(look)]
         recipe = next_recipe(self.front, self._tried(rows, looks), found, self.corners)
         if recipe is not None:
             parameters = self.parameters[self.front.index(recipe)]
             study.enqueue_trial(parameters, user_attrs={FOLLOWS: True})
 
-    def _tried(self, rows: Iterable[FrozenTrial], looks: Sequence[Look]) -> dict[int, Place | None]:
-        """The recipes that trials have: index -> the place of the trial's best file where the trial
+    def _tried(
+        self, rows: Iterable[FrozenTrial], looks: Sequence[Look]
+    ) -> dict[int, Coordinates | None]:
+        """The recipes that trials have: index -> the coordinates of its best file where the trial
         was trained to its last rung, else None."""
         last = {look.trial: look for look in best_so_far(looks)}  # of each trial, the highest rung
-        tried: dict[int, Place | None] = {}
+        tried: dict[int, Coordinates | None] = {}
         for row in rows:
             index = self._index({**row.system_attrs.get(FIXED, {}), **row.params})
             look = last.get(row.number)
             if index is None:
                 continue
-            tried.setdefault(index, None)
+            known = tried.setdefault(index, None)
             if look and look.rung == TrialNote.of(row).last_rung and _is_measured(look):
-                tried[index] = _place(look)
+                at = _coordinates(look)
+                tried[index] = at if known is None else min(known, at, key=itemgetter(1))
         return tried
 
     def _index(self, values: Mapping[str, Any]) -> int | None:
@@ -113,15 +118,15 @@ class Prediction:
         return None
 
 
-def _corners(dense: DenseCheckpoint, box: Box | None) -> Corners:
+def _corners(dense: DenseCheckpoint, box: Box | None, limits: Limits) -> Corners:
+    size, perplexity = float(dense.size_bytes), BEYOND * dense.valid_perplexity
     if box:
         size, perplexity = box.reference
-        return (math.log(box.min_size_bytes), 0.0), (math.log(size), math.log(perplexity))
-    end = (math.log(dense.size_bytes), math.log(BEYOND * dense.valid_perplexity))
-    return (0.0, 0.0), end
+    high = min(perplexity, limits.max_perplexity or math.inf)
+    return (math.log(box.min_size_bytes) if box else 0.0, 0.0), (math.log(size), math.log(high))
 
 
-def _place(look: Look) -> Place:
+def _coordinates(look: Look) -> Coordinates:
     return math.log(look.size_bytes), math.log(look.perplexity)
 
 

@@ -69,9 +69,7 @@ class Worker(Claimant[WorkConfig]):
         self.box = context.box(checkpoints[OWN])
         self.fidelity = context.config.fidelity.within(context.config.box)
         self.study = self.patiently(join, context)
-        self.prediction = self.patiently(
-            Prediction.of, context, checkpoints[OWN], self.limits.max_size_bytes
-        )
+        self.prediction = self.patiently(Prediction.of, context, checkpoints[OWN], self.limits)
         self.started = len(self.patiently(self.study.get_trials, deepcopy=False))
         self.repeats = 0
 

@@ -46,6 +46,8 @@ threads=$((($(nproc) + 2) / 3))
 settings+=("device=$device" "threads=$threads")
 work=$cache/gpu
 mkdir -p "$work"
+asked=$(printf '%s\n' "${EPOCHS:-}" "$seconds" "${names[@]}" "${settings[@]}" | cksum)
+plan=$work/plan.${asked%% *} # of what is asked for now: another call has another
 
 stop() {
     echo "gpu.sh: $*" >&2
@@ -62,7 +64,7 @@ train() { # NAME FOLDER SETTING...: the document is FOLDER/NAME.json, what it sa
 }
 
 failed() { # FOLDER NAME: what the training said
-    tail -n 5 "$1/$2.log" >&2
+    tail -n 5 "$1/$2.log" >&2 || true
     stop "$2 did not end; its log is $1/$2.log. Start it again to go on."
 }
 
@@ -98,22 +100,22 @@ probe() { # 300 updates
 if [[ -n ${EPOCHS:-} ]]; then
     for name in "${names[@]}"; do
         echo "$name training.epochs=$EPOCHS"
-    done >"$work/plan"
-elif [[ ! -s $work/plan ]]; then
+    done >"$plan"
+elif [[ ! -s $plan ]]; then
     rm -rf "$work/probe"
     mkdir -p "$work/probe"
     if [[ ${LMPARETO_DATA:-} == "" && -d $cache/data ]]; then ln -s "$cache/data" "$work/probe/data"; fi
     each probe "$work/probe"
     left=$((seconds - (SECONDS - began)))
     records=("${names[@]/#/$work/probe/}")
-    helper plan "$left" 929589 "${records[@]/%/.json}" >"$work/plan.new"
-    mv "$work/plan.new" "$work/plan"
+    helper plan "$left" 929589 "${records[@]/%/.json}" >"$plan.new"
+    mv "$plan.new" "$plan"
     rm -rf "$work/probe"
 fi
 
 model() { # trains it, then writes its file
     local given
-    read -r -a given < <(grep "^$1 " "$work/plan") # NAME SETTING...
+    read -r -a given < <(grep "^$1 " "$plan") # NAME SETTING...
     train "$1" "$work" "${given[@]:1}"
     helper write "$1" "$out" "${settings[@]}" "${given[@]:1}" >"$work/$1.line" 2>>"$work/$1.log"
 }

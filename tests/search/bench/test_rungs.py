@@ -53,14 +53,24 @@ def test_the_rate_falls_anew_after_each_rung(make_model: MakeModel, corpus: Corp
 
 
 @pytest.mark.parametrize(
-    ("lost", "share"), [(-0.1, 0.1), (0.0, 0.1), (0.1, 0.25), (0.4, 1.0), (math.inf, 1.0)]
+    ("lost", "shares"),
+    [
+        (-0.1, (0.125, 0.375)),
+        (0.1, (0.125, 0.375)),
+        (0.2, (0.25, 0.75)),
+        (0.4, (0.5, 1.0)),
+        (math.inf, (1.0, 1.0)),
+    ],
 )
-def test_the_rate_follows_from_what_was_lost(
-    lost: float, share: float, make_model: MakeModel, corpus: Corpus
+def test_the_rate_follows_from_what_was_lost_and_from_the_time(
+    lost: float, shares: tuple[float, float], make_model: MakeModel, corpus: Corpus
 ) -> None:
-    settings, calls = make_settings(epochs=0.5, rate=0.5, full_rate_at=0.4), Calls()
+    settings = make_settings(epochs=2, rungs=[0.5], rate=0.5, full_rate_at=0.4)
+    calls = Calls()
     train(make_model(), corpus.train, settings, 0, regularizer=calls, lost=lost)
-    assert calls.rates[0] == pytest.approx(0.5 * share)
+    first = round(0.5 * UPDATES)
+    starts = (calls.rates[0], calls.rates[first])
+    assert starts == pytest.approx([0.5 * share for share in shares])
     with pytest.raises(ValueError, match="not told what was lost"):
         train(make_model(), corpus.train, settings, 0)
 

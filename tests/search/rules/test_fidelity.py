@@ -26,6 +26,7 @@ from search.rules.fidelity import (
     excesses,
     predicts,
     ranked,
+    rivals,
 )
 
 DENSE = (10_000, 100.0)
@@ -218,3 +219,12 @@ def test_a_ladder_ends_with_the_recipe_and_each_step_begins_as_the_next() -> Non
 def test_a_wrong_rule_is_refused(data: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
         fidelity(data)
+
+
+def test_trials_of_another_fidelity_are_no_rivals() -> None:
+    """A study that was swept with `whole` first has trained files at rung 0."""
+    trained = [Look(n, 0, 1000 * (n + 1), 80.0 - n, updates=100) for n in range(30)]
+    untrained = [Look(100 + n, 0, 800 * (n + 1), 200.0 - n) for n in range(12)]
+    assert rivals(untrained[0], [*trained, *untrained]) == untrained[1:]
+    assert all(FRONT.goes_on(one, [*trained, *untrained], DENSE) for one in untrained)
+    assert not predicts([*trained, *untrained])

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from search.rules.fidelity import Look
-from search.rules.following import IN_A_ROW, Place, next_recipe
+from search.rules.following import IN_A_ROW, Coordinates, next_recipe
 from search.rules.sensitivity import Predicted
 from search.study.note import TrialNote
 from search.study.prediction import FOLLOWS, Prediction
@@ -22,7 +22,7 @@ FRONT = [Predicted(1000 * 2.0**n, 16.0 - 2 * n, (("step", n),)) for n in range(9
 CORNERS = ((0.0, 0.0), (math.log(1e6), 5.0))
 
 
-def place(index: int, perplexity: float) -> Place:
+def place(index: int, perplexity: float) -> Coordinates:
     """A file as large as predicted, of this ln perplexity."""
     return math.log(FRONT[index].size_bytes), perplexity
 
@@ -47,7 +47,7 @@ def test_what_the_sampler_found_is_not_tried_again() -> None:
 
 def test_workers_at_once_go_to_different_places_until_all_was_tried() -> None:
     """A recipe that is at work, or was stopped, stands for its expected file."""
-    tried: dict[int, Place | None] = {0: place(0, 4.0), 8: place(8, 2.0)}
+    tried: dict[int, Coordinates | None] = {0: place(0, 4.0), 8: place(8, 2.0)}
     found = [one for one in tried.values() if one]
     order = []
     while recipe := next_recipe(FRONT, tried, found, CORNERS):
@@ -73,7 +73,7 @@ def test_outside_the_corners_nothing_is_promised() -> None:
 def test_what_is_promised_would_make_the_hypervolume_grow(seed: int) -> None:
     """Whatever was found, the recipe is untried, and there is an end."""
     draw = random.Random(seed)
-    tried: dict[int, Place | None] = {
+    tried: dict[int, Coordinates | None] = {
         index: draw.choice([None, place(index, draw.uniform(1, 5))])
         for index in draw.sample(range(9), 4)
     }
@@ -140,6 +140,19 @@ def test_trials_below_their_last_rung_teach_nothing() -> None:
     assert len(study.get_trials()) == 2
     prediction.follow(study, [*looks, *(replace(one, rung=LAST) for one in looks)])
     assert len(study.get_trials()) == 3
+
+
+def test_of_two_trials_of_a_recipe_the_better_one_counts() -> None:
+    """Their fine-tunings are sampled, and may differ."""
+    prediction = Prediction(FRONT, [dict(one.parameters) for one in FRONT], CORNERS)
+    study, looks = study_of({0: 60.0, 8: 10.0})
+    study.enqueue_trial({"step": 8})
+    again = asked(study)
+    TrialNote(last_rung=LAST).write(again)
+    looks.append(Look(again.number, LAST, round(FRONT[8].size_bytes), 40.0))
+    study.tell(again, [looks[-1].size_bytes, 40.0])
+    tried = prediction._tried(study.get_trials(), looks)
+    assert tried[8] == (math.log(looks[1].size_bytes), math.log(10.0))
 
 
 def test_without_a_prediction_nothing_is_proposed() -> None:

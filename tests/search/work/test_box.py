@@ -51,7 +51,8 @@ def test_a_box_is_in_shares_of_the_dense_model() -> None:
     ("given", "said"),
     [
         ({"size": [0.2, 0.1], "perplexity": 1.5}, r"box\.size: .* it is \[low, high\]"),
-        ({"size": [0.0, 0.1], "perplexity": 1.5}, r"box\.size\.0: .* greater than 0"),
+        ({"size": [0.0, 0.1], "perplexity": 1.5}, r"box\.size: .* shares of the dense size"),
+        ({"size": [2e5, 2e6], "perplexity": 1.5}, r"box\.size: .* a limit in bytes is max_size"),
         ({"size": [0.1], "perplexity": 1.5}, r"box\.size\.1: this setting is missing"),
         ({"size": [0.1, 0.2], "perplexity": 1}, r"box\.perplexity: .* greater than 1"),
         ({"size": [0.1, 0.2]}, r"box\.perplexity: this setting is missing"),
