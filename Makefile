@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT := out/quickstart
-SPREAD := --numprocesses auto --dist loadfile --no-loadscope-reorder
+# one more process than cores, since tests of whole sweeps wait a good deal
+PROCESSES := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+SPREAD := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: quickstart test fast check clean

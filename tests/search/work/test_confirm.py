@@ -267,9 +267,10 @@ def test_a_confirmation_that_is_killed_goes_on_with_nothing_lost_or_twice(
             time.sleep(0.2)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
-    killed_at = context.slots.repeats()
+    assert repeated() > known
+    killed_at = context.slots.repeats()  # the slot of a repeat that is kept may not yet say so
     document = lmpareto(*arguments, "format=json", cache=cache).ok().document
-    assert document["repeats_done"] == document["repeats"] > killed_at[1] > 0
+    assert document["repeats_done"] == document["repeats"] > killed_at[1]
     after = history_of(context)
     assert (after.results, after.trials) == (before.results, before.trials)
     for found in after.repeats.values():

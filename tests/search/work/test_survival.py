@@ -30,7 +30,7 @@ from studies import COMMAND, Run, environment, lmpareto, new_database, write_con
 
 TRIALS = 4
 LONG = 3  # epochs of fine-tuning: a trial of two seconds or so
-PATIENCE = 120.0  # seconds until something must have happened, on a busy machine
+PATIENCE = 300.0  # seconds until something must have happened, on a busy machine
 
 ATTRIBUTES = "SELECT value_json FROM trial_user_attributes WHERE key = 'lmpareto'"
 
