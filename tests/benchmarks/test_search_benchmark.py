@@ -25,6 +25,18 @@ def test_the_table_has_every_recipe_at_every_rung() -> None:
     assert all(math.isfinite(look.perplexity) for looks in table.looks.values() for look in looks)
 
 
+def test_a_rate_that_follows_from_what_was_lost_makes_no_recipe_worse() -> None:
+    """At the first rung of the same recipes. With one rate for all, a third of them are."""
+    worse = {
+        design.name: sum(
+            looks[1].perplexity > looks[0].perplexity for looks in grid.read(design).looks.values()
+        )
+        for design in (grid.SMALL, grid.GENTLE)
+    }
+    assert worse == {"grid": 105, "gentle": 0}
+    assert len(grid.read(grid.GENTLE).looks) == 324
+
+
 def test_a_whole_search_spends_its_budget_and_ends_below_the_full_grid() -> None:
     course = search.Search(search.plans()["random, whole"], 0, 40.0).run()
     assert course.spent == [grid.SMALL.epochs * (n + 1) for n in range(10)]
