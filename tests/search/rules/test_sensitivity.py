@@ -257,7 +257,7 @@ def test_a_sweep_begins_with_the_predicted_front_once(swept: Sweep, effects: Eff
     chosen = prior.chosen(effects.front)
     assert waiting == [{"rounding": 0.02, **dict(one.parameters)} for one in chosen]
     assert swept.study.user_attrs[PRIOR] == prior.plain()
-    limit = effects.front[len(effects.front) // 2].size_bytes
+    limit = round(effects.front[len(effects.front) // 2].size_bytes)
     for _ in range(2):  # what is searched has changed: the same prior chooses anew
         enqueue_prior(swept.context.but(prior=prior), max_size_bytes=limit)
     more = [row.system_attrs["fixed_params"] for row in swept.study.get_trials()[1:]]
