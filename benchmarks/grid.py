@@ -218,10 +218,10 @@ def _tied_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
             "batch": 20,
             "window": 35,
             "optimizer": "sgd",
-            "rate": 8.0,
+            "rate": 4.0,
             "full_rate_at": 0.4,
             "clip": 0.25,
-            "dropout": {"kind": "sequence", "rate": 0.1},
+            "dropout": {"kind": "sequence", "rate": 0.2, "rows": 0.1},
             "sampled": {"negatives": 300},
         },
     }

@@ -43,9 +43,6 @@ class Limits(Limited):
         return self.max_size_bytes is not None and size_bytes > self.max_size_bytes
 
 
-SHARES = "it is [low, high], shares of the dense size from 0 to 1, as in [0.02, 0.3]"
-
-
 class BoxSettings(Settings):
     """The part of the plane that a study searches, in shares of its own dense model.
 
@@ -60,7 +57,10 @@ class BoxSettings(Settings):
     @classmethod
     def _ascends(cls, size: tuple[float, float]) -> tuple[float, float]:
         if not 0 < size[0] < size[1] <= 1:
-            raise ValueError(f"{SHARES}; a limit in bytes is max_size")
+            raise ValueError(
+                "it is [low, high], shares of the dense size from 0 to 1, as in [0.02, 0.3]; "
+                "a limit in bytes is max_size"
+            )
         return size
 
     def around(self, dense_bytes: int, perplexity: float) -> Box:

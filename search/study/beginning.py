@@ -174,8 +174,9 @@ def enqueue_prior(
     effects = known_effects(context, bench, prior.settings) or measure_effects(
         context, bench, prior.settings, affordable(context)
     )
-    for recipe in prior.chosen(searched(effects, box, max_size_bytes)):
-        study.enqueue_trial(parameters_of(context, recipe), skip_if_exists=True)
+    chosen = prior.chosen(searched(effects, box, max_size_bytes))
+    for parameters in parameters_of(context, chosen):
+        study.enqueue_trial(parameters, skip_if_exists=True)
     study.set_user_attr(PRIOR, wanted)
 
 

@@ -35,11 +35,14 @@ def searched(effects: Effects, box: Box | None, max_size_bytes: int | None) -> l
     return effects.within(low, min(high, math.inf if max_size_bytes is None else max_size_bytes))
 
 
-def parameters_of(context: StudyContext[StudyConfig], recipe: Predicted) -> dict[str, Any]:
-    """The parameter values of a trial of a predicted recipe, which is one of the study's own dense
+def parameters_of(
+    context: StudyContext[StudyConfig], recipes: Iterable[Predicted]
+) -> list[dict[str, Any]]:
+    """The parameter values of trials of predicted recipes, which are of the study's own dense
     model. Those that are left out, which act in training alone, are sampled."""
     own = context.space.start({"dense": OWN} if context.space.dense else {})
-    return {**own, **bindings_of(context.space.own()), **dict(recipe.parameters)}
+    own |= bindings_of(context.space.own())
+    return [{**own, **dict(one.parameters)} for one in recipes]
 
 
 class Prediction:
@@ -68,7 +71,7 @@ class Prediction:
         if isinstance(context.config.prior, Sensitivity):
             effects = context.store.effects(context.name)
         front = searched(effects, box, limits.max_size_bytes) if effects else []
-        parameters = [parameters_of(context, one) for one in front]
+        parameters = parameters_of(context, front) if front else []
         return cls(front, parameters, _corners(dense, box, limits))
 
     def follow(self, study: optuna.Study, looks: Sequence[Look]) -> None:
