@@ -241,6 +241,7 @@ class WorkerConfig(WorkConfig):
 
 class ConfirmConfig(EffortConfig):
     repeats: Count
+    points: tuple[int | str, ...]  # trials and names of limits; none: the whole front
     workers: Workers
 
 

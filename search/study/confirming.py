@@ -61,10 +61,12 @@ class Confirmed:
     untrained: tuple[str, ...]  # labels
 
 
-def confirmation(results: Results, repeats: int) -> Confirmation:
-    """What it takes to train each point of the front again with so many other seeds."""
+def confirmation(results: Results, repeats: int, names: Sequence[int | str] = ()) -> Confirmation:
+    """What it takes to train points again with so many other seeds: those of these `names`, trials
+    and names of limits, or without any the whole front. Raises UserError for an unknown name."""
     trained, untrained = list[Point](), list[Point]()
-    for point in results.front.points:
+    chosen = {point.name: point for point in map(results.find, names)}
+    for point in chosen.values() if names else results.front.points:
         recipe = parse(Recipe, point.recipe or {}, "recipe")
         (trained if is_trained(recipe) else untrained).append(point)
     wanted = [

@@ -26,15 +26,16 @@ from search.work.watching import Watch, watching_bar
 
 
 def confirm(context: WorkContext[ConfirmConfig]) -> Confirmed:
-    """Train each point of the front with `repeats` other seeds, or work on it for `max_hours`.
+    """Train points with `repeats` other seeds each, or work on it for `max_hours`.
 
-    The points are those of the front now. What was trained before stays and counts. Several of
-    these at once share the work; where they ask for other points or repeats, the last one decides.
-    When a worker dies, another goes on with its training. Raises UserError where a dense model that
-    a point was made from is not at hand.
+    The points are those that the settings name, or those of the front now. What was trained before
+    stays and counts. Several of these at once share the work; where they ask for other points or
+    repeats, the last one decides. When a worker dies, another goes on with its training. Raises
+    UserError for the name of no point, and where a dense model that a point was made from is not at
+    hand.
     """
     history = history_of(context)
-    wanted = confirmation(history.results, context.config.repeats)
+    wanted = confirmation(history.results, context.config.repeats, context.config.points)
     checkpoints = checkpoints_of(context, wanted.repeats)
     _keep(context, [one.file for one in wanted.repeats])
     _keep(context, [one for every in history.repeats.values() for one in every])

@@ -45,7 +45,7 @@ REPEATS = 2
 
 def confirm_settings(config: SweepConfig, **changed: Any) -> ConfirmConfig:
     given = {k: value for k, value in config.plain().items() if k in ConfirmConfig.model_fields}
-    return parse(ConfirmConfig, {**given, "repeats": REPEATS, **changed})
+    return parse(ConfirmConfig, {**given, "repeats": REPEATS, "points": [], **changed})
 
 
 class HereCrew:
@@ -132,6 +132,27 @@ def test_the_cheapest_come_first(context: WorkContext[ConfirmConfig]) -> None:
     cheap = replace(wanted.repeats[0].file, seconds=99.0)
     assert replace(wanted.repeats[0], file=cheap).slot < replace(wanted.repeats[0], file=dear).slot
     assert len(wanted.repeats) == len(trained) == REPEATS * len(costs)
+
+
+def test_points_may_be_named(context: WorkContext[ConfirmConfig]) -> None:
+    """By trial, or by the name of a limit; a point with two names is trained once."""
+    results = history_of(context).results
+    chosen = next(iter(history_of(context).repeats))
+    point = next(one for one in results.front.points if one.name == chosen)
+    limited = replace(results, bundles={"any": max(one.size_bytes for one in results.best.points)})
+    best = limited.within("any")
+    wanted = confirmation(limited, 3, [point.trial or 0, "any", "any"])
+    assert {one.label for one in wanted.repeats} | {one.label for one in wanted.untrained} == {
+        results.find(point.trial or 0).label,
+        best.label,
+    }
+    assert [one.number for one in wanted.repeats if one.label == wanted.repeats[0].label] == [
+        1,
+        2,
+        3,
+    ]
+    with pytest.raises(UserError, match="it takes a number, or the name of a baseline"):
+        confirmation(results, 3, ["half a MB"])
 
 
 def test_the_same_command_trains_nothing_twice(
