@@ -109,14 +109,14 @@ def _write_table(
 
 def _bundles(results: Results, folder: Path, dense: Collection[str]) -> dict[str, list[Path]]:
     """Name of a point -> the files in bundles/ to publish it as. The dense models have files of
-    their own beside. Raises UserError where no model is within one of the limits."""
+    their own beside, or in the folder of another study. Raises UserError where no model is within one of the limits."""
     if not results.bundles:
         best = {point.name for point in (*results.front.points, *results.best.points)}
         return {name: [folder / file_of(name)] for name in best - {*dense}}
     found: dict[str, list[Path]] = {}
     for bundle in results.bundles:
         found.setdefault(results.within(bundle).name, []).append(folder / file_of(bundle))
-    return found
+    return {name: files for name, files in found.items() if name not in dense}
 
 
 def _published_limits(folder: Path) -> dict[str, int]:

@@ -14,7 +14,9 @@ from omegaconf import OmegaConf
 
 from lmcore.errors import UserError
 from lmcore.files import sha256_of
+from lmcore.recipe import resolve
 from lmcore.settings import parse
+from search.bench.dense import DENSE
 from search.commands import front, settings_of
 from search.commands.typed import for_hydra
 from search.config import FrontConfig, PublishConfig, SweepConfig
@@ -210,3 +212,22 @@ def test_a_table_of_studies_says_what_it_lacks(studies: str, said: str) -> None:
     config = parse(FrontConfig, {str(name): value for name, value in made.items()})
     with pytest.raises(UserError, match=said):
         front.run(config)
+
+
+def test_a_limit_that_a_dense_model_is_best_within_names_its_file(
+    context: StudyContext[SweepConfig], tmp_path: Path
+) -> None:
+    """No file is there twice, and the row has the command that measures the one there is."""
+    own = history_of(context)
+    dense = context.bench().measure(resolve(DENSE, context.config.model, context.words))
+    best = replace(dense, valid_perplexity=0.5 * dense.valid_perplexity)
+    results = replace(
+        own.results, baselines={**own.results.baselines, "dense": best}, bundles={"any": 10**9}
+    )
+    assert results.within("any").name == "dense"
+    folder = tmp_path / "published" / "mine"
+    publish(context, replace(own, results=results), folder)
+    assert not [*folder.glob("bundles/*")]
+    row = rows_in(folder)["dense"]
+    assert row["limits"] == "any"
+    assert f"bundle={folder / 'dense.lmb'}" in row["command"]
