@@ -19,8 +19,9 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
     """The result of a study in one sentence, and what is to be known of it.
 
     It compares files that exist: the smallest one whose perplexity is at most that of the dense
-    model, and the smallest one of at most `MORE` above. If the dense model fine-tuned likewise (a
-    control) is better than the dense model as it was, the control is what they are compared with.
+    model, and the smallest one of at most `MORE` above. If another dense model of the study, or the
+    dense model fine-tuned likewise (a control), is better than the dense model as it was, that one
+    is what they are compared with.
     `dense_bytes` is the dense size, 4 bytes a weight; None where it is not known. Then the ratios
     refer to the dense model's file.
     """
@@ -53,9 +54,10 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
     ]
     dense = next((one for one in uncompressed if one.name == DENSE_BASELINE), None)
     if dense and best is not dense:
+        first = "as it was trained first" if _is_control(best) else "that is the study's own"
         notes.append(
-            f"Compared with the dense model as it was trained first, perplexity "
-            f"{dense.valid_perplexity:.2f}: {_lowered(_compared(front, dense, size))}"
+            f"Compared with the dense model {first}, perplexity {dense.valid_perplexity:.2f}: "
+            f"{_lowered(_compared(front, dense, size))}"
         )
     return sentence, notes
 
@@ -77,7 +79,8 @@ def _compared(front: Front, base: Point, size: int) -> str:
     """ "3.9 x smaller at equal perplexity; 12 x at 2% more." """
     equal = _within(front, base.valid_perplexity)
     more = _within(front, base.valid_perplexity * (1 + MORE))
-    after = " fine-tuned likewise" if base.name != DENSE_BASELINE else ""
+    after = "" if base.name == DENSE_BASELINE else f" {base.name}"
+    after = " fine-tuned likewise" if _is_control(base) else after
     if equal:
         first = f"{_ratio(size, equal)} at the perplexity of the dense model{after}"
         first = f"{_ratio(size, equal)} at equal perplexity" if not after else first
@@ -112,9 +115,14 @@ def _uncompressed(history: History) -> list[Point]:
 
 
 def _said(base: Point) -> str:
-    if base.name == DENSE_BASELINE:
-        return "the dense model"
-    return f"the dense model fine-tuned as the trials are ({base.name})"
+    if _is_control(base):
+        return f"the dense model fine-tuned as the trials are ({base.name})"
+    return "the dense model" if base.name == DENSE_BASELINE else f"the dense model {base.name}"
+
+
+def _is_control(point: Point) -> bool:
+    """Whether it was fine-tuned; another dense model of the study was not."""
+    return bool((point.recipe or {}).get("finetuning"))
 
 
 def _lowered(sentence: str) -> str:

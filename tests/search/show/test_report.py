@@ -103,6 +103,11 @@ def report(given: History) -> StudyReport:
             "No model reaches the perplexity of the dense model fine-tuned likewise; "
             "the best is 4.0 x smaller at 8% more.",
         ),
+        (
+            [(2_000_000, 99.0), (500_000, 102.0)],
+            {"dense": DENSE, "wide": measured(16_000_000, 100.0, {})},
+            "4.0 x smaller at the perplexity of the dense model wide; 16 x at 2% more.",
+        ),
         ([(500_000, 122.0)], {"dense": DENSE}, "16 x smaller at 2% more perplexity than the dense"),
         ([(500_000, 180.0)], {"dense": DENSE}, "the best is 16 x smaller at 50% more."),
         ([(16_000_000, 100.0)], {"dense": DENSE}, "2.0 x larger at equal perplexity."),
