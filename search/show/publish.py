@@ -109,7 +109,8 @@ def _write_table(
 
 def _bundles(results: Results, folder: Path, dense: Collection[str]) -> dict[str, list[Path]]:
     """Name of a point -> the files in bundles/ to publish it as. The dense models have files of
-    their own beside, or in the folder of another study. Raises UserError where no model is within one of the limits."""
+    their own beside, or in the folder of another study. Raises UserError where no model is within
+    one of the limits."""
     if not results.bundles:
         best = {point.name for point in (*results.front.points, *results.best.points)}
         return {name: [folder / file_of(name)] for name in best - {*dense}}
