@@ -56,6 +56,17 @@ def _workers(given: Any) -> Any:
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
 
 
+def _points(given: Any) -> Any:
+    """One message for all forms; pydantic would give one for each. One point needs no list."""
+    points = given if isinstance(given, list | tuple) else [given]
+    if not all(type(one) in (int, str) for one in points):
+        raise ValueError("it is a list of trials and names of limits, as in [17,0.5MB]")
+    return points
+
+
+Points = Annotated[tuple[int | str, ...], BeforeValidator(_points)]
+
+
 class DenseSettings(Settings):
     """A dense model and how it is trained, or which weights it was imported from."""
 
@@ -241,7 +252,7 @@ class WorkerConfig(WorkConfig):
 
 class ConfirmConfig(EffortConfig):
     repeats: Count
-    points: tuple[int | str, ...]  # trials and names of limits; none: the whole front
+    points: Points  # trials and names of limits; none: the whole front
     workers: Workers
 
 

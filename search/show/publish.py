@@ -116,8 +116,9 @@ def _bundles(results: Results, folder: Path, dense: Collection[str]) -> dict[str
         return {name: [folder / file_of(name)] for name in best - {*dense}}
     found: dict[str, list[Path]] = {}
     for bundle in results.bundles:
-        found.setdefault(results.within(bundle).name, []).append(folder / file_of(bundle))
-    return {name: files for name, files in found.items() if name not in dense}
+        if (name := results.within(bundle).name) not in dense:
+            found.setdefault(name, []).append(folder / file_of(bundle))
+    return found
 
 
 def _published_limits(folder: Path) -> dict[str, int]:

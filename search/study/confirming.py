@@ -65,7 +65,10 @@ def confirmation(results: Results, repeats: int, names: Sequence[int | str] = ()
     """What it takes to train points again with so many other seeds: those of these `names`, trials
     and names of limits, or without any the whole front. Raises UserError for an unknown name."""
     trained, untrained = list[Point](), list[Point]()
-    chosen = {point.name: point for point in map(results.find, names)}
+    try:
+        chosen = {point.name: point for point in map(results.find, names)}
+    except UserError as error:
+        raise UserError(f"points: {str(error).removeprefix('trial: ')}") from None
     for point in chosen.values() if names else results.front.points:
         recipe = parse(Recipe, point.recipe or {}, "recipe")
         (trained if is_trained(recipe) else untrained).append(point)

@@ -151,8 +151,24 @@ def test_points_may_be_named(context: WorkContext[ConfirmConfig]) -> None:
         2,
         3,
     ]
-    with pytest.raises(UserError, match="it takes a number, or the name of a baseline"):
+    with pytest.raises(UserError, match=r"^points: got half a MB; it takes"):
         confirmation(results, 3, ["half a MB"])
+
+
+@pytest.mark.parametrize("points", [1.5, [[1]], [None], {"a": 1}, [True]])
+def test_what_is_no_list_of_points_gets_one_sentence(
+    context: WorkContext[ConfirmConfig], points: Any
+) -> None:
+    given = {**context.config.plain(), "points": points}
+    with pytest.raises(
+        UserError, match=r"^points: got .*; it is a list of trials and names of [^\n]*$"
+    ):
+        parse(ConfirmConfig, given)
+
+
+def test_one_point_needs_no_brackets(context: WorkContext[ConfirmConfig]) -> None:
+    given = {**context.config.plain(), "points": "0.5MB"}
+    assert parse(ConfirmConfig, given).points == ("0.5MB",)
 
 
 def test_the_same_command_trains_nothing_twice(
