@@ -12,8 +12,10 @@ from lmcore import sites
 from lmcore.cells import State
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
+from lmcore.lessons import Lessons, Windows
 from lmcore.loss import cross_entropy, sampled_cross_entropy
 from lmcore.model_settings import ModelSettings
+from lmcore.training_settings import TrainingSettings
 from lmcore.weight import Weight
 
 
@@ -134,6 +136,12 @@ class LanguageModel(nn.Module):
         """(..., width) -> (n, in): what the decoder's matrix is multiplied with."""
         z = hidden.flatten(0, -2)
         return z if self.decoder_projection is None else self.decoder_projection.matmul(z)
+
+    def lessons(
+        self, ids: Tensor, settings: TrainingSettings, teacher: LanguageModel | None = None
+    ) -> Lessons:
+        """The windows of a text (tokens,), as the settings of a training cut it."""
+        return Windows(self, ids, settings, teacher)
 
     def loss(self, ids: Tensor, targets: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """Mean negative log-likelihood in nats; ids and targets (time, batch)."""
