@@ -84,7 +84,7 @@ def _use(bundle: Bundle, path: Path) -> tuple[str, str]:
     try:
         if wrong := contradictions(bundle):
             return CONTRADICTORY, "; ".join(wrong)
-        model = bundle.model
+        model = bundle.language
         with torch.no_grad():
             model.loss(torch.tensor([[0]]), torch.tensor([[1]]), model.zero_state(1))
         path.write_bytes(pack(model, bundle.vocabulary))
@@ -97,7 +97,7 @@ def _use(bundle: Bundle, path: Path) -> tuple[str, str]:
 
 def _content(bundle: Bundle) -> list[Any]:
     """All that a file holds, to be compared."""
-    model = bundle.model
+    model = bundle.language
     coded = [array.tolist() for _, leaf in _leaves(model) for array in leaf.write()]
     structures = [weight.structure for weight in model.sites.values()]
     return [model.settings, bundle.vocabulary.words, structures, coded]
@@ -114,7 +114,7 @@ def _leaves(model: LanguageModel) -> list[tuple[str, Leaf]]:
 
 def contradictions(bundle: Bundle) -> list[str]:
     """What two parts of a loaded bundle say differently."""
-    model, words = bundle.model, len(bundle.vocabulary)
+    model, words = bundle.language, len(bundle.vocabulary)
     found = []
     if not words == len(set(bundle.vocabulary.words)) == model.words:
         found.append(f"{words} words, {model.words} rows")

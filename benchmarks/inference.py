@@ -32,7 +32,7 @@ SECONDS = 10.0
 
 def floor_bytes(bundle: Bundle) -> int:
     """Bytes of the codes as they stand in memory, of 4 bits or 8 or more, and of the words."""
-    model, total = bundle.model, 0
+    model, total = bundle.language, 0
     leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
     for leaf in [*leaves, *model.biases.values()]:
         for stream in leaf.spec.streams:
@@ -61,9 +61,9 @@ def main() -> None:
     steps = {f"{names[0]}, PyTorch": torch_step(dense)}
     figures: dict[str, dict[str, float]] = {}
     for name, bundle in zip(names, [dense, *others], strict=True):
-        data = streaming(bundle.model, bundle.vocabulary).data
+        data = streaming(bundle.language, bundle.vocabulary).data
         steps[f"{name}, ONNX"] = onnx_step(data)
-        floats = streaming(bundle.model, bundle.vocabulary, integer_activations=False).data
+        floats = streaming(bundle.language, bundle.vocabulary, integer_activations=False).data
         steps[f"{name}, ONNX in float32"] = onnx_step(floats)
         files = len(data) + len(tokens_text(bundle.vocabulary).encode())
         floor = floor_bytes(bundle)

@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from lmcore.corpus import Corpus, PennTreebank, TextFiles, load_corpus
-from lmcore.evaluation import score
 from lmcore.files import write_atomic, write_json
-from lmcore.model import LanguageModel, random_model
+from lmcore.model import random_model
 from lmcore.model_settings import ModelSettings
+from lmcore.network import Network
 from lmcore.progress import TrainingRecord
 from lmcore.runtime import prepare
 from lmcore.training import train
@@ -104,7 +104,7 @@ def main() -> None:
     prepare()
     given.folder.mkdir(parents=True, exist_ok=True)
     corpus = _corpus(given)
-    words, eos = len(corpus.vocabulary), corpus.vocabulary.eos
+    words = len(corpus.vocabulary)
     settings = ModelSettings(layers=2, hidden=200, embedding=200, tied=True)
     model = random_model(settings, words, 0.1, torch.Generator().manual_seed(0))
     training = _settings(given)
@@ -123,10 +123,10 @@ def main() -> None:
         clock(record, updates)
         del rows[len(record.valid_perplexities) :]  # a stopped run may have been beyond its state
 
-    def validate(model: LanguageModel) -> float:
+    def validate(model: Network) -> float:
         # the update before is not yet on the clock
         seconds = clock.seconds + time.process_time() - clock._last
-        perplexity = score(model, corpus.valid, eos, streams=10).perplexity
+        perplexity = model.score(corpus, "valid", streams=10).value
         rows.append({"seconds": round(seconds, 1), "valid_perplexity": round(perplexity, 2)})
         write_atomic(table, "".join(json.dumps(row) + "\n" for row in rows).encode())
         print(words, rows[-1], flush=True)

@@ -39,7 +39,7 @@ def main() -> None:
         speeds: dict[str, list[float]] = {path: [] for path in paths}
         for turn in range(ROUNDS + 1):
             for path, bundle in bundles.items():
-                measured = score(bundle.model, ids, bundle.vocabulary.eos, streams, burn_in=0)
+                measured = score(bundle.language, ids, bundle.vocabulary.eos, streams, burn_in=0)
                 if turn:
                     speeds[path].append(measured.tokens_per_second)
         for path in paths:

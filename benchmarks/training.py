@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lmcore.building import build
-from lmcore.model import LanguageModel, random_model
+from lmcore.model import random_model
 from lmcore.model_settings import ModelSettings
+from lmcore.network import Network
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import prepare
 from lmcore.training import train
@@ -67,18 +68,18 @@ def _plain_steps(ids: Tensor) -> Callable[[], None]:
     return steps
 
 
-def _model() -> LanguageModel:
+def _model() -> Network:
     settings = ModelSettings(layers=LAYERS, hidden=HIDDEN, embedding=HIDDEN, tied=False)
     return random_model(settings, WORDS, 0.1, torch.Generator().manual_seed(0))
 
 
-def _coded_model() -> LanguageModel:
+def _coded_model() -> Network:
     dense = _model()
     return build(dense, resolve(Recipe.model_validate(CODES), dense.settings, WORDS))
 
 
 def _our_steps(
-    ids: Tensor, model: LanguageModel, sampled: SampledSoftmaxSettings | None = None
+    ids: Tensor, model: Network, sampled: SampledSoftmaxSettings | None = None
 ) -> Callable[[], None]:
     training = TrainingSettings(
         epochs=1,

@@ -46,7 +46,7 @@ def trial(dense: Bundle, ids: Tensor, folder: Path) -> dict[str, float]:
         laps[step], since = now - since, now
 
     recipe = Recipe(sites={"*": SiteSettings(bits=Uniform(step=STEP))})
-    model = build(dense.model, resolve(recipe, dense.model.settings, dense.model.words))
+    model = build(dense.language, resolve(recipe, dense.language.settings, dense.language.words))
     end("build")
     data = pack(model.eval(), dense.vocabulary)
     end("pack")
@@ -54,7 +54,7 @@ def trial(dense: Bundle, ids: Tensor, folder: Path) -> dict[str, float]:
     end("write")
     bundle = load(folder / "trial.lmb")
     end("read")
-    score(bundle.model, ids, dense.vocabulary.eos)
+    score(bundle.language, ids, dense.vocabulary.eos)
     end("score")
     return laps
 
@@ -64,11 +64,11 @@ class Plain(nn.Module):
 
     def __init__(self, dense: Bundle) -> None:
         super().__init__()
-        settings = dense.model.settings
+        settings = dense.language.settings
         hidden = settings.units[0]
-        self.embedding = nn.Embedding(dense.model.words, settings.embedding)
+        self.embedding = nn.Embedding(dense.language.words, settings.embedding)
         self.lstm = nn.LSTM(settings.embedding, hidden, num_layers=settings.layers)
-        self.decoder = nn.Linear(hidden, dense.model.words)
+        self.decoder = nn.Linear(hidden, dense.language.words)
 
     @torch.no_grad()
     def pass_over(self, ids: Tensor) -> float:
@@ -88,7 +88,7 @@ def main() -> None:
         dense = load(Path(sys.argv[1]) if sys.argv[1:] else DENSE)
     except UserError as error:
         sys.exit(f"benchmarks.trial: {error}")
-    words = dense.model.words
+    words = dense.language.words
     ids = torch.randint(words, (TOKENS,), generator=torch.Generator().manual_seed(0))
     plain, passes, trials = Plain(dense), list[float](), list[dict[str, float]]()
     with tempfile.TemporaryDirectory(prefix="lmpareto-trial-") as folder:

@@ -47,7 +47,7 @@ class LoadedModel:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle, self.vocabulary = bundle, bundle.vocabulary
-        self._model = bundle.model
+        self._model = bundle.language
         self._reading = self.start()
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class LoadedModel:
         Raises UserError for a text without a line, and where a word is unknown and the vocabulary
         has no `<unk>`.
         """
-        return score(self._model, self._text(text), self.vocabulary.eos).perplexity
+        return score(self._model, self._text(text), self.vocabulary.eos).value
 
     @torch.no_grad()
     def score(self, sentences: Sequence[str]) -> list[float]:

@@ -9,16 +9,14 @@ from lmcore import sites
 from lmcore.calibration import Calibration
 from lmcore.codec import Evidence
 from lmcore.leaf import Leaf
-from lmcore.model import LanguageModel, parameters
+from lmcore.network import N, Network, parameters
 from lmcore.progress import Regularizer
 from lmcore.pruning import Pattern
 from lmcore.recipe import Recipe
 from lmcore.weight import Weight
 
 
-def build(
-    dense: LanguageModel, recipe: Recipe, calibration: Calibration | None = None
-) -> LanguageModel:
+def build(dense: N, recipe: Recipe, calibration: Calibration | None = None) -> N:
     """The compressed model that a resolved recipe makes of `dense`, which stays as it is.
 
     `dense` is the dense checkpoint, or what is left of it when `layers.units` were removed.
@@ -50,7 +48,7 @@ def build(
     return _assembled(dense, recipe, leaves, coded)
 
 
-def settle(recipe: Recipe, dense: LanguageModel, calibration: Calibration) -> Recipe:
+def settle(recipe: Recipe, dense: Network, calibration: Calibration) -> Recipe:
     """A resolved recipe with all settled that depends on the reshaped dense model's weights."""
     settings = {}
     for site, weight in dense.sites.items():
@@ -61,7 +59,7 @@ def settle(recipe: Recipe, dense: LanguageModel, calibration: Calibration) -> Re
     return recipe.model_copy(update={"sites": settings})
 
 
-def pruning_targets(model: LanguageModel, recipe: Recipe) -> dict[str, tuple[Leaf, float, Pattern]]:
+def pruning_targets(model: Network, recipe: Recipe) -> dict[str, tuple[Leaf, float, Pattern]]:
     """The leaves that are to have zeros, by "site/leaf", their sparsity and pattern."""
     return {
         sites.leaf_name(site, name): (leaf, settings.sparsity, settings.pattern)
@@ -72,14 +70,14 @@ def pruning_targets(model: LanguageModel, recipe: Recipe) -> dict[str, tuple[Lea
     }
 
 
-def schedule_of(recipe: Recipe, model: LanguageModel) -> Regularizer | None:
+def schedule_of(recipe: Recipe, model: Network) -> Regularizer | None:
     """The regularizer that adds zeros during fine-tuning; None where all zeros come at once."""
     if recipe.pruning.is_at_once:
         return None
     return recipe.pruning.regularizer(pruning_targets(model, recipe))
 
 
-def _starts(dense: LanguageModel, recipe: Recipe, calibration: Calibration) -> dict[str, Tensor]:
+def _starts(dense: Network, recipe: Recipe, calibration: Calibration) -> dict[str, Tensor]:
     """Leaf by "site/leaf" -> what it starts from."""
     found = {}
     for site, weight in dense.sites.items():
@@ -89,19 +87,17 @@ def _starts(dense: LanguageModel, recipe: Recipe, calibration: Calibration) -> d
     return found
 
 
-def _assembled(
-    dense: LanguageModel, recipe: Recipe, leaves: dict[str, Leaf], biases: dict[str, Leaf]
-) -> LanguageModel:
+def _assembled(dense: N, recipe: Recipe, leaves: dict[str, Leaf], biases: dict[str, Leaf]) -> N:
     weights = {}
     for site, weight in dense.sites.items():
         structure = recipe.sites[site].structure
         names = structure.leaf_shapes(weight.shape)
         own = {name: leaves[sites.leaf_name(site, name)] for name in names}
         weights[site] = Weight(structure, own, weight.shape)
-    return LanguageModel(dense.settings, weights, biases)
+    return type(dense)(dense.settings, weights, biases)
 
 
-def _masks(recipe: Recipe, model: LanguageModel) -> dict[str, Tensor]:
+def _masks(recipe: Recipe, model: Network) -> dict[str, Tensor]:
     """The masks of the leaves, by "site/leaf", where zeros come at once."""
     targets = pruning_targets(model, recipe) if recipe.pruning.is_at_once else {}
     return recipe.pruning.masks(
@@ -109,9 +105,7 @@ def _masks(recipe: Recipe, model: LanguageModel) -> dict[str, Tensor]:
     )
 
 
-def _evidence(
-    recipe: Recipe, model: LanguageModel, calibration: Calibration
-) -> dict[str, Evidence]:
+def _evidence(recipe: Recipe, model: Network, calibration: Calibration) -> dict[str, Evidence]:
     """What the codecs of the leaves and biases ask for, by "site/leaf" or bias name.
 
     `model` is the compressed model with its leaves in float32 and without zeros.

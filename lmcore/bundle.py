@@ -34,7 +34,7 @@ from lmcore.frame import (
 from lmcore.header import Header, header_from, header_of
 from lmcore.leaf import Leaf
 from lmcore.model import LanguageModel
-from lmcore.model_settings import ModelSettings
+from lmcore.network import Network, NetworkSettings
 from lmcore.recipe import Recipe, is_open, leaf_specs
 from lmcore.vocabulary import Vocabulary
 from lmcore.weight import Weight
@@ -45,14 +45,22 @@ from lmcore.word_list import pack_words, unpack_words
 class Bundle:
     """A model read from a file, and the words it speaks. `parts` sum to `size_bytes`."""
 
-    model: LanguageModel
+    model: Network
     vocabulary: Vocabulary
     size_bytes: int
     sha256: str
     parts: Parts
 
+    @property
+    def language(self) -> LanguageModel:
+        """The model, for what only a language model can do. Raises UserError for another one."""
+        if not isinstance(self.model, LanguageModel):
+            kind = self.model.settings.kind
+            raise UserError(f"this needs a language model; the file has one of the kind {kind}")
+        return self.model
 
-def pack(model: LanguageModel, vocabulary: Vocabulary) -> bytes:
+
+def pack(model: Network, vocabulary: Vocabulary) -> bytes:
     """The file's bytes."""
     leaves = [leaf for weight in model.sites.values() for leaf in weight.leaves.values()]
     streams = [stream for leaf in [*leaves, *model.biases.values()] for stream in _coded(leaf)]
@@ -74,13 +82,13 @@ def _coded(leaf: Leaf) -> list[bytes]:
     ]
 
 
-def save(path: Path, model: LanguageModel, vocabulary: Vocabulary) -> int:
+def save(path: Path, model: Network, vocabulary: Vocabulary) -> int:
     """Write the bundle atomically; its size on disk in bytes."""
     write_atomic(path, pack(model, vocabulary))
     return path.stat().st_size
 
 
-def packed_size(recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary) -> int:
+def packed_size(recipe: Recipe, model: NetworkSettings, vocabulary: Vocabulary) -> int:
     """Bytes before entropy coding of a resolved recipe's file: an upper bound of its size."""
     count = len(vocabulary)
     specs = leaf_specs(recipe, model, count)
@@ -125,14 +133,14 @@ def _leaf(name: str, spec: LeafSpec, coded: list[bytes]) -> Leaf:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _model(header: Header, leaves: dict[str, Leaf]) -> LanguageModel:
+def _model(header: Header, leaves: dict[str, Leaf]) -> Network:
     weights = {}
     for site, shape in header.site_shapes.items():
         structure = header.sites[site].structure
         own = {n: leaves[sites.leaf_name(site, n)] for n in structure.leaf_shapes(shape)}
         weights[site] = Weight(structure, own, shape)
     biases = {name: leaves[name] for name in header.model.bias_shapes(header.words)}
-    return LanguageModel(header.model, weights, biases).eval()
+    return header.model.network(weights, biases).eval()
 
 
 def _prefixed(header: Header) -> bytes:

@@ -1,17 +1,20 @@
-"""Perplexity and speed."""
+"""Perplexity."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lmcore.loss import negative_log_likelihood
-from lmcore.model import LanguageModel
+from lmcore.score import Score
+
+if TYPE_CHECKING:
+    from lmcore.model import LanguageModel
 
 WINDOW = 256  # tokens a forward pass, per stream: bounds the memory, changes no result
 STREAMS = 16  # places of a text that a comparison reads from
@@ -19,23 +22,10 @@ PIECES = 8  # the fewest pieces of a text that tell a standard error
 PRECISE, RELATIVE = 0.005, 0.1  # the standard error of a difference that is known well enough
 
 
-@dataclass(frozen=True)
-class Score:
-    """What a model makes of a text."""
-
-    perplexity: float
-    tokens: int
-    seconds: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds
-
-
 def score(
     model: LanguageModel, ids: Tensor, eos: int, streams: int = 1, burn_in: int = 64
 ) -> Score:
-    """Perplexity of the text `ids` (tokens,): exp of the mean negative log-likelihood in nats.
+    """The perplexity of the text `ids` (tokens,): exp of the mean negative log-likelihood in nats.
 
     The text is read as `losses` reads it.
     """
@@ -72,7 +62,7 @@ def losses(
     places = (own - warm).clamp(min=0) + torch.arange(warm + length).unsqueeze(1)
     scored = (places >= own) & (places < own + length) & (places < len(ids))
     places = places.clamp(max=len(ids) - 1)
-    device = model.decoder_bias.data.device
+    device = model.device
     state = model.zero_state(len(starts))
     for first in range(0, len(places), WINDOW):
         window = slice(first, first + WINDOW)
@@ -83,8 +73,8 @@ def losses(
             yield nats.cpu().double().view(at.shape), scored[window]
 
 
-class Comparison:
-    """What models lose over a base model on a text, in nats a token.
+class TextComparison:
+    """What models lose over a base model on a text, in nats a token: a `Comparison`.
 
     The text is read from `STREAMS` places at once, and only as far as the difference needs: until
     its standard error is at most `PRECISE`, or at most `RELATIVE` times the difference. Both models

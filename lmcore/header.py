@@ -17,14 +17,15 @@ from pydantic import Field, ValidationError
 from lmcore import sites
 from lmcore.capacity import HEADER_BYTES, Capacity, unpacked
 from lmcore.codec import AnyCodec, LeafSpec
-from lmcore.model_settings import ModelSettings, Size
+from lmcore.model_settings import Size
+from lmcore.network import AnyNetwork, NetworkSettings
 from lmcore.recipe import Recipe
 from lmcore.settings import Settings, explain, later
 from lmcore.structure import AnyStructure, MatrixShape
 from lmcore.vocabulary import Kind, Vocabulary
 
 if TYPE_CHECKING:
-    from lmcore.model import LanguageModel
+    from lmcore.network import Network
 
 
 class LeafHeader(Settings):
@@ -44,7 +45,7 @@ class SiteHeader(Settings):
 class Header(Settings):
     """What a file says of itself before its streams."""
 
-    model: ModelSettings
+    model: AnyNetwork
     words: Size
     vocabulary: Kind = later("words")
     sites: dict[str, SiteHeader]
@@ -80,7 +81,7 @@ class Header(Settings):
         return found
 
 
-def header_of(model: LanguageModel, vocabulary: Vocabulary) -> Header:
+def header_of(model: Network, vocabulary: Vocabulary) -> Header:
     """The header of a model's file."""
     stored = {
         site: SiteHeader(
@@ -100,7 +101,7 @@ def header_of(model: LanguageModel, vocabulary: Vocabulary) -> Header:
 
 
 def header_from(
-    specs: dict[str, LeafSpec], recipe: Recipe, model: ModelSettings, vocabulary: Vocabulary
+    specs: dict[str, LeafSpec], recipe: Recipe, model: NetworkSettings, vocabulary: Vocabulary
 ) -> Header:
     """The header that the file of a resolved recipe will have, given `recipe.leaf_specs`."""
     words = len(vocabulary)

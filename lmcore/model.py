@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from lmcore import sites
 from lmcore.cells import State
+from lmcore.evaluation import TextComparison, score
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons, Windows
 from lmcore.loss import cross_entropy, sampled_cross_entropy
 from lmcore.model_settings import ModelSettings
+from lmcore.network import Network
+from lmcore.score import Score
+from lmcore.text_calibration import moments, window_losses
 from lmcore.training_settings import TrainingSettings
 from lmcore.weight import Weight
 
-
-class Dropout(nn.Module):
-    """Dropout on the embedding output and on each layer's output.
-
-    `kind` element draws a mask per value (Zaremba et al. 2014); sequence draws one mask per
-    window and stream, the same at every time step (Gal & Ghahramani 2016). `rows` drops whole
-    embedding rows for a window. `recurrent` drops single weights of U for a window (DropConnect,
-    Merity et al. 2018): the recurrence is regularised and the fused kernel stays.
-    """
-
-    def __init__(self, kind: str, rate: float, rows: float, recurrent: float = 0.0) -> None:
-        super().__init__()
-        self.kind, self.rate = kind, rate
-        self.row_rate, self.recurrent_rate = rows, recurrent
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(time, batch, features), same shape out."""
-        if not self.training or self.rate == 0:
-            return x
-        time, batch, features = x.shape
-        mask = x.new_empty(1 if self.kind == "sequence" else time, batch, features)
-        return x * mask.bernoulli_(1 - self.rate).div_(1 - self.rate)
-
-    def rows(self, x: Tensor, ids: Tensor, words: int) -> Tensor:
-        """Embedding output (time, batch, features) with the rows of dropped words zero."""
-        if not self.training or self.row_rate == 0:
-            return x
-        keep = x.new_empty(words).bernoulli_(1 - self.row_rate).div_(1 - self.row_rate)
-        return x * keep[ids].unsqueeze(2)
-
-    def weights(self, matrix: Tensor) -> Tensor:
-        """A recurrent matrix (gates x H, H) with dropped weights zero."""
-        return dropout(matrix, self.recurrent_rate, self.training)
+if TYPE_CHECKING:
+    from lmcore.corpus import Corpus
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Network):
     """A language model over Weights. A tied embedding and decoder is one Weight."""
+
+    settings: ModelSettings
 
     def __init__(
         self,
@@ -62,8 +37,7 @@ class LanguageModel(nn.Module):
         weights: dict[str, Weight],
         biases: dict[str, Leaf],
     ) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings, weights, biases)
         self.embedding = weights[sites.EMBEDDING]
         cell = settings.cell
         self._layers = nn.ModuleList(
@@ -77,7 +51,6 @@ class LanguageModel(nn.Module):
         self.decoder = weights[settings.decoder_site]
         self.decoder_projection = weights.get(sites.DECODER_PROJECTION)
         self.decoder_bias = biases[sites.DECODER_BIAS]
-        self.dropout = Dropout("element", 0.0, 0.0)
 
     @property
     def words(self) -> int:
@@ -143,6 +116,24 @@ class LanguageModel(nn.Module):
         """The windows of a text (tokens,), as the settings of a training cut it."""
         return Windows(self, ids, settings, teacher)
 
+    def score(self, data: Corpus, split: str, streams: int = 1) -> Score:
+        """The perplexity, as `lmcore.evaluation.score` has it."""
+        return score(self, data.split(split), data.vocabulary.eos, streams)
+
+    def comparison(self, data: Corpus) -> TextComparison:
+        return TextComparison(self, data.valid, data.vocabulary.eos)
+
+    def moments(self, examples: Tensor) -> dict[str, Tensor]:
+        """Of a text (tokens,). A layer without a projection has the moments of its h under the
+        projection's name."""
+        return moments(self, examples)
+
+    def sampled_losses(self, examples: Tensor, most: int) -> Iterator[tuple[Tensor, float]]:
+        return window_losses(self, examples, most)
+
+    def word_counts(self, examples: Tensor) -> Tensor:
+        return torch.bincount(examples, minlength=self.words)
+
     def loss(self, ids: Tensor, targets: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """Mean negative log-likelihood in nats; ids and targets (time, batch)."""
         hidden, state = self(ids, state)
@@ -192,8 +183,3 @@ def dense_model(
     """A dense model of these matrices, site by site, for inference until it is trained."""
     weights = {site: Weight.of(matrix) for site, matrix in matrices.items()}
     return LanguageModel(settings, weights, biases).eval()
-
-
-def parameters(model: LanguageModel) -> dict[str, Any]:
-    """Every trainable tensor, by a stable name, each once."""
-    return dict(model.named_parameters(remove_duplicate=True))

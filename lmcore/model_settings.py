@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 import lmcore.looped_cells  # noqa: F401, makes its cells known
 from lmcore import sites
 from lmcore.cells import LSTM, AnyCell
-from lmcore.settings import Settings, later
+from lmcore.network import LANGUAGE, NetworkSettings
+from lmcore.settings import later
+
+if TYPE_CHECKING:
+    from lmcore.leaf import Leaf
+    from lmcore.model import LanguageModel
+    from lmcore.weight import Weight
 
 Size = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=0)]
 Sizes = int | tuple[int, ...]
 
 
-class ModelSettings(Settings):
+class ModelSettings(NetworkSettings):
     """The shape of a language model; its vocabulary comes from the corpus.
 
     `hidden` is one number or one a layer. `projection`, one a layer, is how wide a layer's shared
@@ -24,6 +30,7 @@ class ModelSettings(Settings):
     `decoder.projection` leads there.
     """
 
+    kind: Literal["language"] = later(LANGUAGE)
     layers: Annotated[int, Field(ge=1, le=100)]
     hidden: Size | tuple[Size, ...]
     embedding: Size
@@ -75,6 +82,10 @@ class ModelSettings(Settings):
         return tuple(width or units for width, units in zip(projection, self.units, strict=True))
 
     @property
+    def looked_up(self) -> tuple[str, ...]:
+        return () if self.tied else (sites.EMBEDDING,)
+
+    @property
     def decoder_site(self) -> str:
         """The site whose rows the decoder multiplies with: that of the embedding, where tied."""
         return sites.EMBEDDING if self.tied else sites.DECODER
@@ -106,6 +117,11 @@ class ModelSettings(Settings):
             shapes[sites.DECODER_PROJECTION] = (self.embedding, inputs)
         return shapes
 
+    def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> LanguageModel:
+        from lmcore.model import LanguageModel  # which is made of these settings
+
+        return LanguageModel(self, weights, biases)
+
     def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
         """Bias or peephole -> (size,)."""
         layers = {
@@ -114,8 +130,3 @@ class ModelSettings(Settings):
             for name, shape in self.cell.vectors(units).items()
         }
         return {**layers, sites.DECODER_BIAS: (words,)}
-
-    def weights(self, words: int) -> int:
-        """How many numbers the dense model holds; 4 bytes each are its dense size."""
-        matrices = sum(rows * columns for rows, columns in self.site_shapes(words).values())
-        return matrices + sum(size for (size,) in self.bias_shapes(words).values())

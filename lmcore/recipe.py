@@ -12,7 +12,7 @@ import math
 import pkgutil
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field, create_model
 
@@ -31,6 +31,7 @@ from lmcore.training_settings import FineTuningSettings
 if TYPE_CHECKING:
     from lmcore.calibration import Calibration
     from lmcore.model import LanguageModel
+    from lmcore.network import N, NetworkSettings
 
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
     importlib.import_module(f"lmcore.compress.{_module.name}")
@@ -76,42 +77,53 @@ class LayerSettings(_LayerFields):
         """Whether a training decides what sizes are left."""
         return any(method.is_open for method, _ in self.asked)
 
-    def canonical(self, model: ModelSettings, words: int) -> LayerSettings:
+    def canonical(self, model: NetworkSettings, words: int) -> LayerSettings:
         """The settings, with None for each that would not make the model smaller."""
         taken, _ = _taken(self.asked, model, words)
         return LayerSettings(**taken)
 
-    def shape(self, model: ModelSettings) -> ModelSettings:
+    def shape(self, model: NetworkSettings) -> NetworkSettings:
         """The model's settings after canonical settings; as many units as there are at most."""
         for method, value in self.asked:
-            model = method.shape(value, model)
+            model = method.shape(value, _language(method, model))
         return model
 
-    def site_shapes(self, model: ModelSettings, words: int) -> dict[str, MatrixShape]:
+    def site_shapes(self, model: NetworkSettings, words: int) -> dict[str, MatrixShape]:
         """Site -> its largest shape (out, in) after canonical settings: units may be removed."""
         shaped = self.shape(model)
         shapes = shaped.site_shapes(words)
-        if self.is_open and sites.DECODER_PROJECTION in model.site_shapes(words):
+        lost = self.is_open and sites.DECODER_PROJECTION in model.site_shapes(words)
+        if lost and isinstance(shaped, ModelSettings):
             # stays where so many units go that a projection or an embedding is skipped
             shapes.setdefault(sites.DECODER_PROJECTION, (shaped.embedding, shaped.widths[-1]))
         return shapes
 
-    def apply(
-        self, dense: LanguageModel, calibration: Calibration
-    ) -> tuple[LanguageModel, Calibration]:
+    def apply(self, dense: N, calibration: Calibration) -> tuple[N, Calibration]:
         """The reshaped dense model, and what the text tells of it.
 
         A projection is skipped if the pruned layer has no more units than its width, and a
         narrower embedding if the pruned one is no wider.
         """
         for method, value in self.asked:
-            dense, calibration = method.apply(value, dense, calibration)
+            model = cast("LanguageModel", dense)  # no other can have such settings
+            model, calibration = method.apply(value, model, calibration)
+            dense = cast("N", model)
         return dense, calibration
 
 
+def _language(method: LayerMethod[Any], model: NetworkSettings) -> ModelSettings:
+    """The model's settings. Raises UserError where it is none that the method can reshape."""
+    if not isinstance(model, ModelSettings):
+        raise UserError(
+            f"recipe.layers.{method.field}: it reshapes language models; this is one of the kind "
+            f"{model.kind}"
+        )
+    return model
+
+
 def _taken(
-    asked: Sequence[tuple[LayerMethod[Any], Any]], model: ModelSettings, words: int
-) -> tuple[dict[str, Any], ModelSettings]:
+    asked: Sequence[tuple[LayerMethod[Any], Any]], model: NetworkSettings, words: int
+) -> tuple[dict[str, Any], NetworkSettings]:
     """The settings that are worth taking, in their canonical form, and the model's shape by them.
 
     A setting may pay only by what another one leaves: whether a projection saves anything can
@@ -127,12 +139,13 @@ def _taken(
     if method.keeps_size:
         return {
             **without,
-            method.field: method.canonical(setting, shape_without, words),
+            method.field: method.canonical(setting, _language(method, shape_without), words),
         }, shape_without
-    value = method.canonical(setting, model, words)
+    whole = _language(method, model)
+    value = method.canonical(setting, whole, words)
     if value is None:
         return without, shape_without
-    taken, shape = _taken(others, method.shape(value, model), words)
+    taken, shape = _taken(others, method.shape(value, whole), words)
     if method.is_open or shape.weights(words) < shape_without.weights(words):
         return {**taken, method.field: value}, shape
     return without, shape_without
@@ -226,7 +239,7 @@ class Recipe(Settings):
         return next(matches, SiteSettings())
 
 
-def resolve(recipe: Recipe, model: ModelSettings, words: int) -> Recipe:
+def resolve(recipe: Recipe, model: NetworkSettings, words: int) -> Recipe:
     """The recipe in its canonical form: every site by name, every setting as what it amounts to.
 
     Two recipes that make the same model resolve to equal recipes. A structure that a site cannot
@@ -270,9 +283,9 @@ def _at_site(
     return settings.canonical(site, shape, recipe.pruning)
 
 
-def _check_feedback(settings: SiteSettings, site: str, model: ModelSettings) -> None:
+def _check_feedback(settings: SiteSettings, site: str, model: NetworkSettings) -> None:
     """UserError where the codec feeds errors back and nothing is multiplied with the leaves."""
-    looked_up = site == sites.EMBEDDING and not model.tied
+    looked_up = site in model.looked_up
     if settings.bits.needs_inputs and (looked_up or not settings.structure.multiplies):
         raise UserError(
             f"recipe.sites.{site}.bits.feedback: got true; the leaves of "
@@ -280,7 +293,7 @@ def _check_feedback(settings: SiteSettings, site: str, model: ModelSettings) -> 
         )
 
 
-def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, LeafSpec]:
+def leaf_specs(recipe: Recipe, model: NetworkSettings, words: int) -> dict[str, LeafSpec]:
     """What the file of a resolved recipe holds at most of each leaf, by "site/leaf" or bias name.
 
     It holds less where units are removed, where a rank comes from an energy, and of leaves that
@@ -298,7 +311,7 @@ def leaf_specs(recipe: Recipe, model: ModelSettings, words: int) -> dict[str, Le
     return specs
 
 
-def is_open(recipe: Recipe, model: ModelSettings, words: int) -> bool:
+def is_open(recipe: Recipe, model: NetworkSettings, words: int) -> bool:
     """Whether the weights decide which leaves the file of a resolved recipe has, or their sizes."""
     shapes = recipe.layers.site_shapes(model, words)
     return recipe.layers.is_open or any(

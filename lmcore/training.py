@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lmcore.dropout import Dropout
 from lmcore.files import content_key, write_atomic
 from lmcore.leaf import Leaf, same_mask
 from lmcore.lessons import Lessons
-from lmcore.model import Dropout, LanguageModel, parameters
+from lmcore.network import Network, parameters
 from lmcore.optimizers import UPDATERS
 from lmcore.progress import DivergedError, Observer, Regularizer, TrainingRecord, ignore
 from lmcore.training_settings import FineTuningSettings, TrainingSettings
@@ -28,14 +29,14 @@ CHECKPOINT_SECONDS = 30.0
 
 
 def train(
-    model: LanguageModel,
-    examples: Tensor,
+    model: Network,
+    examples: Any,
     settings: TrainingSettings,
     seed: int,
-    validate: Callable[[LanguageModel], float] | None = None,
+    validate: Callable[[Network], float] | None = None,
     observe: Observer = ignore,
     checkpoint: Path | None = None,
-    teacher: LanguageModel | None = None,
+    teacher: Network | None = None,
     regularizer: Regularizer | None = None,
     begun: Path | None = None,
     lost: float | None = None,
@@ -90,12 +91,12 @@ class _Run:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Network,
         lessons: Lessons,
         settings: TrainingSettings,
         seed: int,
         keys: list[str],
-        validate: Callable[[LanguageModel], float] | None,
+        validate: Callable[[Network], float] | None,
         checkpoint: Path | None,
         regularizer: Regularizer | None,
         rates: list[float],
@@ -267,7 +268,7 @@ class _Run:
 
 
 def _keys(
-    settings: TrainingSettings, seed: int, model: LanguageModel, teacher: LanguageModel | None
+    settings: TrainingSettings, seed: int, model: Network, teacher: Network | None
 ) -> list[str]:
     """What the states of each part of a training are known by: the same whatever parts come
     after."""
@@ -282,7 +283,7 @@ def _parts(settings: TrainingSettings) -> list[TrainingSettings]:
     return [settings.up_to(rung) for rung in range(len(settings.ends))]
 
 
-def _shapes(model: LanguageModel) -> dict[str, list[int]]:
+def _shapes(model: Network) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in parameters(model).items()}
 
 

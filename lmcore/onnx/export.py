@@ -68,8 +68,8 @@ def export_onnx(
     """
     eos, ids = bundle.vocabulary.eos, text.cpu()
     if perplexity is None:
-        perplexity = score(bundle.model, ids, eos).perplexity
-    by_sentence = sentence_perplexity(bundle.model, ids, eos)
+        perplexity = score(bundle.language, ids, eos).value
+    by_sentence = sentence_perplexity(bundle.language, ids, eos)
     said = ""
     for integers in (True, False):
         files, operators = _written(bundle, integers)
@@ -103,10 +103,10 @@ def export_onnx(
 
 def _written(bundle: Bundle, integers: bool) -> tuple[dict[str, bytes], dict[str, str]]:
     """The files, and the operators of the first."""
-    by_token = streaming(bundle.model, bundle.vocabulary, integers)
+    by_token = streaming(bundle.language, bundle.vocabulary, integers)
     files = {
         scoring.STREAMING: by_token.data,
-        scoring.SENTENCES: sentences(bundle.model, bundle.vocabulary, integers).data,
+        scoring.SENTENCES: sentences(bundle.language, bundle.vocabulary, integers).data,
         TOKENS_FILE: tokens_text(bundle.vocabulary).encode(),
     }
     return files, by_token.operators

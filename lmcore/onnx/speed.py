@@ -46,7 +46,7 @@ def onnx_step(data: bytes) -> Step:
 def torch_step(bundle: Bundle) -> Step:
     """A token through the same model written plainly in PyTorch, of dense matrices in float32:
     nn.Embedding, nn.LSTM, nn.Linear. Other cells than a plain LSTM run as lmpareto runs them."""
-    model, settings = bundle.model, bundle.model.settings
+    model, settings = bundle.language, bundle.language.settings
     plain = type(settings.cell) is LSTM and not settings.projection
     if not plain or model.decoder_projection is not None or len(set(settings.units)) > 1:
         return lambda word: score(model, torch.tensor([word]), word)
@@ -102,7 +102,7 @@ def relative_speed(bundle: Bundle, dense: Bundle, seconds: float = 2.0) -> float
     """Tokens per second of the bundle's model.onnx in onnxruntime, over those of the dense bundle
     in PyTorch: above 1 where the exported model is the faster."""
     steps = {
-        "onnx": onnx_step(streaming(bundle.model, bundle.vocabulary).data),
+        "onnx": onnx_step(streaming(bundle.language, bundle.vocabulary).data),
         "dense": torch_step(dense),
     }
     words = min(len(bundle.vocabulary), len(dense.vocabulary))

@@ -15,9 +15,10 @@ from lmcore.bundle import Bundle, load, save
 from lmcore.codec import Float16
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import STREAMS, score, unigram_perplexity
+from lmcore.evaluation import STREAMS, unigram_perplexity
 from lmcore.files import content_key, sha256_of, write_json
-from lmcore.model import LanguageModel, random_model
+from lmcore.model import random_model
+from lmcore.network import Network
 from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
@@ -114,7 +115,7 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
         raise _not_imported(config)
     key = dense_key(config, corpus)
     folder = config.folder / "dense"
-    settings, eos = config.training, corpus.vocabulary.eos
+    settings = config.training
     generator = torch.Generator().manual_seed(config.seed)
     model = random_model(config.model, len(corpus.vocabulary), settings.init, generator)
     model.to(device(config.device))
@@ -122,8 +123,8 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
     # on a GPU, step by step, the text takes as long as half an epoch of training
     streams = 1 if device(config.device).type == "cpu" else STREAMS
 
-    def validate(model: LanguageModel) -> float:
-        return score(model, corpus.valid, eos, streams).perplexity
+    def validate(model: Network) -> float:
+        return model.score(corpus, "valid", streams).value
 
     state = folder / f"{key}.safetensors"  # of a training that is not over
     try:
@@ -151,7 +152,7 @@ def doubt(checkpoint: DenseCheckpoint, corpus: Corpus) -> str | None:
 
 
 def keep_dense(
-    config: StudyConfig, corpus: Corpus, model: LanguageModel, training: dict[str, Any]
+    config: StudyConfig, corpus: Corpus, model: Network, training: dict[str, Any]
 ) -> DenseCheckpoint:
     """Write a dense model as a float16 bundle, and the record of its training, or of its import,
     beside it."""
@@ -160,7 +161,7 @@ def keep_dense(
     recipe = resolve(DENSE, config.model, len(corpus.vocabulary))
     size_bytes = save(path, build(model, recipe).eval(), corpus.vocabulary)
     reloaded = load(path).model.to(device(config.device))
-    measured = score(reloaded, corpus.valid, corpus.vocabulary.eos)
+    measured = reloaded.score(corpus, "valid")
     record = {
         "key": key,
         "corpus": corpus.describe(),
@@ -168,7 +169,7 @@ def keep_dense(
         "training": config.training.plain(),
         "seed": config.seed,
         "size_bytes": size_bytes,
-        "valid_perplexity": measured.perplexity,
+        "valid_perplexity": measured.value,
         **training,
     }
     write_json(path.with_suffix(".json"), record)

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import score
 from lmcore.files import content_key, sha256_of, write_json
 from lmcore.imports.model import ImportedModel, imported
 from lmcore.imports.weight_files import read_weights
@@ -69,8 +68,8 @@ def keep_import(config: ImportConfig, corpus: Corpus, read: Import) -> DenseChec
     """Write the checkpoint of a model whose rows are in the order of the corpus's words. Its record
     has the perplexity of the weights as they came beside that of the file."""
     model = read.model.model()
-    before = score(model, corpus.valid, corpus.vocabulary.eos)
+    before = model.score(corpus, "valid")
     path = Path(config.weights)
     source = read.source | ({"sha256": sha256_of(path)} if path.is_file() else {})
-    about = {"imported": source, "float32_perplexity": before.perplexity}
+    about = {"imported": source, "float32_perplexity": before.value}
     return keep_dense(config, corpus, model, about)

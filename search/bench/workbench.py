@@ -22,11 +22,11 @@ from lmcore.calibration import Calibration
 from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import Comparison, score
 from lmcore.files import content_key
-from lmcore.model import LanguageModel
+from lmcore.network import Network
 from lmcore.progress import DivergedError, Observer, TrainingRecord, ignore
 from lmcore.recipe import Recipe
+from lmcore.score import Comparison
 from lmcore.settings import parse
 from lmcore.training import train
 from lmcore.training_settings import FineTuningSettings
@@ -98,15 +98,15 @@ class Workbench:
         laps.end("write")
         bundle = load(path)
         laps.end("load")
-        measured = score(bundle.model.to(self.device), self.corpus.valid, self.dense.vocabulary.eos)
+        measured = bundle.model.to(self.device).score(self.corpus, "valid")
         laps.end("score")
-        if not math.isfinite(measured.perplexity):
+        if not math.isfinite(measured.value):
             raise DivergedError("the validation perplexity of the file is infinite")
         return Measurement(
             key=key,
             recipe=recipe.plain(),
             size_bytes=bundle.size_bytes,
-            valid_perplexity=measured.perplexity,
+            valid_perplexity=measured.value,
             tokens_per_second=measured.tokens_per_second,
             updates=record.updates,
             seconds=record.seconds,
@@ -133,15 +133,15 @@ class Workbench:
         spelling = self.corpus.spellings.get("valid")
         return {"text": spelling.plain()} if spelling else {}
 
-    def comparison(self, base: LanguageModel) -> Comparison:
+    def comparison(self, base: Network) -> Comparison:
         """What models lose over the base on the validation text."""
-        return Comparison(base.to(self.device), self.corpus.valid, self.dense.vocabulary.eos)
+        return base.to(self.device).comparison(self.corpus)
 
     def untrained_size(self, recipe: Recipe, observe: Observer = ignore) -> int:
         """The size in bytes of a resolved recipe's file before any fine-tuning."""
         return len(pack(self.untrained(recipe, observe), self.dense.vocabulary))
 
-    def untrained(self, recipe: Recipe, observe: Observer = ignore) -> LanguageModel:
+    def untrained(self, recipe: Recipe, observe: Observer = ignore) -> Network:
         """The model of a resolved recipe before any fine-tuning."""
         start = self.calibration
         if recipe.layers.units:
@@ -150,7 +150,7 @@ class Workbench:
 
     def _finetune(
         self,
-        model: LanguageModel,
+        model: Network,
         recipe: Recipe,
         settings: FineTuningSettings,
         observe: Observer,
@@ -178,7 +178,7 @@ class Workbench:
             schedule.after_update(rate=0.0, progress=1.0)
         return record
 
-    def _lost(self, recipe: Recipe, built: LanguageModel) -> float:
+    def _lost(self, recipe: Recipe, built: Network) -> float:
         """What the recipe's file loses over the dense model before any training, in nats a token:
         with all the zeros that a schedule would bring."""
         model = deepcopy(built)
@@ -190,7 +190,7 @@ class Workbench:
         """The path of the state of a fine-tuning, during it and after its end."""
         return self.stages.path(f"{self.key(recipe)}.safetensors")
 
-    def _stage(self, units: UnitsSettings, observe: Observer) -> LanguageModel:
+    def _stage(self, units: UnitsSettings, observe: Observer) -> Network:
         """The dense model with fewer units, trained once for all recipes that start from it."""
         key = content_key(units.plain(), self.dense.sha256, self.corpus.key, self.seed)
         path = self.stages.path(f"{key}.lmb")
@@ -199,7 +199,7 @@ class Workbench:
                 return known
             state = path.with_suffix(".safetensors")  # of a training that is not over
             model = with_fewer_units(
-                self.dense.model,
+                self.dense.language,
                 self.corpus.train,
                 units,
                 _seed(key),
@@ -209,9 +209,9 @@ class Workbench:
             )
             save(path, model, self.dense.vocabulary)
             state.unlink(missing_ok=True)
-            model = load(path).model
+            cut = load(path).model
         self.stages.trim()
-        return model
+        return cut
 
 
 def stored_recipe(bench: Workbench, name: str, measured: Measurement) -> Recipe:
@@ -239,7 +239,7 @@ class Laps:
         self.seconds[step], self._since = round(now - self._since, 3), now
 
 
-def _read(path: Path) -> LanguageModel | None:
+def _read(path: Path) -> Network | None:
     """The model of a bundle, None where the file is missing or damaged."""
     try:
         return load(path).model

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from lmcore.bundle import load
 from lmcore.corpus import load_corpus
-from lmcore.evaluation import score
 from lmcore.recall import recall
 from lmcore.runtime import device
 from search.commands.answer import Answer
@@ -24,15 +23,15 @@ def run(config: EvaluateConfig) -> Answer:
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
     ids = corpus.split(config.split)
-    measured = score(model, ids, corpus.vocabulary.eos)
-    shown = recall(model, ids, bundle.vocabulary)
-    bits = corpus.bits_per_byte(config.split, measured.perplexity)
+    measured = model.score(corpus, config.split)
+    shown = recall(bundle.language, ids, bundle.vocabulary)
+    bits = corpus.bits_per_byte(config.split, measured.value)
     document = {
         "bundle": config.bundle,
         "corpus": corpus.name,
         "split": config.split,
         "size_bytes": bundle.size_bytes,
-        "perplexity": measured.perplexity,
+        "perplexity": measured.value,
         **bits_in("bits_per_byte", bits),
         "tokens": measured.tokens,
         "tokens_per_second": measured.tokens_per_second,
@@ -43,7 +42,7 @@ def run(config: EvaluateConfig) -> Answer:
     return Answer(
         document,
         f"{config.bundle}: {format_size(bundle.size_bytes)}, perplexity "
-        f"{measured.perplexity:.2f}{in_bits(bits)} on the {measured.tokens:,} tokens of "
+        f"{measured.value:.2f}{in_bits(bits)} on the {measured.tokens:,} tokens of "
         f"{corpus.name} {config.split}, {measured.tokens_per_second:,.0f} tokens/s; next-word "
         f"recall {shown.top1:.1%} (1), {shown.top3:.1%} (3){keys}",
     )

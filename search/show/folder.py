@@ -15,7 +15,6 @@ from typing import Any
 from lmcore.bundle import Bundle, load
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
-from lmcore.evaluation import score
 from lmcore.files import finite, write_atomic, write_json, written_at_once
 from lmcore.inspection import parts_of
 from lmcore.onnx.export import export_onnx
@@ -130,14 +129,14 @@ def _measured(exported: Exported, bundle: Bundle) -> dict[str, Any]:
     if corpus is None:
         return {}
     if valid is None:
-        valid = score(bundle.model, corpus.valid, corpus.vocabulary.eos).perplexity
-    test = score(bundle.model, corpus.test, corpus.vocabulary.eos)
-    shown = recall(bundle.model, corpus.test, bundle.vocabulary)
+        valid = bundle.model.score(corpus, "valid").value
+    test = bundle.model.score(corpus, "test")
+    shown = recall(bundle.language, corpus.test, bundle.vocabulary)
     return {
         "valid_perplexity": valid,
-        "test_perplexity": test.perplexity,
+        "test_perplexity": test.value,
         **bits_in("valid_bits_per_byte", corpus.bits_per_byte("valid", valid)),
-        **bits_in("test_bits_per_byte", corpus.bits_per_byte("test", test.perplexity)),
+        **bits_in("test_bits_per_byte", corpus.bits_per_byte("test", test.value)),
         "tokens_per_second": test.tokens_per_second,
         **shown.document(),
     }
@@ -154,7 +153,7 @@ def _sentences_of(bundle: Bundle) -> Any:
 def _write_plain(bundle: Bundle, folder: Path) -> None:
     from safetensors.torch import save
 
-    write_atomic(folder / SAFETENSORS, save(plain_weights(bundle.model), {"format": "pt"}))
+    write_atomic(folder / SAFETENSORS, save(plain_weights(bundle.language), {"format": "pt"}))
     words = bundle.vocabulary.words
     if any(word.splitlines() != [word] for word in words):
         raise UserError(f"{WORDS}: a line for each word cannot hold a word that breaks the line")

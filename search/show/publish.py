@@ -12,7 +12,6 @@ from pathlib import Path
 from lmcore.bundle import load
 from lmcore.corpus import Corpus, CorpusSettings
 from lmcore.errors import UserError
-from lmcore.evaluation import score
 from lmcore.files import sha256_of, write_atomic, write_json
 from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint
@@ -157,8 +156,8 @@ def _typed(point: Point) -> str:
 
 def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
     """The point's row in results.csv. The test perplexity is computed here, from the file."""
-    test = score(load(path).model, corpus.test, corpus.vocabulary.eos)
-    bits, speed = corpus.bits_per_byte("test", test.perplexity), point.relative_speed
+    test = load(path).model.score(corpus, "test")
+    bits, speed = corpus.bits_per_byte("test", test.value), point.relative_speed
     return {
         "name": point.name,
         "trial": "" if point.trial is None else str(point.trial),
@@ -167,7 +166,7 @@ def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
         "site": where(point.recipe or {}),
         "size_bytes": str(point.size_bytes),
         "valid_perplexity": f"{point.valid_perplexity:.3f}",
-        "test_perplexity": f"{test.perplexity:.3f}",
+        "test_perplexity": f"{test.value:.3f}",
         **({} if bits is None else {BITS: f"{bits:.4f}"}),
         "tokens_per_second": f"{test.tokens_per_second:.0f}",
         **({} if speed is None else {RELATIVE: f"{speed:.2f}"}),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from lmcore.bundle import leaf_bytes
-from lmcore.model import LanguageModel
+from lmcore.network import Network
 from lmcore.recipe import Recipe, resolve
 from search.bench.dense import DENSE
 from search.bench.workbench import Workbench
@@ -119,12 +119,12 @@ def _cost_of_making(space: ModelSpace, wanted: Sequence[Wanted]) -> float:
     return MAKING * changed / weights[LAYERS]
 
 
-def _changed(part: Part, model: LanguageModel) -> Collection[str]:
+def _changed(part: Part, model: Network) -> Collection[str]:
     """What differs in a model from the base: sites and `BIASES`."""
     return model.sites.keys() | {BIASES} if LAYERS in part.acts_on else part.acts_on
 
 
-def _site_bytes(model: LanguageModel, of: Collection[str]) -> dict[str, int]:
+def _site_bytes(model: Network, of: Collection[str]) -> dict[str, int]:
     """Site, or `BIASES` -> its bytes in a file of the model, for those in `of`."""
     leaves = {site: weight.leaves.values() for site, weight in model.sites.items()}
     every = {**leaves, BIASES: model.biases.values()}

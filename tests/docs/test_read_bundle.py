@@ -68,7 +68,7 @@ def assert_read(reader: ModuleType, path: Path, ids: list[int]) -> Bundle:
         values = leaf.value().detach().numpy()
         assert mine.leaves[name].dtype == values.dtype
         assert np.array_equal(mine.leaves[name], values), name
-    expected = score(real.model, torch.tensor(ids), real.vocabulary.eos).perplexity
+    expected = score(real.language, torch.tensor(ids), real.vocabulary.eos).value
     assert mine.perplexity(ids) == pytest.approx(expected, rel=1e-4)
     return real
 
@@ -177,7 +177,7 @@ def test_it_runs_by_itself_and_imports_numpy_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-I", str(READER), "model.lmb", "text.txt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     ids = [3, 4, 1, 0, 5, 2, 0]
-    expected = score(bundle.load(tmp_path / "model.lmb").model, torch.tensor(ids), 0).perplexity
+    expected = score(bundle.load(tmp_path / "model.lmb").language, torch.tensor(ids), 0).value
     assert done.stdout == f"perplexity {expected:.4f} of 7 tokens\n"
     code = f"import sys; sys.path.insert(0, {str(READER.parent)!r}); import read_bundle"
     heavy = ("torch", "lmcore", "scipy", "constriction")

@@ -191,7 +191,7 @@ def check(given: dict[str, Any], cell: Cell, sizes: dict[str, Any], seed: int, p
     ids = torch.arange(24).view(12, 2) % WORDS
     ours = logits_of(model, ids)
     assert ours.isfinite().all()
-    assert torch.equal(logits_of(loaded.model, ids), ours)
+    assert torch.equal(logits_of(loaded.language, ids), ours)
     assert bundle.pack(loaded.model, VOCABULARY) == path.read_bytes()
     return "built"
 

@@ -541,7 +541,7 @@ def test_a_layer_method_makes_the_model_that_it_says(
         assert set(shapes) <= set(recipe.layers.site_shapes(model, len(WORDS)))
         size = save(tmp_path / "model.lmb", built, WORDS)
         assert size <= packed_size(recipe, model, WORDS)
-        again, ids = load(tmp_path / "model.lmb").model, corpus.valid[:40].view(20, 2)
+        again, ids = load(tmp_path / "model.lmb").language, corpus.valid[:40].view(20, 2)
         assert torch.equal(again(ids, again.zero_state(2))[0], built(ids, built.zero_state(2))[0])
     for name, value in dense.state_dict().items():
         assert torch.equal(value, before[name]), name

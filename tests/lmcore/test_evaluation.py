@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lmcore import evaluation
 from lmcore.building import build
 from lmcore.corpus import Corpus
-from lmcore.evaluation import STREAMS, Comparison, score, unigram_perplexity
+from lmcore.evaluation import STREAMS, TextComparison, score, unigram_perplexity
 from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, resolve
 from lmcore.training import train
@@ -53,7 +53,7 @@ def test_one_stream_equals_one_token_at_a_time(
     ids, eos = corpus.valid[:length], corpus.vocabulary.eos
     found = score(trained, ids, eos)
     assert found.tokens == length
-    assert found.perplexity == pytest.approx(brute_force(trained, ids, eos), rel=1e-5)
+    assert found.value == pytest.approx(brute_force(trained, ids, eos), rel=1e-5)
 
 
 @pytest.mark.parametrize("window", [1, 7, 50, 64, 400, 1000])
@@ -63,16 +63,16 @@ def test_the_window_changes_no_result(
     eos = corpus.vocabulary.eos
     whole, many = (score(trained, corpus.valid, eos, streams=streams) for streams in (1, 6))
     monkeypatch.setattr(evaluation, "WINDOW", window)
-    assert score(trained, corpus.valid, eos).perplexity == pytest.approx(whole.perplexity, rel=1e-5)
+    assert score(trained, corpus.valid, eos).value == pytest.approx(whole.value, rel=1e-5)
     again = score(trained, corpus.valid, eos, streams=6)
-    assert again.perplexity == pytest.approx(many.perplexity, rel=1e-5)
+    assert again.value == pytest.approx(many.value, rel=1e-5)
 
 
 def test_the_order_of_the_words_counts(trained: LanguageModel, corpus: Corpus) -> None:
     """So that the comparisons here could fail."""
     eos = corpus.vocabulary.eos
-    assert score(trained, corpus.valid, eos).perplexity < 50
-    assert score(trained, corpus.valid.flip(0), eos).perplexity > 80
+    assert score(trained, corpus.valid, eos).value < 50
+    assert score(trained, corpus.valid.flip(0), eos).value > 80
 
 
 @pytest.mark.parametrize("streams", [2, 3, 7, 16])
@@ -83,13 +83,13 @@ def test_streams_with_their_whole_history_equal_one(
     one = score(trained, corpus.valid, eos)
     many = score(trained, corpus.valid, eos, streams=streams, burn_in=len(corpus.valid))
     assert many.tokens == one.tokens
-    assert many.perplexity == pytest.approx(one.perplexity, rel=1e-5)
+    assert many.value == pytest.approx(one.value, rel=1e-5)
 
 
 def test_a_usual_burn_in_comes_close(trained: LanguageModel, corpus: Corpus) -> None:
     eos = corpus.vocabulary.eos
     one, warm, cold = (
-        score(trained, corpus.valid, eos, streams=streams, burn_in=burn_in).perplexity
+        score(trained, corpus.valid, eos, streams=streams, burn_in=burn_in).value
         for streams, burn_in in ((1, 0), (4, 64), (4, 0))
     )
     assert warm == pytest.approx(one, rel=5e-4)
@@ -106,7 +106,7 @@ def test_every_token_is_predicted_once(streams: int, make_model: MakeModel, corp
     ids = corpus.valid[:101]
     nats = -torch.linspace(-2, 2, 60).double().log_softmax(0)[ids].mean()
     found = score(model, ids, corpus.vocabulary.eos, streams=streams, burn_in=5)
-    assert found.perplexity == pytest.approx(math.exp(nats), rel=1e-5)
+    assert found.value == pytest.approx(math.exp(nats), rel=1e-5)
     assert found.tokens == 101
 
 
@@ -117,10 +117,10 @@ def test_a_unigram_model_knows_frequencies_alone() -> None:
 
 
 def test_dropout_plays_no_part(trained: LanguageModel, corpus: Corpus) -> None:
-    before = score(trained, corpus.valid, corpus.vocabulary.eos).perplexity
+    before = score(trained, corpus.valid, corpus.vocabulary.eos).value
     trained.train()
     trained.dropout.rate = 0.9
-    assert score(trained, corpus.valid, corpus.vocabulary.eos).perplexity == before
+    assert score(trained, corpus.valid, corpus.vocabulary.eos).value == before
 
 
 def test_a_model_that_is_no_number_has_infinite_perplexity(
@@ -130,7 +130,7 @@ def test_a_model_that_is_no_number_has_infinite_perplexity(
     for spoiled in (math.nan, 1e30):
         with torch.no_grad():
             model.decoder_bias.data[3] = spoiled
-        assert score(model, corpus.valid, corpus.vocabulary.eos).perplexity == math.inf
+        assert score(model, corpus.valid, corpus.vocabulary.eos).value == math.inf
 
 
 # --- a model and a base --------------------------------------------------------------------------
@@ -154,9 +154,9 @@ def test_a_comparison_of_all_of_a_text_is_the_difference_of_its_scores(
     monkeypatch.setattr(evaluation, "RELATIVE", 0.0)
     monkeypatch.setattr(evaluation, "WINDOW", 20)
     ids, eos = corpus.valid, corpus.vocabulary.eos
-    scores = (score(model, ids, eos, streams=STREAMS).perplexity for model in (trained, worse))
+    scores = (score(model, ids, eos, streams=STREAMS).value for model in (trained, worse))
     before, after = map(math.log, scores)
-    compare = Comparison(trained, ids, eos)
+    compare = TextComparison(trained, ids, eos)
     for _ in range(2):
         nats, read = compare(worse)
         assert nats == pytest.approx(after - before)
@@ -171,7 +171,7 @@ def test_a_comparison_reads_as_far_as_it_needs_and_may(
 ) -> None:
     monkeypatch.setattr(evaluation, "WINDOW", 80)
     ids, eos = corpus.valid.repeat(8), corpus.vocabulary.eos
-    compare = Comparison(trained, ids, eos)
+    compare = TextComparison(trained, ids, eos)
     nats, read = compare(worse)
     assert read < len(ids)
     monkeypatch.setattr(evaluation, "PRECISE", -1.0)
@@ -190,7 +190,7 @@ def test_a_comparison_with_a_model_that_is_no_number_is_infinite(
     spoiled = copy.deepcopy(trained)
     with torch.no_grad():
         spoiled.decoder_bias.data[3] = math.nan
-    nats, _ = Comparison(trained, corpus.valid, corpus.vocabulary.eos)(spoiled)
+    nats, _ = TextComparison(trained, corpus.valid, corpus.vocabulary.eos)(spoiled)
     assert nats == math.inf
 
 

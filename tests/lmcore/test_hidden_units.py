@@ -25,8 +25,9 @@ from lmcore.compress.hidden_units import (
 from lmcore.corpus import Corpus, Vocabulary
 from lmcore.errors import UserError
 from lmcore.looped_cells import RHN
-from lmcore.model import LanguageModel, parameters, random_model
+from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
+from lmcore.network import parameters
 from lmcore.progress import TrainingRecord
 from lmcore.settings import parse
 from lmcore.training import train
@@ -297,7 +298,7 @@ def test_removal_leaves_the_output_as_it_is(
     shapes = {name: leaf.shape for name, leaf in smaller.biases.items()}
     assert shapes == smaller.settings.bias_shapes(WORDS)
     bundle.save(tmp_path / "smaller.lmb", smaller, vocabulary)
-    again = bundle.load(tmp_path / "smaller.lmb").model
+    again = bundle.load(tmp_path / "smaller.lmb").language
     assert torch.equal(logits_of(again, ids_of(8, 3)), logits_of(smaller, ids_of(8, 3)))
     assert parse(ModelSettings, smaller.settings.plain()) == smaller.settings
 

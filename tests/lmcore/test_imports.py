@@ -71,7 +71,7 @@ def ours(model: ImportedModel, ids: list[int]) -> float:
     words = sorted(model.words)
     spoken = model.spoken(words)
     ids = [words.index(model.words[i]) for i in ids]
-    return score(spoken.model(), torch.tensor(ids), words.index("<eos>")).perplexity
+    return score(spoken.model(), torch.tensor(ids), words.index("<eos>")).value
 
 
 TEXT = [3, 7, 1, 10, 0, 4, 4, 9, 2, 10, 5, 8, 6, 10, 7, 3, 3, 10]

@@ -66,7 +66,7 @@ def assert_whole(model: LanguageModel, vocabulary: Vocabulary, folder: Path) -> 
     """Its matrices are those that its settings say, and its file is the model."""
     assert {s: w.shape for s, w in model.sites.items()} == model.settings.site_shapes(WORDS)
     bundle.save(folder / "model.lmb", model, vocabulary)
-    again = bundle.load(folder / "model.lmb").model
+    again = bundle.load(folder / "model.lmb").language
     assert torch.equal(logits_of(again, ids_of(8, 3)), logits_of(model, ids_of(8, 3)))
 
 
@@ -246,7 +246,7 @@ def test_a_tied_embedding_narrower_than_the_layers_learns(
         dense = random_model(wide, WORDS, 0.2, torch.Generator().manual_seed(0))
         model = reduce_embedding(dense, 12, Calibration(dense, corpus.train))
     assert model.sites["decoder.projection"].shape == (12, 24)
-    before = score(model, corpus.valid, corpus.vocabulary.eos).perplexity
+    before = score(model, corpus.valid, corpus.vocabulary.eos).value
     settings = TrainingSettings.model_validate(
         {
             **{"epochs": 10, "batch": 5, "window": 15, "optimizer": "adam", "rate": 0.01},
@@ -254,7 +254,7 @@ def test_a_tied_embedding_narrower_than_the_layers_learns(
         }
     )
     train(model, corpus.train, settings, seed=0)
-    assert score(model, corpus.valid, corpus.vocabulary.eos).perplexity < 0.6 * before
+    assert score(model, corpus.valid, corpus.vocabulary.eos).value < 0.6 * before
     assert_whole(model, vocabulary, tmp_path)
 
 

@@ -47,7 +47,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 @torch.no_grad()
 def each(lm: LoadedModel, words: list[str]) -> list[np.ndarray]:
     """The log-probabilities before each of the words, and after the last: (words + 1, words)."""
-    model, ids = lm.bundle.model, lm.vocabulary.ids
+    model, ids = lm.bundle.language, lm.vocabulary.ids
     state, found = model.zero_state(1), []
     for word in [EOS, *words]:
         hidden, state = model(torch.tensor([[ids.get(word, ids[UNK])]]), state)
@@ -172,7 +172,7 @@ def test_recall_of_equally_probable_words(lm: LoadedModel, tmp_path: Path) -> No
     """All words are equally probable: the keyboard shows the first three of the vocabulary."""
     bundle = load_bundle(bundle_of(tmp_path, [EOS, "d", "c", "bb", "ba", UNK]))
     with torch.no_grad():
-        for leaf in [*bundle.model.decoder.leaves.values(), bundle.model.decoder_bias]:
+        for leaf in [*bundle.language.decoder.leaves.values(), bundle.language.decoder_bias]:
             leaf.data.zero_()
     found = LoadedModel(bundle).recall("d c bb ba\n")
     assert (found.top1, found.top3) == (1 / 4, 3 / 4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import MakeModel
 
-from lmcore.model import Dropout
+from lmcore.dropout import Dropout
 from lmcore.training_settings import DropoutSettings
 
 

@@ -53,7 +53,7 @@ def test_the_record_is_of_the_files(
     for name, size in record.bytes.items():
         assert (folder / name).stat().st_size == size > record.compressed_bytes[name]
     assert (record.words, record.tokens) == (60, len(corpus.test))
-    own = score(bundle.model, corpus.test, corpus.vocabulary.eos).perplexity
+    own = score(bundle.language, corpus.test, corpus.vocabulary.eos).value
     assert record.bundle_perplexity == own
     assert record.perplexity == pytest.approx(own, rel=0.005)
     assert record.sentence_perplexity == pytest.approx(record.bundle_sentence_perplexity, rel=0.005)
@@ -120,9 +120,9 @@ def test_the_sentences_of_a_bundle_are_scored_one_by_one(bundle: Bundle, corpus:
     eos, total, tokens = corpus.vocabulary.eos, 0.0, 0
     for piece in scoring.sentences_of(corpus.test.numpy(), eos):
         ids = torch.tensor([*piece.tolist(), eos])
-        total += math.log(score(bundle.model, ids, eos).perplexity) * len(ids)
+        total += math.log(score(bundle.language, ids, eos).value) * len(ids)
         tokens += len(ids)
-    found = sentence_perplexity(bundle.model, corpus.test, eos)
+    found = sentence_perplexity(bundle.language, corpus.test, eos)
     assert found == pytest.approx(math.exp(total / tokens), rel=1e-5)
 
 

@@ -233,7 +233,7 @@ def test_tied_site_stays_one_weight(
     recipe = resolved(dense.settings, sites={"embedding": site})
     built = build(dense, recipe)
     bundle.save(tmp_path / "tied.lmpb", built, vocabulary)
-    loaded = bundle.load(tmp_path / "tied.lmpb").model
+    loaded = bundle.load(tmp_path / "tied.lmpb").language
     for model in (built, loaded):
         assert list(model.sites) == SITES[:5]
         with torch.no_grad():
@@ -308,6 +308,6 @@ def test_file_is_the_model(
     assert loaded.size_bytes == size == path.stat().st_size
     assert loaded.vocabulary.words == vocabulary.words
     ids = torch.arange(24).view(12, 2)
-    assert torch.equal(logits(loaded.model, ids), logits(model, ids))
+    assert torch.equal(logits(loaded.language, ids), logits(model, ids))
     bundle.save(again, loaded.model, loaded.vocabulary)
     assert again.read_bytes() == path.read_bytes()

@@ -16,8 +16,9 @@ from lmcore.cells import Cell
 from lmcore.errors import UserError
 from lmcore.leaf import Leaf
 from lmcore.loss import cross_entropy, sampled_cross_entropy
-from lmcore.model import LanguageModel, parameters, random_model
+from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
+from lmcore.network import parameters
 from lmcore.recipe import Recipe, resolve
 from lmcore.sampling import Negatives
 from lmcore.settings import parse

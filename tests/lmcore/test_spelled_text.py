@@ -154,10 +154,10 @@ def test_bits_per_byte_are_those_of_the_text_whatever_the_vocabulary(
 
 def test_bits_per_byte_are_the_sum_of_the_losses(texts: dict[str, Path], tmp_path: Path) -> None:
     corpus = load_corpus(parse(CharacterText, given(texts)), tmp_path)
-    model = written(corpus.vocabulary, tmp_path).model
+    model = written(corpus.vocabulary, tmp_path).language
     measured = score(model, corpus.valid, corpus.vocabulary.eos)
-    bits = measured.tokens * math.log2(measured.perplexity)
-    assert corpus.bits_per_byte("valid", measured.perplexity) == pytest.approx(
+    bits = measured.tokens * math.log2(measured.value)
+    assert corpus.bits_per_byte("valid", measured.value) == pytest.approx(
         bits / texts["valid"].stat().st_size
     )
     assert Spelling(10, 20).bits_per_byte(math.inf) == math.inf

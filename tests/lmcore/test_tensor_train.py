@@ -435,7 +435,7 @@ def test_a_bundle_gives_the_same_model(
         isinstance(weight.structure, TensorTrainStructure) for weight in model.sites.values()
     )
     bundle.save(tmp_path / "model.lmpb", model, vocabulary)
-    loaded = bundle.load(tmp_path / "model.lmpb").model
+    loaded = bundle.load(tmp_path / "model.lmpb").language
     ids = torch.arange(60).view(12, 5)
     for site, weight in model.sites.items():
         assert loaded.sites[site].structure == weight.structure

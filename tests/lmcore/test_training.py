@@ -23,8 +23,9 @@ from lmcore.compress.sparsity import magnitude_mask
 from lmcore.corpus import Corpus
 from lmcore.errors import UserError
 from lmcore.evaluation import score
-from lmcore.model import LanguageModel, parameters, random_model
+from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
+from lmcore.network import Network, parameters
 from lmcore.progress import DivergedError, Observer, Regularizer, TrainingRecord, ignore
 from lmcore.recipe import Recipe, resolve
 from lmcore.training import train
@@ -134,11 +135,11 @@ def test_training_learns(
     given: dict[str, Any], kind: str, make_model: MakeModel, corpus: Corpus
 ) -> None:
     model = make_model()
-    before = score(model, corpus.valid, corpus.vocabulary.eos).perplexity
+    before = score(model, corpus.valid, corpus.vocabulary.eos).value
     dropout = {"kind": kind, "rate": 0.1, "rows": 0.05}
     train(model, corpus.train, make_settings(epochs=12, dropout=dropout, **given), seed=0)
     assert not model.training
-    assert score(model, corpus.valid, corpus.vocabulary.eos).perplexity < 0.5 * before
+    assert score(model, corpus.valid, corpus.vocabulary.eos).value < 0.5 * before
 
 
 def test_same_seed_same_weights(make_model: MakeModel, corpus: Corpus) -> None:
@@ -227,10 +228,10 @@ def test_with_all_words_sampling_trains_as_full_softmax(
 
 def test_sampled_training_learns(make_model: MakeModel, corpus: Corpus) -> None:
     model = make_model()
-    before = score(model, corpus.valid, corpus.vocabulary.eos).perplexity
+    before = score(model, corpus.valid, corpus.vocabulary.eos).value
     many = {"sampled": {"negatives": 40, "full": 0.25}}
     train(model, corpus.train, make_settings(epochs=12, **SGD, **many), seed=0)
-    assert score(model, corpus.valid, corpus.vocabulary.eos).perplexity < 0.5 * before
+    assert score(model, corpus.valid, corpus.vocabulary.eos).value < 0.5 * before
 
 
 @pytest.mark.parametrize(
@@ -616,8 +617,8 @@ def test_resumed_equals_uninterrupted(
         teacher = make_teacher(make_model) if taught else None
         regularizer: Regularizer | None = Prune(model) if pruned else None
 
-        def validate(model: LanguageModel) -> float:
-            return score(model, corpus.valid, corpus.vocabulary.eos).perplexity
+        def validate(model: Network) -> float:
+            return model.score(corpus, "valid").value
 
         observe = stop_at(stop)
         return model, train(

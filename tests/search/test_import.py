@@ -89,7 +89,7 @@ def test_an_import_gives_the_perplexity_of_its_weights(stranger: Stranger) -> No
     words = read_vocabulary(stranger.folder / "words.txt")
     model = imported(read_weights(stranger.folder / "model.pt").arrays, words)
     spoken = model.spoken(corpus.vocabulary.words).model()
-    expected = score(spoken, corpus.valid, corpus.vocabulary.eos).perplexity
+    expected = score(spoken, corpus.valid, corpus.vocabulary.eos).value
     assert document["float32_perplexity"] == pytest.approx(expected, rel=1e-9)
     assert document["valid_perplexity"] == pytest.approx(expected, rel=1e-4)
     assert document["model"] == {"layers": 1, "hidden": 12, "embedding": 10, "tied": False}
@@ -108,7 +108,7 @@ def test_a_trial_of_an_import_is_exported_and_replayed(stranger: Stranger, tmp_p
     exported = stranger("export", f"to={tmp_path}/model", "trial=0").ok().document
     bundle = load(Path(exported["bundle"]))
     corpus = stranger.corpus
-    measured = score(bundle.model, corpus.test, corpus.vocabulary.eos).perplexity
+    measured = score(bundle.language, corpus.test, corpus.vocabulary.eos).value
     assert exported["test_perplexity"] == pytest.approx(measured, rel=1e-9)
     assert stranger("replay", "trial=0").ok().document["identical"]
 

@@ -292,8 +292,8 @@ def test_what_was_measured_is_the_file(swept: Sweep) -> None:
         bundle = load(path)
         assert path.stat().st_size == one.size_bytes
         assert bundle.sha256 == one.sha256
-        again = score(bundle.model, corpus.valid, corpus.vocabulary.eos)
-        assert again.perplexity == one.valid_perplexity
+        again = score(bundle.language, corpus.valid, corpus.vocabulary.eos)
+        assert again.value == one.valid_perplexity
 
 
 def test_a_sweep_that_is_done_trains_nothing(swept: Sweep, measured: list[str]) -> None:

@@ -1,0 +1,29 @@
+"""What a network makes of its task."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Score:
+    """The value of a task's measure, which is the lower the better, over a split of its data."""
+
+    value: float
+    tokens: int  # that were read
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+
+class Comparison(Protocol):
+    """What networks lose over a base network on the validation data: ln of the ratio of their
+    values."""
+
+    def __call__(self, model: Any, most: float = math.inf) -> tuple[float, int]:
+        """What the model loses, and how many tokens were read for that: few more than `most`,
+        where less of the data tells enough. inf where a loss is not finite."""

@@ -1,0 +1,66 @@
+"""What a language model makes of windows of its training text, for a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lmcore import sites
+
+if TYPE_CHECKING:
+    from lmcore.model import LanguageModel
+
+STREAMS = 20  # pieces of the text that are read in parallel, spread over it
+MOMENT_TOKENS = 1_000  # of each piece, for the second moments
+WINDOW = 20  # tokens of each piece that are one sample
+
+
+def moments(model: LanguageModel, text: Tensor) -> dict[str, Tensor]:
+    """See `lmcore.network.Network.moments`; the text is (tokens,)."""
+    ids = _streams(text, MOMENT_TOKENS)
+    state, sums = model.zero_state(ids.shape[1]), dict[str, Tensor]()
+    settings = model.settings
+
+    def add(site: str, x: Tensor) -> None:
+        rows = x.reshape(-1, x.shape[-1]).double()
+        sums[site] = sums.get(site, 0.0) + rows.T @ rows / ids.numel()
+
+    for window in torch.split(ids, WINDOW):
+        x = model.embedding.rows(window)
+        for index, layer in enumerate(model.layers):
+            before = state[index]
+            h, state[index] = layer.cell.run(layer, x, before, lambda matrix: matrix)
+            for name, values in layer.cell.site_inputs(layer, x, before, h).items():
+                add(settings.site(index, name), values)
+            if sites.PROJECTION not in layer.weights:  # what a projection would see
+                add(settings.site(index, sites.PROJECTION), h)
+            x = layer.project(h)
+        if model.decoder_projection is not None:
+            add(sites.DECODER_PROJECTION, x)
+            x = model.decoder_projection.matmul(x)
+        add(settings.decoder_site, x)
+    return {site: value.float() for site, value in sums.items()}
+
+
+def window_losses(model: LanguageModel, text: Tensor, most: int) -> Iterator[tuple[Tensor, float]]:
+    """See `lmcore.network.Network.sampled_losses`: of windows of every piece of the text (tokens,),
+    the state carried from one to the next. A text without a whole window gives a shorter one, and a
+    text of one token none."""
+    ids = _streams(text, most * WINDOW + 1).to(model.device)
+    state = model.zero_state(ids.shape[1])
+    starts = range(0, max(1, len(ids) - WINDOW), WINDOW) if len(ids) > 1 else ()
+    for first in starts:
+        window = ids[first : first + WINDOW + 1]
+        loss, state = model.loss(window[:-1], window[1:], state)
+        state = [tuple(value.detach() for value in layer) for layer in state]
+        yield loss, 1 / len(starts)
+
+
+def _streams(text: Tensor, length: int) -> Tensor:
+    """(time, streams) ids: the first `length` tokens, or fewer, of each of STREAMS pieces."""
+    streams = min(STREAMS, len(text) // (2 * WINDOW)) or 1
+    parts = text[: len(text) // streams * streams].view(streams, -1)
+    return parts[:, :length].T.contiguous()
