@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class Layer(nn.Module):
         self.cell = cell
         self._weights = nn.ModuleDict(weights)
         self._vectors = nn.ModuleDict(vectors)
+        self.watch: Callable[[str, Tensor], None] | None = None  # see `lmcore.watching`
 
     @property
     def weights(self) -> dict[str, Weight]:
@@ -47,8 +49,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, state: State, drop: Drop) -> tuple[Tensor, State]:
         """(time, batch, in) -> (time, batch, width), and the state after the last step."""
-        h, state = self.cell.run(self, x, state, drop)
-        return self.project(h), state
+        h, after = self.cell.run(self, x, state, drop)
+        if self.watch:
+            seen = {PROJECTION: h, **self.cell.site_inputs(self, x, state, h)}
+            for name, values in seen.items():
+                self.watch(name, values)
+        return self.project(h), after
 
     def recurrent(self, name: str) -> Tensor:
         """A recurrent matrix as it acts on h: (gates x hidden, hidden)."""

@@ -61,6 +61,10 @@ class LanguageModel(Network):
         return [cast(Layer, layer) for layer in self._layers]
 
     @property
+    def named_layers(self) -> dict[str, Layer]:
+        return {self.settings.layer_name(index): one for index, one in enumerate(self.layers)}
+
+    @property
     def sites(self) -> dict[str, Weight]:
         """Site -> weight, each weight once, in the order of the file."""
         named = {sites.EMBEDDING: self.embedding}

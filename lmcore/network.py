@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from torch import Tensor, nn
 
 from lmcore.dropout import Dropout
+from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons
 from lmcore.score import Comparison, Score
@@ -94,6 +95,11 @@ class Network(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where its tensors are."""
         return next(iter(self.biases.values())).data.device
+
+    @property
+    @abstractmethod
+    def named_layers(self) -> dict[str, Layer]:
+        """What the names of a layer's sites begin with -> layer: "lstm.0"."""
 
     @abstractmethod
     def lessons(self, examples: Any, settings: TrainingSettings, teacher: Any = None) -> Lessons:

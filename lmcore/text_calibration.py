@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lmcore import sites
+from lmcore.watching import watching
 
 if TYPE_CHECKING:
     from lmcore.model import LanguageModel
@@ -22,26 +22,15 @@ def moments(model: LanguageModel, text: Tensor) -> dict[str, Tensor]:
     """See `lmcore.network.Network.moments`; the text is (tokens,)."""
     ids = _streams(text, MOMENT_TOKENS)
     state, sums = model.zero_state(ids.shape[1]), dict[str, Tensor]()
-    settings = model.settings
 
     def add(site: str, x: Tensor) -> None:
         rows = x.reshape(-1, x.shape[-1]).double()
         sums[site] = sums.get(site, 0.0) + rows.T @ rows / ids.numel()
 
-    for window in torch.split(ids, WINDOW):
-        x = model.embedding.rows(window)
-        for index, layer in enumerate(model.layers):
-            before = state[index]
-            h, state[index] = layer.cell.run(layer, x, before, lambda matrix: matrix)
-            for name, values in layer.cell.site_inputs(layer, x, before, h).items():
-                add(settings.site(index, name), values)
-            if sites.PROJECTION not in layer.weights:  # what a projection would see
-                add(settings.site(index, sites.PROJECTION), h)
-            x = layer.project(h)
-        if model.decoder_projection is not None:
-            add(sites.DECODER_PROJECTION, x)
-            x = model.decoder_projection.matmul(x)
-        add(settings.decoder_site, x)
+    with watching(model, add):
+        for window in torch.split(ids, WINDOW):
+            hidden, state = model(window, state)
+            model.head(hidden)
     return {site: value.float() for site, value in sums.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,6 +20,7 @@ class Weight(nn.Module):
         super().__init__()
         self.structure, self.shape = structure, shape
         self._leaves = nn.ModuleDict(leaves)
+        self.watch: Callable[[Tensor], None] | None = None  # see `lmcore.watching`
 
     @classmethod
     def of(cls, matrix: Tensor) -> Weight:
@@ -37,10 +39,12 @@ class Weight(nn.Module):
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(z, M) with x W^T = z M^T: (..., in) -> (..., r), (out, r). What a fused loss needs."""
+        self._watched(x)
         return self.structure.head(self._values(), self.shape, x)
 
     def matmul(self, x: Tensor) -> Tensor:
         """x W^T: (..., in) -> (..., out), by the cheapest exact path."""
+        self._watched(x)
         return self.structure.matmul(self._values(), self.shape, x)
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -52,6 +56,10 @@ class Weight(nn.Module):
         words: Tensor = ids.unique()  # type: ignore[no-untyped-call]
         structure, values = self.structure.part(self._values(), self.shape, words)
         return WeightPart(words, structure, values, (len(words), self.shape[1]))
+
+    def _watched(self, x: Tensor) -> None:
+        if self.watch:
+            self.watch(x)
 
     def _values(self) -> Values:
         return {name: leaf.value() for name, leaf in self.leaves.items()}
