@@ -53,39 +53,12 @@ class LanguageModel(Network):
         self.decoder_bias = biases[sites.DECODER_BIAS]
 
     @property
-    def words(self) -> int:
-        return self.decoder.shape[0]
-
-    @property
     def layers(self) -> list[Layer]:
         return [cast(Layer, layer) for layer in self._layers]
 
     @property
     def named_layers(self) -> dict[str, Layer]:
         return {self.settings.layer_name(index): one for index, one in enumerate(self.layers)}
-
-    @property
-    def sites(self) -> dict[str, Weight]:
-        """Site -> weight, each weight once, in the order of the file."""
-        named = {sites.EMBEDDING: self.embedding}
-        for index, layer in enumerate(self.layers):
-            for name, weight in layer.weights.items():
-                named[self.settings.site(index, name)] = weight
-        if not self.settings.tied:
-            named[sites.DECODER] = self.decoder
-        elif self.decoder_projection is not None:
-            named[sites.DECODER_PROJECTION] = self.decoder_projection
-        return named
-
-    @property
-    def biases(self) -> dict[str, Leaf]:
-        """Bias or peephole -> leaf, in the order of the file."""
-        named = {
-            self.settings.site(index, name): leaf
-            for index, layer in enumerate(self.layers)
-            for name, leaf in layer.vectors.items()
-        }
-        return {**named, sites.DECODER_BIAS: self.decoder_bias}
 
     def zero_state(self, batch: int) -> list[State]:
         """A zero state per layer."""
@@ -115,7 +88,11 @@ class LanguageModel(Network):
         return z if self.decoder_projection is None else self.decoder_projection.matmul(z)
 
     def lessons(
-        self, ids: Tensor, settings: TrainingSettings, teacher: LanguageModel | None = None
+        self,
+        ids: Tensor,
+        settings: TrainingSettings,
+        seed: int,
+        teacher: LanguageModel | None = None,
     ) -> Lessons:
         """The windows of a text (tokens,), as the settings of a training cut it."""
         return Windows(self, ids, settings, teacher)

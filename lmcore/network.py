@@ -16,6 +16,7 @@ from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons
 from lmcore.score import Comparison, Score
 from lmcore.settings import Family
+from lmcore.sites import EMBEDDING
 from lmcore.training_settings import TrainingSettings
 from lmcore.weight import Weight
 
@@ -74,22 +75,24 @@ class Network(nn.Module, ABC):
         """Without dropout; `settings` are those whose sites and biases these are."""
         super().__init__()
         self.settings = settings
+        self._sites = {site: weights[site] for site in settings.site_shapes(1)}
+        self._biases = {name: biases[name] for name in settings.bias_shapes(1)}
         self.dropout = Dropout("element", 0.0, 0.0)
 
     @property
-    @abstractmethod
     def words(self) -> int:
         """How many words its vocabulary has."""
+        return self._sites[EMBEDDING].shape[0]
 
     @property
-    @abstractmethod
     def sites(self) -> dict[str, Weight]:
         """Site -> weight, each weight once, in the order of the file."""
+        return dict(self._sites)
 
     @property
-    @abstractmethod
     def biases(self) -> dict[str, Leaf]:
         """Bias or other vector -> leaf, in the order of the file."""
+        return dict(self._biases)
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +105,9 @@ class Network(nn.Module, ABC):
         """What the names of a layer's sites begin with -> layer: "lstm.0"."""
 
     @abstractmethod
-    def lessons(self, examples: Any, settings: TrainingSettings, teacher: Any = None) -> Lessons:
+    def lessons(
+        self, examples: Any, settings: TrainingSettings, seed: int, teacher: Any = None
+    ) -> Lessons:
         """What a training of these settings shows it of the examples. Raises UserError where they
         are too few for one update."""
 

@@ -45,7 +45,12 @@ def layer_and_matrix(site: str) -> tuple[str, str] | None:
 
 def of_layer(named: Mapping[str, T], prefix: str, layer: int) -> dict[str, T]:
     """The entries that belong to one layer, by their names within it."""
-    own = f"{layer_name(prefix, layer)}."
+    return below(layer_name(prefix, layer), named)
+
+
+def below(prefix: str, named: Mapping[str, T]) -> dict[str, T]:
+    """The entries whose names begin with "PREFIX.", without it."""
+    own = f"{prefix}."
     return {n.removeprefix(own): value for n, value in named.items() if n.startswith(own)}
 
 

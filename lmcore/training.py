@@ -61,7 +61,7 @@ def train(
     """
     rates = _starting_rates(settings, lost)
     keys = _keys(settings, seed, model, teacher)
-    with closing(model.lessons(examples, settings, teacher)) as lessons:
+    with closing(model.lessons(examples, settings, seed, teacher)) as lessons:
         run = _Run(model, lessons, settings, seed, keys, validate, checkpoint, regularizer, rates)
         if not (checkpoint and run.resume(checkpoint)) and begun:
             run.resume(begun)

@@ -1,0 +1,154 @@
+"""Networks that learn from examples of their own length: sentences, pairs of them, questions."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lmcore.errors import UserError
+from lmcore.lessons import Lessons
+from lmcore.network import Network
+from lmcore.score import Comparison, Score
+from lmcore.training_settings import TrainingSettings
+from lmcore.watching import watching
+
+SCORED = 64  # examples a batch, where nothing is trained
+SAMPLE = 20  # examples of one sample
+MOMENT_BATCHES = 30  # of SCORED examples, for the second moments
+POOL = 50  # batches whose examples are sorted by length together
+
+
+class Examples(Protocol):
+    """Examples, in an order of their own."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """(examples,): how many tokens each has."""
+
+    def batch(self, places: Tensor) -> Any:
+        """The examples at these places (batch,), as their network takes them."""
+
+
+class Batches(Lessons):
+    """Batches of examples of about the same length, in another order each epoch. The last batch of
+    an epoch may be smaller."""
+
+    def __init__(
+        self, network: ExampleNetwork, examples: Examples, settings: TrainingSettings, seed: int
+    ) -> None:
+        """Raises UserError where there is no example."""
+        if not len(examples.lengths):
+            raise UserError("the training split has no example")
+        self._network, self._examples, self._seed = network, examples, seed
+        self._batch = settings.batch
+        self.updates = math.ceil(len(examples.lengths) / settings.batch)
+        self.tokens = int(examples.lengths.sum()) // self.updates
+        self._order: tuple[int, list[Tensor]] = (-1, [])  # an epoch, and its batches
+
+    def loss(self, update: int, sampled: bool) -> Tensor:
+        epoch, number = divmod(update, self.updates)
+        if self._order[0] != epoch:
+            self._order = epoch, self._batches(epoch)
+        return self._network.loss(self._examples.batch(self._order[1][number]))
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        lengths = self._examples.lengths
+        order = torch.randperm(len(lengths), generator=generator)
+        pools = torch.split(order, POOL * self._batch)
+        ordered = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools])
+        batches = torch.split(ordered, self._batch)
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+
+    def carried(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, carried: Mapping[str, Tensor]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class ExampleNetwork(Network):
+    """A network of a task with examples."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """The mean loss of a batch, in nats."""
+
+    @abstractmethod
+    def mistakes(self, batch: Any) -> tuple[float, int]:
+        """What it gets wrong of a batch: the sum of a number from 0 to 1 for each thing that is
+        asked, and how many are asked."""
+
+    def lessons(
+        self, examples: Examples, settings: TrainingSettings, seed: int, teacher: Any = None
+    ) -> Batches:
+        if teacher is not None:
+            raise UserError("finetuning.distillation: only language models learn from a teacher")
+        return Batches(self, examples, settings, seed)
+
+    @torch.no_grad()
+    def score(self, data: Any, split: str, streams: int = 1) -> Score:
+        """The share of what it gets wrong."""
+        self.eval()
+        started, examples = time.perf_counter(), data.split(split)
+        wrong, count = 0.0, 0
+        for places in torch.split(_by_length(examples), SCORED):
+            more, asked = self.mistakes(examples.batch(places))
+            wrong, count = wrong + more, count + asked
+        return Score(wrong / count, data.tokens(split), time.perf_counter() - started)
+
+    def comparison(self, data: Any) -> Comparison:
+        return _Whole(self, data)
+
+    def sampled_losses(self, examples: Examples, most: int) -> Iterator[tuple[Tensor, float]]:
+        samples = _spread(examples, most, SAMPLE)
+        for places in samples:
+            yield self.loss(examples.batch(places)), 1 / len(samples)
+
+    def moments(self, examples: Examples) -> dict[str, Tensor]:
+        sums, counts = dict[str, Tensor](), dict[str, int]()
+
+        def add(site: str, x: Tensor) -> None:
+            rows = x.reshape(-1, x.shape[-1]).double()
+            sums[site] = sums.get(site, 0.0) + rows.T @ rows
+            counts[site] = counts.get(site, 0) + len(rows)
+
+        with watching(self, add):
+            for places in _spread(examples, MOMENT_BATCHES, SCORED):
+                self.loss(examples.batch(places))
+        return {site: (value / counts[site]).float() for site, value in sums.items()}
+
+
+class _Whole:
+    """A comparison over the whole validation split. A share of nothing wrong counts as half of a
+    mistake in all tokens."""
+
+    def __init__(self, base: ExampleNetwork, data: Any) -> None:
+        self._data, self._least = data, 0.5 / data.tokens("valid")
+        self._base = self._value(base)
+
+    def __call__(self, model: Any, most: float = math.inf) -> tuple[float, int]:
+        return math.log(self._value(model) / self._base), self._data.tokens("valid")
+
+    def _value(self, network: ExampleNetwork) -> float:
+        return max(float(self._least), network.score(self._data, "valid").value)
+
+
+def _by_length(examples: Examples) -> Tensor:
+    return examples.lengths.argsort(stable=True)
+
+
+def _spread(examples: Examples, most: int, size: int) -> list[Tensor]:
+    """At most so many batches of `size` examples of about the same length, spread over all."""
+    batches = torch.split(_by_length(examples), size)
+    step = max(1, len(batches) // most)
+    return list(batches[::step][:most])

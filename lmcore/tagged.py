@@ -1,0 +1,148 @@
+"""Sentences with a tag on every word."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lmcore.data import SPLITS, Data
+from lmcore.errors import UserError
+from lmcore.forms import Forms, alphabet_of
+from lmcore.text import by_frequency
+from lmcore.vocabulary import EOS, UNK, Vocabulary
+
+Tagged = list[tuple[str, str]]  # the words of a sentence, each with its tag
+NO_TAG = -1  # of padding
+
+
+@dataclass(frozen=True)
+class TaggedBatch:
+    """Sentences side by side, the shorter ones padded."""
+
+    words: Tensor  # (time, batch): ids
+    letters: Tensor  # (time, batch, LETTERS)
+    lengths: Tensor  # (batch,)
+    tags: Tensor  # (time, batch), NO_TAG for padding
+
+
+@dataclass(frozen=True)
+class TaggedSentences:
+    """The sentences of a split, one after another."""
+
+    forms: Forms
+    words: Tensor  # (tokens,): places in `forms`
+    tags: Tensor  # (tokens,)
+    starts: Tensor  # (sentences,): the first token of each
+    lengths: Tensor  # (sentences,)
+
+    def batch(self, places: Tensor) -> TaggedBatch:
+        """The sentences at these places (batch,)."""
+        starts, lengths = self.starts[places], self.lengths[places]
+        time = torch.arange(int(lengths.max())).unsqueeze(1)
+        padding = time >= lengths
+        at = torch.where(padding, starts, starts + time)  # (time, batch)
+        words = self.words[at]
+        tags = self.tags[at].masked_fill(padding, NO_TAG)
+        return TaggedBatch(self.forms.ids[words], self.forms.letters[words], lengths, tags)
+
+
+@dataclass(frozen=True)
+class TaggedData(Data):
+    """Three splits of tagged sentences. `labels` are the tags of the training split."""
+
+    train: TaggedSentences
+    valid: TaggedSentences
+    test: TaggedSentences
+    labels: tuple[str, ...] = field(kw_only=True)
+    alphabet: str = field(kw_only=True)
+
+    @cached_property
+    def key(self) -> str:
+        told = [*self.vocabulary.words, "", *self.labels, "", self.alphabet]
+        digest = hashlib.sha256("\n".join(told).encode())
+        for split in SPLITS:
+            one: TaggedSentences = self.split(split)
+            digest.update("\n".join(one.forms.words).encode())
+            for values in (one.words, one.tags, one.lengths):
+                digest.update(values.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def tokens(self, split: str) -> int:
+        return len(self.split(split).words)
+
+    def describe(self) -> str:
+        sizes = " / ".join(f"{len(self.split(split).lengths):,}" for split in SPLITS)
+        return (
+            f"{self.name}: {sizes} sentences (train / valid / test), "
+            f"{len(self.vocabulary):,} words, {len(self.labels)} tags"
+        )
+
+
+def read_tagged(path: Path, name: str, column: int) -> list[Tagged]:
+    """The sentences of a file: one word a line, its tags after it, tabs between them, and an empty
+    line after each sentence. `column` says which tag, the first being 1.
+
+    Raises UserError that names the file as the person knows it, `name`, and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text: {error.reason} at {error.start:,}") from None
+    sentences: list[Tagged] = [[]]
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            sentences.append([])
+            continue
+        word, *tags = line.split("\t")
+        if len(tags) < column or not word or not tags[column - 1]:
+            raise UserError(
+                f"{name}, line {number:,} is {line[:60]!r}; a line is a word, a tab and its tag, "
+                f"or empty after a sentence"
+            )
+        sentences[-1].append((word, tags[column - 1]))
+    found = [sentence for sentence in sentences if sentence]
+    if not found:
+        raise UserError(f"{name} has no sentence; give one word a line, a tab and its tag")
+    return found
+
+
+def tagged_data(
+    name: str, splits: dict[str, list[Tagged]], files: dict[str, str], most: int | None
+) -> TaggedData:
+    """The data of the sentences of each split; `files` has their names for people.
+
+    The vocabulary is the words that train has more than once, the `most` frequent. Raises UserError
+    for a tag that train has not.
+    """
+    counts = Counter(word for word, _ in chain.from_iterable(splits["train"]))
+    often = [word for word in by_frequency(counts) if counts[word] > 1 and word not in (EOS, UNK)]
+    vocabulary = Vocabulary(sorted([EOS, UNK, *(often if most is None else often[: most - 2])]))
+    labels = tuple(sorted({tag for _, tag in chain.from_iterable(splits["train"])}))
+    alphabet = alphabet_of(counts)
+    for split, sentences in splits.items():
+        if odd := {tag for _, tag in chain.from_iterable(sentences)} - {*labels}:
+            raise UserError(
+                f"{files[split]} has the tag {min(odd)!r}, which {files['train']} has not"
+            )
+    train, valid, test = (_encoded(splits[split], vocabulary, labels, alphabet) for split in SPLITS)
+    return TaggedData(name, vocabulary, train, valid, test, labels=labels, alphabet=alphabet)
+
+
+def _encoded(
+    sentences: list[Tagged], vocabulary: Vocabulary, labels: tuple[str, ...], alphabet: str
+) -> TaggedSentences:
+    words = [word for word, _ in chain.from_iterable(sentences)]
+    forms = Forms.of(words, vocabulary, alphabet)
+    places = {label: place for place, label in enumerate(labels)}
+    tags = torch.tensor([places[tag] for _, tag in chain.from_iterable(sentences)])
+    lengths = torch.tensor([len(sentence) for sentence in sentences])
+    return TaggedSentences(forms, forms.index(words), tags, lengths.cumsum(0) - lengths, lengths)
