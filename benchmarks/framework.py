@@ -34,7 +34,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Engine, event, insert
 from sqlalchemy.orm import Session
 
-from lmcore.model import random_model
+from lmcore.network import random_network
 from lmcore.progress import Observer, ignore
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
@@ -191,7 +191,7 @@ def of_size(folder: Path, size: int) -> dict[str, float]:
 
 
 def _untrained(context: WorkContext[SweepConfig]) -> DenseCheckpoint:
-    model = random_model(context.config.model, context.words, 0.05, torch.Generator())
+    model = random_network(context.model, context.words, 0.05, torch.Generator())
     return keep_dense(context.config, context.corpus, model, {})
 
 

@@ -24,8 +24,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 
 from lmcore.bundle import load
-from lmcore.corpus import EOS, Corpus, TextFiles, load_corpus
-from lmcore.evaluation import unigram_perplexity
+from lmcore.corpus import EOS, Corpus, TextFiles, load_corpus, unigram_perplexity
 from lmcore.files import content_key, write_atomic, write_json
 from lmcore.inspection import inspect
 from lmcore.recipe import Recipe, resolve

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from lmcore.cells import Drop
 from lmcore.layer import Layer
 
-FORWARD, BACKWARD = "forward", "backward"
-
 
 class Bidirectional(nn.Module):
     """Two layers, one of which reads each sentence from its end."""

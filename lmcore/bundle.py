@@ -34,7 +34,8 @@ from lmcore.frame import (
 from lmcore.header import Header, header_from, header_of
 from lmcore.leaf import Leaf
 from lmcore.model import LanguageModel
-from lmcore.network import Network, NetworkSettings
+from lmcore.network import Network
+from lmcore.network_settings import NetworkSettings
 from lmcore.recipe import Recipe, is_open, leaf_specs
 from lmcore.vocabulary import Vocabulary
 from lmcore.weight import Weight

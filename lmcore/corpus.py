@@ -15,18 +15,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field
 
+from lmcore.data import SPLITS, CorpusSettings, Data, OwnText
 from lmcore.errors import UserError
+from lmcore.lazy import torch
 from lmcore.penn_treebank import read_penn_treebank
-from lmcore.settings import Family, PathText, later
+from lmcore.settings import PathText, later
 from lmcore.spelled_text import Streams, character_text, piece_text, subword_text
 from lmcore.spelling import Spelling
 from lmcore.subword import BYTES, MOST
 from lmcore.text import Lines, Texts, by_frequency, read_string, read_text, split_lines
 from lmcore.text_checks import check_lengths, remarks
+from lmcore.training_settings import TrainingSettings, check_text
 from lmcore.vocabulary import EOS, UNK, Vocabulary
 from lmcore.vocabulary_file import read_vocabulary
 
@@ -34,26 +37,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["EOS", "UNK", "Corpus", "CorpusSettings", "Vocabulary", "load_corpus"]
-
-SPLITS = ("train", "valid", "test")
-Split = Literal["train", "valid", "test"]
-
-
-class CorpusSettings(Family):
-    """Where the text comes from. `files` names the settings that are paths."""
-
-    files: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Setting -> path, for the paths that are given."""
-        given = {name: getattr(self, name) for name in self.files}
-        return {name: path for name, path in given.items() if path is not None}
-
-    def absolute(self) -> Self:
-        """The same settings with paths that do not depend on the folder they are typed in."""
-        places = {name: str(Path(path).absolute()) for name, path in self.places.items()}
-        return self.model_copy(update=places)
 
 
 class PennTreebank(CorpusSettings):
@@ -63,32 +46,8 @@ class PennTreebank(CorpusSettings):
     kind: Literal["ptb"] = "ptb"
     dir: PathText | None = None
 
-
-class OwnText(CorpusSettings):
-    """Anybody's text, one sentence a line: three files, or one that is split 80/10/10 by lines."""
-
-    files: ClassVar[tuple[str, ...]] = ("train", "valid", "test", "file")
-    train: PathText | None = None
-    valid: PathText | None = None
-    test: PathText | None = None
-    file: PathText | None = None
-
-    @property
-    def named(self) -> dict[str, str]:
-        """Setting -> path: of `file` alone, or of the three parts in their order.
-
-        Raises UserError where the settings say neither.
-        """
-        three = {"train": self.train, "valid": self.valid, "test": self.test}
-        given = {split: path for split, path in three.items() if path is not None}
-        if self.file is not None and not given:
-            return {"file": self.file}
-        if self.file is None and len(given) == len(three):
-            return given
-        raise UserError(
-            f"corpus={self.kind} takes corpus.train, corpus.valid and corpus.test, "
-            f"or corpus.file alone"
-        )
+    def load(self, cache: Path) -> Corpus:
+        return _corpus("ptb", read_penn_treebank(self.dir, cache), max_words=None)
 
 
 class TextFiles(OwnText):
@@ -99,12 +58,18 @@ class TextFiles(OwnText):
     max_words: Annotated[int, Field(ge=3)] = 10_000
     vocabulary: PathText | None = later(None)
 
+    def load(self, cache: Path) -> Corpus:
+        return _own_corpus(self)
+
 
 class SubwordText(OwnText):
     """Byte-level pairs that are learned on the training text."""
 
     kind: Literal["subword"] = "subword"
     vocabulary_size: Annotated[int, Field(ge=BYTES, le=MOST)] = 4_000
+
+    def load(self, cache: Path) -> Corpus:
+        return _spelled_corpus(self, cache)
 
 
 class CharacterText(OwnText):
@@ -114,6 +79,9 @@ class CharacterText(OwnText):
     kind: Literal["characters"] = "characters"
     max_characters: Annotated[int, Field(ge=3)] = 5_000
     vocabulary: PathText | None = later(None)
+
+    def load(self, cache: Path) -> Corpus:
+        return _spelled_corpus(self, cache)
 
 
 class PieceText(OwnText):
@@ -125,6 +93,9 @@ class PieceText(OwnText):
     pieces: PathText | None = None
     tokens: PathText | None = None
 
+    def load(self, cache: Path) -> Corpus:
+        return _spelled_corpus(self, cache)
+
 
 class PythonDocs(CorpusSettings):
     """The English prose of Python 3.11's `pydoc_data.topics`, which comes with this package."""
@@ -132,24 +103,20 @@ class PythonDocs(CorpusSettings):
     kind: Literal["pydoc"] = "pydoc"
     max_words: Annotated[int, Field(ge=3)] = 1_500
 
-
-AnyCorpus = Annotated[SerializeAsAny[CorpusSettings], BeforeValidator(CorpusSettings.pick)]
+    def load(self, cache: Path) -> Corpus:
+        return _corpus("pydoc", split_lines(read_text(_PYDOC), block=8), self.max_words)
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(Data):
     """Three streams of ids over one vocabulary.
 
-    `remarks` are sentences that a person should read before a model is trained on the streams.
     `spellings` say what the streams spell, by split; a corpus of words has none.
     """
 
-    name: str
-    vocabulary: Vocabulary
     train: Tensor  # (tokens,)
     valid: Tensor  # (tokens,)
     test: Tensor  # (tokens,)
-    remarks: tuple[str, ...] = ()
     spellings: Mapping[str, Spelling] = field(default_factory=dict)
 
     @cached_property
@@ -167,10 +134,18 @@ class Corpus:
         stream: Tensor = getattr(self, name)
         return stream
 
-    def bits_per_byte(self, split: str, perplexity: float) -> float | None:
-        """That of a model with this perplexity on a split; None where the tokens are words."""
-        spelling = self.spellings.get(split)
-        return spelling.bits_per_byte(perplexity) if spelling else None
+    def tokens(self, split: str) -> int:
+        return len(self.split(split))
+
+    @cached_property
+    def naive(self) -> float:
+        return unigram_perplexity(self.train, self.valid, len(self.vocabulary))
+
+    def check(self, training: TrainingSettings, where: str) -> None:
+        check_text(training, len(self.train), where, f"the train part of {self.name}")
+
+    def spelling(self, split: str) -> Spelling | None:
+        return self.spellings.get(split)
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split)):,}" for split in SPLITS)
@@ -187,17 +162,24 @@ class Corpus:
 
 
 def load_corpus(settings: CorpusSettings, cache: Path) -> Corpus:
-    """The corpus of the settings; `cache` is the folder for downloads."""
-    match settings:
-        case PennTreebank():
-            return _corpus("ptb", read_penn_treebank(settings.dir, cache), max_words=None)
-        case TextFiles():
-            return _own_corpus(settings)
-        case PythonDocs():
-            return _corpus("pydoc", split_lines(read_text(_PYDOC), block=8), settings.max_words)
-        case SubwordText() | CharacterText() | PieceText():
-            return _spelled_corpus(settings, cache)
-    raise TypeError(f"no corpus is made of {type(settings).__name__}")
+    """The text of the settings; `cache` is the folder for downloads. Raises UserError where they
+    are not of a text."""
+    return text_in(settings.load(cache))
+
+
+def text_in(data: Data) -> Corpus:
+    """The data, where they are a text. Raises UserError where they are not."""
+    if not isinstance(data, Corpus):
+        raise UserError(f"this needs a text, and {data.name} is none")
+    return data
+
+
+def unigram_perplexity(train: Tensor, ids: Tensor, words: int) -> float:
+    """Of the text `ids` (tokens,), by how frequent each of the `words` words is in `train`
+    (tokens,), plus one."""
+    counts = torch.bincount(train, minlength=words).double() + 1
+    nats = -(counts / counts.sum()).log()[ids].mean()
+    return float(nats.exp())
 
 
 def tokens(lines: Lines) -> Iterator[str]:

@@ -104,11 +104,3 @@ class TextComparison:
             if known or counts.sum() >= most:
                 break
         return mean, int(counts.sum())
-
-
-def unigram_perplexity(train: Tensor, ids: Tensor, words: int) -> float:
-    """Of the text `ids` (tokens,), by how frequent each of the `words` words is in `train`
-    (tokens,), plus one."""
-    counts = torch.bincount(train, minlength=words).double() + 1
-    nats = -(counts / counts.sum()).log()[ids].mean()
-    return float(nats.exp())

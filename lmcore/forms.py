@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from lmcore.lazy import torch
+from lmcore.letters import LETTERS, NO_LETTER, OTHERS, UNKNOWN_LETTER
 from lmcore.vocabulary import Vocabulary
 
-LETTERS = 16  # of a word; later ones are not read
-NO_LETTER, UNKNOWN_LETTER = 0, 1
-OTHERS = 2  # rows of a matrix of letters that are none of the alphabet's
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,3 @@ class Forms:
         """(words,): where each word is."""
         places = {word: place for place, word in enumerate(self.words)}
         return torch.tensor([places[word] for word in words])
-
-
-def alphabet_of(words: Iterable[str]) -> str:
-    """The letters of the words, each once, sorted."""
-    return "".join(sorted(set().union(*map(set, words))))

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationError
 
+import lmcore.networks  # noqa: F401, makes its kinds known
 from lmcore import sites
 from lmcore.capacity import HEADER_BYTES, Capacity, unpacked
 from lmcore.codec import AnyCodec, LeafSpec
 from lmcore.model_settings import Size
-from lmcore.network import AnyNetwork, NetworkSettings
+from lmcore.network_settings import AnyNetwork, NetworkSettings
 from lmcore.recipe import Recipe
 from lmcore.settings import Settings, explain, later
 from lmcore.structure import AnyStructure, MatrixShape

@@ -16,7 +16,7 @@ from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons, Windows
 from lmcore.loss import cross_entropy, sampled_cross_entropy
 from lmcore.model_settings import ModelSettings
-from lmcore.network import Network
+from lmcore.network import Network, random_network
 from lmcore.score import Score
 from lmcore.text_calibration import moments, window_losses
 from lmcore.training_settings import TrainingSettings
@@ -148,14 +148,8 @@ class LanguageModel(Network):
 def random_model(
     settings: ModelSettings, words: int, init: float, generator: torch.Generator
 ) -> LanguageModel:
-    """A dense model, every number uniform in [-init, init], as Zaremba et al. (2014) start."""
-
-    def uniform(shape: tuple[int, ...]) -> Tensor:
-        return torch.empty(shape).uniform_(-init, init, generator=generator)
-
-    weights = {s: Weight.of(uniform(shape)) for s, shape in settings.site_shapes(words).items()}
-    biases = {name: Leaf(uniform(shape)) for name, shape in settings.bias_shapes(words).items()}
-    return LanguageModel(settings, weights, biases)
+    """A dense language model as `random_network` makes it."""
+    return cast(LanguageModel, random_network(settings, words, init, generator))
 
 
 def dense_model(

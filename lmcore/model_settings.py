@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 import lmcore.looped_cells  # noqa: F401, makes its cells known
 from lmcore import sites
 from lmcore.cells import LSTM, AnyCell
-from lmcore.network import LANGUAGE, NetworkSettings
+from lmcore.network_settings import LANGUAGE, NetworkSettings
 from lmcore.settings import later
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ class ModelSettings(NetworkSettings):
         return tuple(width or units for width, units in zip(projection, self.units, strict=True))
 
     @property
+    def sizes(self) -> dict[str, int]:
+        return {"embedding": self.embedding}
+
+    @property
     def looked_up(self) -> tuple[str, ...]:
         return () if self.tied else (sites.EMBEDDING,)
 
@@ -116,6 +120,12 @@ class ModelSettings(NetworkSettings):
         elif inputs != self.embedding:
             shapes[sites.DECODER_PROJECTION] = (self.embedding, inputs)
         return shapes
+
+    def every_site(self, words: int) -> dict[str, tuple[int, int]]:
+        # a width that differs from the units makes a projection, and with it that projection's site
+        widths = tuple(units + 1 for units in self.units)
+        wider = self.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
+        return {**self.site_shapes(words), **wider.site_shapes(words)}
 
     def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> LanguageModel:
         from lmcore.model import LanguageModel  # which is made of these settings

@@ -1,67 +1,25 @@
-"""A network: named sites made of weights, whatever they are for; and its shape, as settings."""
+"""A network: named sites made of weights, whatever they are for."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BeforeValidator, SerializeAsAny
 from torch import Tensor, nn
 
 from lmcore.dropout import Dropout
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons
+from lmcore.network_settings import NetworkSettings
 from lmcore.score import Comparison, Score
-from lmcore.settings import Family
 from lmcore.sites import EMBEDDING
 from lmcore.training_settings import TrainingSettings
 from lmcore.weight import Weight
 
-LANGUAGE = "language"  # the kind that files and databases had before there were others
 N = TypeVar("N", bound="Network")
-
-
-class NetworkSettings(Family):
-    """The shape of a network, all but its vocabulary: its sites and biases follow from it."""
-
-    @property
-    def units(self) -> tuple[int, ...]:
-        """How many units each layer has that recipes can address by its index."""
-        return ()
-
-    @property
-    @abstractmethod
-    def looked_up(self) -> tuple[str, ...]:
-        """The sites whose rows are looked up, and nothing else is done with them."""
-
-    @abstractmethod
-    def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
-        """Site -> (out, in) for a vocabulary of so many words, in the order of the file."""
-
-    @abstractmethod
-    def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
-        """Bias or other vector -> (size,), in the order of the file."""
-
-    @abstractmethod
-    def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Network:
-        """The network of these weights and biases."""
-
-    def weights(self, words: int) -> int:
-        """How many numbers the dense network holds; 4 bytes each are its dense size."""
-        matrices = sum(rows * columns for rows, columns in self.site_shapes(words).values())
-        return matrices + sum(size for (size,) in self.bias_shapes(words).values())
-
-
-def _pick(given: Any) -> Any:
-    if isinstance(given, Mapping) and "kind" not in given:
-        given = {"kind": LANGUAGE, **given}
-    return NetworkSettings.pick(given)
-
-
-AnyNetwork = Annotated[SerializeAsAny[NetworkSettings], BeforeValidator(_pick)]
 
 
 class Network(nn.Module, ABC):
@@ -138,3 +96,16 @@ class Network(nn.Module, ABC):
 def parameters(network: nn.Module) -> dict[str, Tensor]:
     """Every trainable tensor, by a stable name, each once."""
     return dict(network.named_parameters(remove_duplicate=True))
+
+
+def random_network(
+    settings: NetworkSettings, words: int, init: float, generator: torch.Generator
+) -> Network:
+    """A dense network, every number uniform in [-init, init], as Zaremba et al. (2014) start."""
+
+    def uniform(shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape).uniform_(-init, init, generator=generator)
+
+    weights = {s: Weight.of(uniform(shape)) for s, shape in settings.site_shapes(words).items()}
+    biases = {name: Leaf(uniform(shape)) for name, shape in settings.bias_shapes(words).items()}
+    return settings.network(weights, biases)

@@ -31,7 +31,8 @@ from lmcore.training_settings import FineTuningSettings
 if TYPE_CHECKING:
     from lmcore.calibration import Calibration
     from lmcore.model import LanguageModel
-    from lmcore.network import N, NetworkSettings
+    from lmcore.network import N
+    from lmcore.network_settings import NetworkSettings
 
 for _module in pkgutil.iter_modules(lmcore.compress.__path__):
     importlib.import_module(f"lmcore.compress.{_module.name}")

@@ -26,6 +26,9 @@ PROJECTION = "projection"  # makes the layer's output of its h
 BIAS = "bias"
 PEEPHOLE = "peephole"
 
+# the two directions of a layer that reads from both ends, in place of a cell's prefix
+FORWARD, BACKWARD = "forward", "backward"
+
 
 def layer_name(prefix: str, layer: int) -> str:
     """ "lstm.0": the layer with this index, counted from 0."""

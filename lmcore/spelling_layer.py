@@ -3,46 +3,28 @@ language models")."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from lmcore.forms import LETTERS, OTHERS
+from lmcore import letters
 from lmcore.leaf import Leaf
-from lmcore.settings import Settings
+from lmcore.letters import LetterSettings
 from lmcore.weight import Weight
-
-EMBEDDED, FILTERS, BIAS = "letters", "letters.filters", "letters.bias"
-
-
-class LetterSettings(Settings):
-    """Every letter is `size` numbers; `filters` patterns of `width` letters are looked for."""
-
-    size: Annotated[int, Field(ge=1)] = 16
-    filters: Annotated[int, Field(ge=1)] = 50
-    width: Annotated[int, Field(ge=1, le=LETTERS)] = 5
-
-    def site_shapes(self, alphabet: int) -> dict[str, tuple[int, int]]:
-        """Site -> (out, in) for an alphabet of so many letters."""
-        return {
-            EMBEDDED: (alphabet + OTHERS, self.size),
-            FILTERS: (self.filters, self.width * self.size),
-        }
-
-    @property
-    def bias_shapes(self) -> dict[str, tuple[int]]:
-        return {BIAS: (self.filters,)}
 
 
 class Spelling(nn.Module):
     """Letters -> for each pattern, how well it fits where it fits best."""
 
-    def __init__(self, settings: LetterSettings, letters: Weight, filters: Weight, bias: Leaf):
+    def __init__(
+        self, settings: LetterSettings, weights: Mapping[str, Weight], biases: Mapping[str, Leaf]
+    ) -> None:
+        """`weights` and `biases` are those of the network."""
         super().__init__()
         self._width = settings.width
-        self.letters, self.filters, self.bias = letters, filters, bias
+        self.letters, self.filters = weights[letters.EMBEDDED], weights[letters.FILTERS]
+        self.bias = biases[letters.BIAS]
 
     def forward(self, ids: Tensor) -> Tensor:
         """(..., LETTERS) -> (..., filters)."""

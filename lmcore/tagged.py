@@ -5,21 +5,57 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from lmcore.data import SPLITS, Data
+from lmcore.data import SPLITS, CorpusSettings, Data
 from lmcore.errors import UserError
-from lmcore.forms import Forms, alphabet_of
+from lmcore.forms import Forms
+from lmcore.labelled import labelled_files
+from lmcore.lazy import torch
+from lmcore.letters import alphabet_of
+from lmcore.settings import PathText
 from lmcore.text import by_frequency
 from lmcore.vocabulary import EOS, UNK, Vocabulary
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lmcore.training_settings import TrainingSettings
+
 Tagged = list[tuple[str, str]]  # the words of a sentence, each with its tag
+UD_ENGLISH = {  # the English Web Treebank of Universal Dependencies
+    "train": "ud_ewt/train.tsv",
+    "valid": "ud_ewt/dev.tsv",
+    "test": "ud_ewt/test.tsv",
+}
 NO_TAG = -1  # of padding
+
+
+class TaggedText(CorpusSettings):
+    """Sentences with tags, as `read_tagged` reads them: three files, or `train` alone, which is
+    split 80/10/10; none given, the English Web Treebank of Universal Dependencies.
+
+    `column` says which of the tags is learned. The vocabulary is the `max_words` most frequent of
+    the words that train has more than once.
+    """
+
+    files = ("train", "valid", "test")
+    kind: Literal["tagged"] = "tagged"
+    train: PathText | None = None
+    valid: PathText | None = None
+    test: PathText | None = None
+    column: Annotated[int, Field(ge=1)] = 1
+    max_words: Annotated[int, Field(ge=3)] | None = None
+
+    def load(self, cache: Path) -> TaggedData:
+        read = partial(read_tagged, column=self.column)
+        splits, files, name = labelled_files(self, read, UD_ENGLISH)
+        return tagged_data(name, splits, files, self.max_words)
 
 
 @dataclass(frozen=True)
@@ -76,6 +112,14 @@ class TaggedData(Data):
 
     def tokens(self, split: str) -> int:
         return len(self.split(split).words)
+
+    @cached_property
+    def naive(self) -> float:
+        usual = torch.bincount(self.train.tags).argmax()
+        return float((self.valid.tags != usual).double().mean())
+
+    def check(self, training: TrainingSettings, where: str) -> None:
+        pass  # every file has a sentence, and a batch may be smaller
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split).lengths):,}" for split in SPLITS)

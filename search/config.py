@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 import lmcore
-from lmcore.corpus import AnyCorpus, Split
+import lmcore.networks
+from lmcore.data import AnyCorpus, Split
 from lmcore.errors import UserError
 from lmcore.imports.layouts import Layout
-from lmcore.model_settings import ModelSettings
+from lmcore.network_settings import AnyNetwork
 from lmcore.settings import PathText, Settings, later
 from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_bundle_name, check_name
@@ -70,7 +71,7 @@ Points = Annotated[tuple[int | str, ...], BeforeValidator(_points)]
 class DenseSettings(Settings):
     """A dense model and how it is trained, or which weights it was imported from."""
 
-    model: ModelSettings
+    model: AnyNetwork
     training: AnyTraining
 
 
@@ -91,7 +92,7 @@ class StudySettings(Settings):
     """
 
     corpus: AnyCorpus
-    model: ModelSettings
+    model: AnyNetwork
     training: AnyTraining
     models: dict[str, DenseSettings] = Field(default_factory=dict)
     space: dict[str, Any]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import benchmarks.postgresql
-from lmcore.corpus import EOS, SPLITS, UNK, Corpus, Vocabulary
+from lmcore.corpus import EOS, UNK, Corpus, Vocabulary
+from lmcore.data import SPLITS
 from lmcore.model import LanguageModel, random_model
 from lmcore.model_settings import ModelSettings
 from lmcore.runtime import prepare

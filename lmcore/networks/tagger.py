@@ -3,78 +3,19 @@ al. 2016, "Multilingual part-of-speech tagging with bidirectional LSTMs")."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lmcore import sites
-from lmcore.bidirectional import BACKWARD, FORWARD, Bidirectional
-from lmcore.cells import LSTM, AnyCell
+from lmcore.bidirectional import Bidirectional
 from lmcore.examples import ExampleNetwork
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
-from lmcore.model_settings import Size
-from lmcore.network import NetworkSettings
-from lmcore.settings import later
-from lmcore.spelling_layer import BIAS, EMBEDDED, FILTERS, LetterSettings, Spelling
-from lmcore.tagged import NO_TAG, TaggedBatch, TaggedData, TaggedSentences
+from lmcore.networks.tagger_settings import OUTPUT, OUTPUT_BIAS, TaggerSettings
+from lmcore.spelling_layer import Spelling
+from lmcore.tagged import NO_TAG, TaggedBatch, TaggedSentences
 from lmcore.weight import Weight
-
-OUTPUT, OUTPUT_BIAS = "output", "output.bias"
-
-
-class TaggerSettings(NetworkSettings):
-    """The shape of a tagger. `labels` and `alphabet` come from the training split."""
-
-    kind: Literal["tagger"] = "tagger"
-    layers: Annotated[int, Field(ge=1, le=10)] = 1
-    hidden: Size
-    embedding: Size
-    letters: LetterSettings = LetterSettings()
-    cell: AnyCell = later(LSTM())
-    labels: tuple[str, ...] = later(())
-    alphabet: str = later("")
-
-    def completed(self, data: TaggedData) -> Self:
-        return self.model_copy(update={"labels": data.labels, "alphabet": data.alphabet})
-
-    @property
-    def looked_up(self) -> tuple[str, ...]:
-        return (sites.EMBEDDING, EMBEDDED)
-
-    @property
-    def prefixes(self) -> list[tuple[str, str]]:
-        """What the names of the sites of each layer begin with, of both directions."""
-        return [
-            (sites.layer_name(FORWARD, layer), sites.layer_name(BACKWARD, layer))
-            for layer in range(self.layers)
-        ]
-
-    def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
-        shapes = {sites.EMBEDDING: (words, self.embedding)}
-        shapes |= self.letters.site_shapes(len(self.alphabet))
-        inputs = self.embedding + self.letters.filters
-        for both in self.prefixes:
-            for prefix in both:
-                for name, shape in self.cell.sites(inputs, self.hidden, self.hidden).items():
-                    shapes[f"{prefix}.{name}"] = shape
-            inputs = 2 * self.hidden
-        return {**shapes, OUTPUT: (len(self.labels), inputs)}
-
-    def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
-        layers = {
-            f"{prefix}.{name}": shape
-            for both in self.prefixes
-            for prefix in both
-            for name, shape in self.cell.vectors(self.hidden).items()
-        }
-        return {**self.letters.bias_shapes, **layers, OUTPUT_BIAS: (len(self.labels),)}
-
-    def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Tagger:
-        return Tagger(self, weights, biases)
 
 
 class Tagger(ExampleNetwork):
@@ -87,9 +28,7 @@ class Tagger(ExampleNetwork):
     ) -> None:
         super().__init__(settings, weights, biases)
         self.embedding = weights[sites.EMBEDDING]
-        self.spelling = Spelling(
-            settings.letters, weights[EMBEDDED], weights[FILTERS], biases[BIAS]
-        )
+        self.spelling = Spelling(settings.letters, weights, biases)
         self.directions = {
             prefix: Layer(settings.cell, sites.below(prefix, weights), sites.below(prefix, biases))
             for both in settings.prefixes

@@ -13,12 +13,11 @@ import torch
 from lmcore.building import build
 from lmcore.bundle import Bundle, load, save
 from lmcore.codec import Float16
-from lmcore.corpus import Corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
-from lmcore.evaluation import STREAMS, unigram_perplexity
+from lmcore.evaluation import STREAMS
 from lmcore.files import content_key, sha256_of, write_json
-from lmcore.model import random_model
-from lmcore.network import Network
+from lmcore.network import Network, random_network
 from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
@@ -60,12 +59,12 @@ class DenseCheckpoint:
 DenseCheckpoints = Mapping[str, DenseCheckpoint]  # by the names of `StudyConfig.dense_names`
 
 
-def dense_key(config: StudyConfig, corpus: Corpus) -> str:
+def dense_key(config: StudyConfig, corpus: Data) -> str:
     """The hash of everything that the trained model depends on."""
     return content_key(corpus.key, config.model.plain(), config.training.plain(), config.seed)
 
 
-def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
+def find_dense(config: StudyConfig, corpus: Data) -> DenseCheckpoint | None:
     """The checkpoint of these settings, from the cache or from a published study. None where there
     is none, or only one whose file is incomplete."""
     key = dense_key(config, corpus)
@@ -83,7 +82,7 @@ def find_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint | None:
     return None
 
 
-def need_dense(config: StudyConfig, corpus: Corpus) -> DenseCheckpoint:
+def need_dense(config: StudyConfig, corpus: Data) -> DenseCheckpoint:
     """The checkpoint of a study. Raises UserError where the model was not trained yet."""
     checkpoint = find_dense(config, corpus)
     if checkpoint is None:
@@ -106,7 +105,7 @@ def _not_imported(config: StudyConfig) -> UserError:
     )
 
 
-def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore) -> DenseCheckpoint:
+def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -> DenseCheckpoint:
     """Train the dense model of the settings, from where an earlier process was stopped, if one was.
 
     Raises UserError where the training diverges, and where the model was imported.
@@ -117,7 +116,9 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
     folder = config.folder / "dense"
     settings = config.training
     generator = torch.Generator().manual_seed(config.seed)
-    model = random_model(config.model, len(corpus.vocabulary), settings.init, generator)
+    model = random_network(
+        config.model.completed(corpus), len(corpus.vocabulary), settings.init, generator
+    )
     model.to(device(config.device))
 
     # on a GPU, step by step, the text takes as long as half an epoch of training
@@ -139,26 +140,25 @@ def train_dense(config: StudyConfig, corpus: Corpus, observe: Observer = ignore)
     return checkpoint
 
 
-def doubt(checkpoint: DenseCheckpoint, corpus: Corpus) -> str | None:
+def doubt(checkpoint: DenseCheckpoint, corpus: Data) -> str | None:
     """A sentence for a model that knows no more of the text than how frequent its words are."""
-    unigram = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
-    if checkpoint.valid_perplexity < unigram:
+    if checkpoint.valid_perplexity < corpus.naive:
         return None
     return (
         f"the dense model has a valid perplexity of {checkpoint.valid_perplexity:.1f}, and the "
-        f"frequencies of the words alone give {unigram:.1f}; train for more training.epochs, at "
-        f"another training.rate, or on more text"
+        f"frequencies of the words alone give {corpus.naive:.1f}; train for more training.epochs, "
+        f"at another training.rate, or on more text"
     )
 
 
 def keep_dense(
-    config: StudyConfig, corpus: Corpus, model: Network, training: dict[str, Any]
+    config: StudyConfig, corpus: Data, model: Network, training: dict[str, Any]
 ) -> DenseCheckpoint:
     """Write a dense model as a float16 bundle, and the record of its training, or of its import,
     beside it."""
     key = dense_key(config, corpus)
     path = config.folder / "dense" / f"{key}.lmb"
-    recipe = resolve(DENSE, config.model, len(corpus.vocabulary))
+    recipe = resolve(DENSE, config.model.completed(corpus), len(corpus.vocabulary))
     size_bytes = save(path, build(model, recipe).eval(), corpus.vocabulary)
     reloaded = load(path).model.to(device(config.device))
     measured = reloaded.score(corpus, "valid")

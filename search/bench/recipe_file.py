@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import yaml
 
-from lmcore.corpus import AnyCorpus
+from lmcore.data import AnyCorpus
 from lmcore.errors import UserError
 from lmcore.files import sha256_of
-from lmcore.model_settings import ModelSettings
+from lmcore.network_settings import AnyNetwork
 from lmcore.recipe import Recipe
 from lmcore.settings import Settings, parse
 from search.config import PUBLISHED, StudyConfig
@@ -56,7 +56,7 @@ class Dense(Settings):
     """The dense model that the recipe starts from, and how it was trained, as plain data."""
 
     sha256: str
-    model: ModelSettings
+    model: AnyNetwork
     training: dict[str, Any]
 
 

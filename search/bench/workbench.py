@@ -20,7 +20,7 @@ from lmcore.building import build, schedule_of
 from lmcore.bundle import Bundle, load, pack, save
 from lmcore.calibration import Calibration
 from lmcore.compress.hidden_units import UnitsSettings, with_fewer_units
-from lmcore.corpus import Corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import content_key
 from lmcore.network import Network
@@ -45,14 +45,14 @@ class Workbench:
     """
 
     def __init__(
-        self, corpus: Corpus, dense: Bundle, seed: int, folder: Path, stages: Stages, device: str
+        self, corpus: Data, dense: Bundle, seed: int, folder: Path, stages: Stages, device: str
     ) -> None:
         self.corpus, self.dense, self.seed = corpus, dense, seed
         self.folder, self.stages, self.device = folder, stages, device
         self.calibration = Calibration(dense.model, corpus.train)
 
     @classmethod
-    def of(cls, config: StudyConfig, corpus: Corpus, dense: Bundle) -> Workbench:
+    def of(cls, config: StudyConfig, corpus: Data, dense: Bundle) -> Workbench:
         """The workbench of a study, in its cache folder."""
         stages = Stages(config.folder / "stages", config.max_stages)
         return cls(corpus, dense, config.seed, config.folder / "bundles", stages, config.device)
@@ -130,7 +130,7 @@ class Workbench:
 
     def _text(self) -> dict[str, Any]:
         """What the validation stream spells, where its tokens spell a text."""
-        spelling = self.corpus.spellings.get("valid")
+        spelling = self.corpus.spelling("valid")
         return {"text": spelling.plain()} if spelling else {}
 
     def comparison(self, base: Network) -> Comparison:

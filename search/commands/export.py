@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from lmcore.bundle import load
-from lmcore.corpus import Corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import check_folder
 from search.commands.answer import Answer, tell_corpus
@@ -72,7 +72,7 @@ def _of_bundle(context: StudyContext[ExportConfig], path: Path, forms: Forms) ->
     return Answer(document, exported_text(str(path), document))
 
 
-def _given_corpus(context: StudyContext[ExportConfig]) -> Corpus | None:
+def _given_corpus(context: StudyContext[ExportConfig]) -> Data | None:
     """The text, if a setting of it was typed."""
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     if not any(one.lstrip("+").startswith(("corpus=", "corpus.")) for one in typed):

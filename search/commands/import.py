@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from lmcore.corpus import text_in
 from lmcore.errors import UserError
 from lmcore.files import check_folder
 from search.bench.dense import doubt
@@ -27,7 +28,7 @@ def run(config: ImportConfig) -> Answer:
     read = read_import(config)
     context = WorkContext(with_words(config))
     tell_corpus(context)
-    corpus = context.corpus
+    corpus = text_in(context.corpus)
     read = replace(read, model=read.model.spoken(corpus.vocabulary.words))
     context = WorkContext(of_model(context.config, read.model))
     context.corpus = corpus

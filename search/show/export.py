@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore.bundle import Bundle, load
-from lmcore.corpus import Corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of
 from search.bench.recipe_file import RecipeFile
@@ -84,7 +84,7 @@ def file_of(name: str) -> str:
     return f"{name.replace(' ', '_')}.lmb"
 
 
-def check_words(bundle: Bundle, corpus: Corpus, name: str) -> None:
+def check_words(bundle: Bundle, corpus: Data, name: str) -> None:
     """Raises UserError where the bundle and the corpus have different vocabularies."""
     own, other = bundle.vocabulary, corpus.vocabulary
     if not own.is_same(other):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore.bundle import Bundle, load
-from lmcore.corpus import Corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import finite, write_atomic, write_json, written_at_once
 from lmcore.inspection import parts_of
@@ -45,7 +45,7 @@ class Exported:
 
     source: Path
     recipe: RecipeFile | None = None
-    corpus: Corpus | None = None
+    corpus: Data | None = None
     valid_perplexity: float | None = None
     seeds: Sure | None = None
     provenance: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from lmcore.bundle import load
-from lmcore.corpus import Corpus, CorpusSettings
+from lmcore.data import CorpusSettings, Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of, write_atomic, write_json
 from lmcore.methods import where
@@ -129,11 +129,11 @@ def _published_limits(folder: Path) -> dict[str, int]:
         return {}
 
 
-def _columns(corpus: Corpus, results: Results) -> tuple[str, ...]:
+def _columns(corpus: Data, results: Results) -> tuple[str, ...]:
     """The columns of results.csv, with bits per byte where the tokens spell the text, with the
     relative speed where that is an objective, and with the names for limits where there are any."""
     *columns, command = COLUMNS
-    bits = (BITS,) if corpus.spellings else ()
+    bits = (BITS,) if corpus.spelling("test") else ()
     speed = (RELATIVE,) if SPEED in results.objectives else ()
     limits = (LIMITED,) if results.bundles else ()
     return (*columns, *bits, *speed, *limits, command)
@@ -154,7 +154,7 @@ def _typed(point: Point) -> str:
     return f"trial={point.trial} rung={point.rung}"
 
 
-def _row(point: Point, path: Path, corpus: Corpus) -> dict[str, str]:
+def _row(point: Point, path: Path, corpus: Data) -> dict[str, str]:
     """The point's row in results.csv. The test perplexity is computed here, from the file."""
     test = load(path).model.score(corpus, "test")
     bits, speed = corpus.bits_per_byte("test", test.value), point.relative_speed

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmcore import sites
 from lmcore.errors import UserError
-from lmcore.model_settings import ModelSettings
+from lmcore.network_settings import NetworkSettings
 from lmcore.recipe import LayerSettings, Recipe, resolve
 from lmcore.settings import parse
 from search.space.answerers import Suggested, Suggester
@@ -43,7 +43,7 @@ class ModelSpace:
         template: Mapping[str, Any],
         dense: str,
         names: Collection[str],
-        model: ModelSettings,
+        model: NetworkSettings,
         words: int,
     ) -> None:
         self.dense, self.model, self.words = dense, model, words
@@ -52,7 +52,7 @@ class ModelSpace:
         self.layers = reader.read(template.get("layers", {}), "layers")
         self.sites = {
             site: _read_site(site, pattern, patterns[pattern], reader)
-            for site in every_site(model, words)
+            for site in model.every_site(words)
             if (pattern := _pattern_of(patterns, site)) is not None
         }
         rest = {k: value for k, value in template.items() if k not in ("layers", "sites")}
@@ -123,18 +123,10 @@ class ModelSpace:
             yield from (Occurrence(node, conditions, site) for node, conditions in top.walk())
 
 
-def every_site(model: ModelSettings, words: int) -> Shapes:
-    """The model's sites, and those that its layers can get: site -> (out, in)."""
-    # a width that differs from the units makes a projection, and with it that projection's site
-    widths = tuple(units + 1 for units in model.units)
-    every = model.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
-    return {**model.site_shapes(words), **every.site_shapes(words)}
-
-
-def _reader(dense: str, names: Collection[str], model: ModelSettings) -> Reader:
+def _reader(dense: str, names: Collection[str], model: NetworkSettings) -> Reader:
     """The reader of the layers and of what is global."""
     layers: tuple[Sizes, ...] = tuple({"units": _always(units)} for units in model.units)
-    sizes: Sizes = {"embedding": _always(model.embedding)}
+    sizes: Sizes = {name: _always(size) for name, size in model.sizes.items()}
     if len(set(model.units)) == 1:
         sizes = {**sizes, **layers[0]}
     return Reader(sizes, dense, tuple(names), layers=layers)

@@ -59,10 +59,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lmcore.errors import UserError
-from lmcore.model_settings import ModelSettings
+from lmcore.network_settings import NetworkSettings
 from lmcore.recipe import Recipe
 from search.space.answerers import Given, Suggested, Suggester
-from search.space.model_space import ModelSpace, every_site
+from search.space.model_space import ModelSpace
 from search.space.nodes import Answerer, Fixed, Options, Parameter
 from search.space.reader import Reader
 
@@ -89,16 +89,16 @@ class Space:
     def __init__(
         self,
         template: Mapping[str, Any],
-        model: ModelSettings,
+        model: NetworkSettings,
         words: int,
-        models: Mapping[str, ModelSettings] | None = None,
+        models: Mapping[str, NetworkSettings] | None = None,
     ) -> None:
         known = {OWN: model, **(models or {})}
         rest = {name: value for name, value in template.items() if name != "dense"}
         self.dense, names = _dense(template.get("dense", OWN), known)
         _check_patterns(
             template.get("sites", {}),
-            dict.fromkeys(site for name in names for site in every_site(known[name], words)),
+            dict.fromkeys(site for name in names for site in known[name].every_site(words)),
         )
         self.models: dict[str, ModelSpace] = {}
         for name in names:
@@ -201,7 +201,7 @@ def _saying(name: str, names: list[str]) -> Iterator[None]:
         raise UserError(f"dense {name}: {error}" if len(names) > 1 else str(error)) from None
 
 
-def _dense(given: Any, known: Mapping[str, ModelSettings]) -> tuple[Options | None, list[str]]:
+def _dense(given: Any, known: Mapping[str, NetworkSettings]) -> tuple[Options | None, list[str]]:
     """The choice among dense models (None where there is only one), and their names.
 
     Raises UserError for an unknown dense model, and for one of `models` that is never chosen.

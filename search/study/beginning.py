@@ -13,12 +13,12 @@ from typing import Any
 
 import optuna
 
-from lmcore.corpus import Corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
 from lmcore.settings import parse
-from lmcore.training_settings import ImportedSettings, TrainingSettings, check_text
+from lmcore.training_settings import ImportedSettings
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, PLANE, StudyConfig, SweepConfig
 from search.rules.limits import Box
@@ -191,7 +191,7 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
     trainings |= {f"models.{name}.training": one.training for name, one in config.models.items()}
     for where, training in trainings.items():
         if not isinstance(training, ImportedSettings):
-            _check_text(training, corpus, where)
+            corpus.check(training, where)
     for parameters in config.start:
         context.space.start(parameters)
     for name, data in config.baselines.items():
@@ -199,7 +199,7 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
             raise UserError(f"baselines.{name}: this name belongs to the dense model itself")
         baseline = parse(Recipe, data, f"baselines.{name}")
         _check_trainings(
-            resolve(baseline, config.model, context.words), corpus, f"baselines.{name}"
+            resolve(baseline, context.model, context.words), corpus, f"baselines.{name}"
         )
     device(config.device)
     try:
@@ -221,16 +221,12 @@ def _no_sampler(settings: Mapping[str, Any], error: Exception) -> str:
     return f"sampler: {error.__cause__ or error}; {kind.__name__} takes {takes}"
 
 
-def _check_trainings(recipe: Recipe, corpus: Corpus, where: str) -> None:
-    """Raises UserError where the text is too short for a recipe's trainings."""
+def _check_trainings(recipe: Recipe, corpus: Data, where: str) -> None:
+    """Raises UserError where the data are too few for a recipe's trainings."""
     if recipe.layers.units:
-        _check_text(recipe.layers.units.training, corpus, f"{where}.layers.units.training")
+        corpus.check(recipe.layers.units.training, f"{where}.layers.units.training")
     if recipe.finetuning:
-        _check_text(recipe.finetuning, corpus, f"{where}.finetuning")
-
-
-def _check_text(settings: TrainingSettings, corpus: Corpus, where: str) -> None:
-    check_text(settings, len(corpus.train), where, f"the train part of {corpus.name}")
+        corpus.check(recipe.finetuning, f"{where}.finetuning")
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

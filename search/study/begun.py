@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lmcore.corpus import Corpus, load_corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
 from search.config import OBJECTIVES, PLANE, Objective, StudyConfig, StudySettings
 from search.rules.limits import Box, Limits
@@ -102,7 +102,7 @@ def limits_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def text_of(config: StudyConfig, attributes: Mapping[str, Any]) -> Corpus:
+def text_of(config: StudyConfig, attributes: Mapping[str, Any]) -> Data:
     """The text of the settings. Raises UserError where it is not the one that the study of these
     attributes was begun with."""
     begun = attributes.get(BEGUN)
@@ -113,7 +113,7 @@ def text_of(config: StudyConfig, attributes: Mapping[str, Any]) -> Corpus:
                 f"the text of study {config.study} is not at {path}; "
                 f"give its new place: corpus.{setting}=..."
             )
-    corpus = load_corpus(config.corpus, config.folder)
+    corpus = config.corpus.load(config.folder)
     if begun and corpus.key != begun["corpus"]:
         shown = " ".join(f"corpus.{name}={path}" for name, path in places.items())
         raise UserError(

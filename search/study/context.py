@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 import optuna
 
-from lmcore.corpus import Corpus, load_corpus
+from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import check_folder
+from lmcore.network_settings import NetworkSettings
 from search.config import ConfirmConfig, StudyConfig
 from search.rules.limits import Box
 from search.space.space import OWN, Space
@@ -65,12 +66,12 @@ class StudyContext(Generic[C]):
         return self.config.study
 
     @cached_property
-    def corpus(self) -> Corpus:
-        """The text. Raises UserError where it cannot be read, and where the study was begun with
+    def corpus(self) -> Data:
+        """The data. Raises UserError where it cannot be read, and where the study was begun with
         another."""
         config = self.config
         if config.name is None:
-            return load_corpus(config.corpus, config.folder)
+            return config.corpus.load(config.folder)
         return text_of(config, self.attributes)
 
     @property
@@ -87,10 +88,16 @@ class StudyContext(Generic[C]):
         return len(self.corpus.vocabulary)
 
     @cached_property
+    def model(self) -> NetworkSettings:
+        """The shape of the study's own dense model."""
+        return self.config.model.completed(self.corpus)
+
+    @cached_property
     def space(self) -> Space:
         """What the study samples. Raises UserError where a range is wrong."""
-        models = {name: one.model for name, one in self.config.models.items()}
-        return Space(self.config.space, self.config.model, self.words, models)
+        others = self.config.models.items()
+        models = {name: one.model.completed(self.corpus) for name, one in others}
+        return Space(self.config.space, self.model, self.words, models)
 
     @cached_property
     def store(self) -> Reader:
@@ -161,7 +168,7 @@ class StudyContext(Generic[C]):
         study's own dense model."""
         if self.config.box is None:
             return None
-        dense_bytes = 4 * self.config.model.weights(self.words)
+        dense_bytes = 4 * self.model.weights(self.words)
         return self.config.box.around(dense_bytes, checkpoint.valid_perplexity)
 
     def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:

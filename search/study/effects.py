@@ -70,8 +70,8 @@ def affordable(context: StudyContext[StudyConfig]) -> float:
     for corner in context.space.corners:
         ladder = config.fidelity.ladder(corner.recipe)[:2]
         epochs = ladder[-1].finetuning.epochs if ladder[-1].finetuning else 0.0
-        trained = epochs * len(corpus.train)
-        costs.append(len(ladder) * (MAKING + len(corpus.valid)) + TRAINING * trained)
+        trained = epochs * corpus.tokens("train")
+        costs.append(len(ladder) * (MAKING + corpus.tokens("valid")) + TRAINING * trained)
     return SHARE * config.trials * min(costs)
 
 

@@ -38,7 +38,7 @@ def _recipes(context: StudyContext[StudyConfig]) -> Iterator[tuple[str, Recipe]]
 
     def resolved(name: str, data: dict[str, Any]) -> Recipe:
         try:
-            return resolve(parse(Recipe, data, "recipe"), context.config.model, context.words)
+            return resolve(parse(Recipe, data, "recipe"), context.model, context.words)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
 

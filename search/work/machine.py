@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from lmcore.data import SPLITS
 from search.config import ConfirmConfig, StudyConfig, SweepConfig
 from search.study.context import StudyContext
 from search.units import format_size
@@ -98,9 +99,9 @@ def worker_bytes(context: StudyContext[StudyConfig]) -> int:
     """About how much memory a worker of the study needs, by its text and its largest model."""
     config, corpus, words = context.config, context.corpus, context.words
     every = [config.of(name) for name in config.dense_names]
-    weights = max(one.model.weights(words) for one in every)
+    weights = max(one.model.completed(corpus).weights(words) for one in every)
     logits = max(one.training.update_tokens for one in every) * words
-    tokens = len(corpus.train) + len(corpus.valid) + len(corpus.test)
+    tokens = sum(map(corpus.tokens, SPLITS))
     numbers = WEIGHT_COPIES * weights + LOGIT_COPIES * logits
     return IMPORTS_BYTES + numbers * 4 + tokens * 8
 

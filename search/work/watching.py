@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from lmcore.evaluation import unigram_perplexity
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, EffortConfig
 from search.front import Point, hypervolume
@@ -69,9 +68,7 @@ def _growing(context: WorkContext[EffortConfig], dense: DenseCheckpoint) -> Grow
     limits = limits_of(context.study)
     if box := context.box(dense):
         return Growing(limits, box.reference, box.min_size_bytes)
-    corpus = context.corpus
-    worst = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
-    return Growing(limits, (dense.size_bytes, worst))
+    return Growing(limits, (dense.size_bytes, context.corpus.naive))
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lmcore import evaluation
 from lmcore.building import build
-from lmcore.corpus import Corpus
-from lmcore.evaluation import STREAMS, TextComparison, score, unigram_perplexity
+from lmcore.corpus import Corpus, unigram_perplexity
+from lmcore.evaluation import STREAMS, TextComparison, score
 from lmcore.model import LanguageModel
 from lmcore.recipe import Recipe, resolve
 from lmcore.training import train

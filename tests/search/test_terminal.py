@@ -12,8 +12,7 @@ import pytest
 from conftest import ROOT
 from terminals import Keyboard, Seen
 
-from lmcore.corpus import Corpus
-from lmcore.evaluation import unigram_perplexity
+from lmcore.corpus import Corpus, unigram_perplexity
 from lmcore.progress import TrainingRecord
 from search.bench.dense import DenseCheckpoint, doubt
 from search.commands.answer import tell_corpus

@@ -75,7 +75,7 @@ def test_a_published_study_keeps_its_bits(swept: Sweep, results: Results, tmp_pa
         record = json.loads(line)
         spelling = Spelling.of(record["provenance"]["text"])
         assert spelling is not None
-        assert spelling == corpus.spellings["valid"]
+        assert spelling == corpus.spelling("valid")
         bits = spelling.bits_per_byte(record["valid_perplexity"])
         assert results.measured(record["name"]).bits_per_byte == bits
 

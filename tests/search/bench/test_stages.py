@@ -14,7 +14,7 @@ from filelock import FileLock
 from lmcore import training
 from lmcore.bundle import load, packed_size, save
 from lmcore.compress.hidden_units import with_fewer_units
-from lmcore.corpus import Corpus
+from lmcore.data import Data
 from lmcore.model import LanguageModel
 from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe, resolve
@@ -62,11 +62,11 @@ PLAIN: dict[str, Any] = {"layers": {"units": UNITS}}
 
 
 @pytest.fixture
-def bench(make_model: MakeModel, corpus: Corpus, tmp_path: Path) -> Workbench:
+def bench(make_model: MakeModel, corpus: Data, tmp_path: Path) -> Workbench:
     return bench_in(tmp_path, make_model, corpus)
 
 
-def bench_in(folder: Path, make_model: MakeModel, corpus: Corpus, tied: bool = False) -> Workbench:
+def bench_in(folder: Path, make_model: MakeModel, corpus: Data, tied: bool = False) -> Workbench:
     save(folder / "dense.lmb", make_model(tied=tied, hidden=12), corpus.vocabulary)
     stages = Stages(folder / "stages", 10**9)
     return Workbench(corpus, load(folder / "dense.lmb"), 1, folder / "bundles", stages, "cpu")
@@ -100,7 +100,7 @@ def same(one: Measurement, other: Measurement) -> bool:
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_all_methods_compose(
-    tied: bool, make_model: MakeModel, corpus: Corpus, tmp_path: Path
+    tied: bool, make_model: MakeModel, corpus: Data, tmp_path: Path
 ) -> None:
     bench = bench_in(tmp_path, make_model, corpus, tied)
     recipe = recipe_of(bench, EVERYTHING)
@@ -216,7 +216,7 @@ def test_units_are_no_part_of_a_model_that_learns_from_the_dense_one(bench: Work
         assert torch.equal(value, before[name])
 
 
-def _measure(folder: str, corpus: Corpus, results: Any) -> None:
+def _measure(folder: str, corpus: Data, results: Any) -> None:
     """A worker's process."""
     prepare()
     stages = Stages(Path(folder, "stages"), 10**9)

@@ -1,0 +1,67 @@
+"""Where the files of labelled examples are, and how they are split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from lmcore.data import SPLITS, CorpusSettings
+from lmcore.errors import UserError
+
+E = TypeVar("E")
+EVERY = 10  # of so many examples, the last two are for valid and test
+
+
+def labelled_files(
+    settings: CorpusSettings, read: Callable[[Path, str], list[E]], known: Mapping[str, str]
+) -> tuple[dict[str, list[E]], dict[str, str], str]:
+    """The examples of each split, the file of each as a person knows it, and the data's name.
+
+    The files are those of the settings, all three or `train` alone, or without any those of a
+    `known` data set, by split below the folder of data. `read` gets a path and what to call it.
+    Raises UserError for another choice.
+    """
+    places = settings.places
+    if not places:
+        found = {split: _known(known[split]) for split in SPLITS}
+        named = {split: str(path) for split, path in found.items()}
+        name = Path(known["train"]).parent.name
+    elif set(places) == set(SPLITS):
+        found = {split: Path(path) for split, path in places.items()}
+        named = {split: f"corpus.{split} {path}" for split, path in places.items()}
+        name = f"{settings.kind} {found['train'].name}"
+    elif set(places) == {"train"}:
+        path = Path(places["train"])
+        called = f"corpus.train {path}"
+        every = read(path, called)
+        if len(every) < EVERY:
+            raise UserError(
+                f"{called} has {len(every)} examples; to be split 80/10/10 it needs {EVERY}"
+            )
+        return _split(every), dict.fromkeys(SPLITS, called), f"{settings.kind} {path.name}"
+    else:
+        raise UserError(
+            f"corpus={settings.kind} takes corpus.train, corpus.valid and corpus.test, or "
+            f"corpus.train alone, which is split"
+        )
+    return {split: read(found[split], named[split]) for split in SPLITS}, named, name
+
+
+def _split(every: list[E]) -> dict[str, list[E]]:
+    """Of ten examples eight for train, then one for valid and one for test."""
+    of_ten = ["train"] * (EVERY - 2) + ["valid", "test"]
+    parts: dict[str, list[E]] = {split: [] for split in SPLITS}
+    for number, one in enumerate(every):
+        parts[of_ten[number % EVERY]].append(one)
+    return parts
+
+
+def _known(file: str) -> Path:
+    if data := os.environ.get("LMPARETO_DATA"):
+        return Path(data) / file
+    raise UserError(
+        f"{file} is not at hand; name your own files, corpus.train=FILE, or say where the data "
+        f"are: LMPARETO_DATA=FOLDER with {file} in it"
+    )

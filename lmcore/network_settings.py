@@ -1,0 +1,71 @@
+"""The shape of a network, as settings."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from lmcore.settings import Family
+
+if TYPE_CHECKING:
+    from lmcore.leaf import Leaf
+    from lmcore.network import Network
+    from lmcore.weight import Weight
+
+LANGUAGE = "language"  # the kind that files and databases had before there were others
+
+
+class NetworkSettings(Family):
+    """The shape of a network, all but its vocabulary: its sites and biases follow from it."""
+
+    def completed(self, data: Any) -> Self:
+        """The settings with all that follows from the data: labels, letters."""
+        return self
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """How many units each layer has that recipes can address by its index."""
+        return ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes that a range may be a share of, by name."""
+        return {}
+
+    @property
+    @abstractmethod
+    def looked_up(self) -> tuple[str, ...]:
+        """The sites whose rows are looked up, and nothing else is done with them."""
+
+    @abstractmethod
+    def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
+        """Site -> (out, in) for a vocabulary of so many words, in the order of the file."""
+
+    def every_site(self, words: int) -> dict[str, tuple[int, int]]:
+        """Every site that a recipe may address, those that reshaped layers make included."""
+        return self.site_shapes(words)
+
+    @abstractmethod
+    def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
+        """Bias or other vector -> (size,), in the order of the file."""
+
+    @abstractmethod
+    def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Network:
+        """The network of these weights and biases."""
+
+    def weights(self, words: int) -> int:
+        """How many numbers the dense network holds; 4 bytes each are its dense size."""
+        matrices = sum(rows * columns for rows, columns in self.site_shapes(words).values())
+        return matrices + sum(size for (size,) in self.bias_shapes(words).values())
+
+
+def _pick(given: Any) -> Any:
+    if isinstance(given, Mapping) and "kind" not in given:
+        given = {"kind": LANGUAGE, **given}
+    return NetworkSettings.pick(given)
+
+
+AnyNetwork = Annotated[SerializeAsAny[NetworkSettings], BeforeValidator(_pick)]

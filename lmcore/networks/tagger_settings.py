@@ -1,0 +1,80 @@
+"""The shape of a tagger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field
+
+from lmcore import letters, sites
+from lmcore.cells import LSTM, AnyCell
+from lmcore.letters import LetterSettings
+from lmcore.model_settings import Size
+from lmcore.network_settings import NetworkSettings
+from lmcore.settings import later
+from lmcore.sites import BACKWARD, FORWARD
+
+if TYPE_CHECKING:
+    from lmcore.leaf import Leaf
+    from lmcore.networks.tagger import Tagger
+    from lmcore.tagged import TaggedData
+    from lmcore.weight import Weight
+
+OUTPUT, OUTPUT_BIAS = "output", "output.bias"
+
+
+class TaggerSettings(NetworkSettings):
+    """The shape of a tagger. `labels` and `alphabet` come from the training split."""
+
+    kind: Literal["tagger"] = "tagger"
+    layers: Annotated[int, Field(ge=1, le=10)] = 1
+    hidden: Size
+    embedding: Size
+    letters: LetterSettings = LetterSettings()
+    cell: AnyCell = later(LSTM())
+    labels: tuple[str, ...] = later(())
+    alphabet: str = later("")
+
+    def completed(self, data: TaggedData) -> Self:
+        return self.model_copy(update={"labels": data.labels, "alphabet": data.alphabet})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"embedding": self.embedding}
+
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        return (sites.EMBEDDING, letters.EMBEDDED)
+
+    @property
+    def prefixes(self) -> list[tuple[str, str]]:
+        """What the names of the sites of each layer begin with, of both directions."""
+        return [
+            (sites.layer_name(FORWARD, layer), sites.layer_name(BACKWARD, layer))
+            for layer in range(self.layers)
+        ]
+
+    def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
+        shapes = {sites.EMBEDDING: (words, self.embedding)}
+        shapes |= self.letters.site_shapes(len(self.alphabet))
+        inputs = self.embedding + self.letters.filters
+        for both in self.prefixes:
+            for prefix in both:
+                for name, shape in self.cell.sites(inputs, self.hidden, self.hidden).items():
+                    shapes[f"{prefix}.{name}"] = shape
+            inputs = 2 * self.hidden
+        return {**shapes, OUTPUT: (len(self.labels), inputs)}
+
+    def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
+        layers = {
+            f"{prefix}.{name}": shape
+            for both in self.prefixes
+            for prefix in both
+            for name, shape in self.cell.vectors(self.hidden).items()
+        }
+        return {**self.letters.bias_shapes, **layers, OUTPUT_BIAS: (len(self.labels),)}
+
+    def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Tagger:
+        from lmcore.networks.tagger import Tagger  # which is made of these settings
+
+        return Tagger(self, weights, biases)
