@@ -87,16 +87,19 @@ class StudyContext(Generic[C]):
         """The size of the vocabulary."""
         return len(self.corpus.vocabulary)
 
-    @cached_property
+    @property
     def model(self) -> NetworkSettings:
         """The shape of the study's own dense model."""
-        return self.config.model.completed(self.corpus)
+        return self.shape_of(OWN)
+
+    def shape_of(self, dense: str) -> NetworkSettings:
+        """The shape of the dense model of that name."""
+        return self.config.of(dense).model.completed(self.corpus)
 
     @cached_property
     def space(self) -> Space:
         """What the study samples. Raises UserError where a range is wrong."""
-        others = self.config.models.items()
-        models = {name: one.model.completed(self.corpus) for name, one in others}
+        models = {name: self.shape_of(name) for name in self.config.models}
         return Space(self.config.space, self.model, self.words, models)
 
     @cached_property

@@ -113,7 +113,7 @@ class Worker(Claimant[WorkConfig]):
         if slot.name in self.config.baselines:
             recipe = parse(Recipe, self.config.baselines[slot.name], f"baselines.{slot.name}")
         self._start_from(dense)
-        model = self.config.of(dense).model
+        model = self.context.shape_of(dense)
         measured, failure = self.measured(resolve(recipe, model, self.context.words))
         if measured:
             self.patiently(self.store.keep_baseline, self.config.study, slot.name, measured.key)
