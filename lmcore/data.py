@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, SerializeAsAny
 
 from lmcore.errors import UserError
+from lmcore.measure import PERPLEXITY, Measure
 from lmcore.settings import Family, PathText
 from lmcore.spelling import Spelling
 from lmcore.vocabulary import Vocabulary
@@ -22,9 +23,11 @@ Split = Literal["train", "valid", "test"]
 
 
 class CorpusSettings(Family):
-    """Where a task's data come from. `files` names the settings that are paths."""
+    """Where a task's data come from. `files` names the settings that are paths; `measure` is what
+    networks are judged by on such data."""
 
     files: ClassVar[tuple[str, ...]] = ()
+    measure: ClassVar[Measure] = PERPLEXITY
 
     @property
     def places(self) -> dict[str, str]:
@@ -44,6 +47,12 @@ class CorpusSettings(Family):
 
 
 AnyCorpus = Annotated[SerializeAsAny[CorpusSettings], BeforeValidator(CorpusSettings.pick)]
+
+
+def measure_of(kind: str) -> Measure:
+    """The measure on data of a kind; perplexity on those of another program."""
+    found = CorpusSettings.members.get(kind, CorpusSettings)
+    return cast("type[CorpusSettings]", found).measure
 
 
 class OwnText(CorpusSettings):

@@ -97,14 +97,17 @@ class ExampleNetwork(Network):
 
     @torch.no_grad()
     def score(self, data: Any, split: str, streams: int = 1) -> Score:
-        """The share of what it gets wrong."""
+        """The share of what it gets wrong, in percent. Nothing wrong counts as half a mistake, for
+        values are compared by their logarithms."""
         self.eval()
         started, examples = time.perf_counter(), data.split(split)
         wrong, count = 0.0, 0
         for places in torch.split(_by_length(examples), SCORED):
             more, asked = self.mistakes(examples.batch(places))
             wrong, count = wrong + more, count + asked
-        return Score(wrong / count, data.tokens(split), time.perf_counter() - started)
+        return Score(
+            100 * max(wrong, 0.5) / count, data.tokens(split), time.perf_counter() - started
+        )
 
     def comparison(self, data: Any) -> Comparison:
         return _Whole(self, data)
@@ -129,18 +132,14 @@ class ExampleNetwork(Network):
 
 
 class _Whole:
-    """A comparison over the whole validation split. A share of nothing wrong counts as half of a
-    mistake in all tokens."""
+    """A comparison over the whole validation split."""
 
     def __init__(self, base: ExampleNetwork, data: Any) -> None:
-        self._data, self._least = data, 0.5 / data.tokens("valid")
-        self._base = self._value(base)
+        self._data, self._base = data, base.score(data, "valid").value
 
     def __call__(self, model: Any, most: float = math.inf) -> tuple[float, int]:
-        return math.log(self._value(model) / self._base), self._data.tokens("valid")
-
-    def _value(self, network: ExampleNetwork) -> float:
-        return max(float(self._least), network.score(self._data, "valid").value)
+        score = model.score(self._data, "valid")
+        return math.log(score.value / self._base), score.tokens
 
 
 def _by_length(examples: Examples) -> Tensor:

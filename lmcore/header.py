@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationError
 
-import lmcore.networks  # noqa: F401, makes its kinds known
+import lmcore.kinds  # noqa: F401, makes them known
 from lmcore import sites
 from lmcore.capacity import HEADER_BYTES, Capacity, unpacked
 from lmcore.codec import AnyCodec, LeafSpec

@@ -18,6 +18,7 @@ from lmcore.forms import Forms
 from lmcore.labelled import labelled_files
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
+from lmcore.measure import ERROR
 from lmcore.settings import PathText
 from lmcore.text import by_frequency
 from lmcore.vocabulary import EOS, UNK, Vocabulary
@@ -45,6 +46,7 @@ class TaggedText(CorpusSettings):
     """
 
     files = ("train", "valid", "test")
+    measure = ERROR
     kind: Literal["tagged"] = "tagged"
     train: PathText | None = None
     valid: PathText | None = None
@@ -116,7 +118,7 @@ class TaggedData(Data):
     @cached_property
     def naive(self) -> float:
         usual = torch.bincount(self.train.tags).argmax()
-        return float((self.valid.tags != usual).double().mean())
+        return 100 * float((self.valid.tags != usual).double().mean())
 
     def check(self, training: TrainingSettings, where: str) -> None:
         pass  # every file has a sentence, and a batch may be smaller

@@ -47,25 +47,25 @@ class OpenStudy:
 
     @property
     def front(self) -> pd.DataFrame:
-        """The front by size: a row a point, with trial, rung, size_bytes, valid_perplexity,
-        tokens_per_second, method, and recipe as plain data.
+        """The front by size: a row a point, with trial, rung, size_bytes, valid_perplexity
+        (or the measure of another task), tokens_per_second, method, and recipe as plain data.
 
         Raises UserError where there is no such study yet, or no pandas.
         """
-        points = self._history().results.front.points
+        front = self._history().results.front
         rows = [
             {
                 "trial": point.trial,
                 "rung": point.rung,
                 "size_bytes": point.size_bytes,
-                "valid_perplexity": point.valid_perplexity,
+                front.measure.key("valid"): point.valid_perplexity,
                 "bits_per_byte": point.bits_per_byte,
                 "tokens_per_second": point.tokens_per_second,
                 "relative_speed": point.relative_speed,
                 "method": point.method,
                 "recipe": point.recipe,
             }
-            for point in points
+            for point in front.points
         ]
         return _frame(rows)
 
@@ -85,7 +85,7 @@ class OpenStudy:
                 "ended": one.ended,
                 "failure": one.failure,
                 "size_bytes": best and best.size_bytes,
-                "valid_perplexity": best and best.valid_perplexity,
+                history.results.measure.key("valid"): best and best.valid_perplexity,
             }
             rows.append(row | {f"params.{name}": value for name, value in one.parameters.items()})
         return _frame(rows)

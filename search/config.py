@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 import lmcore
-import lmcore.networks
+import lmcore.kinds
 from lmcore.data import AnyCorpus, Split
 from lmcore.errors import UserError
 from lmcore.imports.layouts import Layout

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from lmcore.errors import UserError
+from lmcore.measure import PERPLEXITY, Measure
 from search.units import format_size
 
 
@@ -73,6 +74,7 @@ class Front:
     points: tuple[Point, ...]
     dominated: tuple[Point, ...]
     infeasible: tuple[Point, ...] = ()
+    measure: Measure = PERPLEXITY
 
     @cached_property
     def plane(self) -> tuple[Point, ...]:
@@ -127,7 +129,7 @@ class Front:
         limit, size = _apart(max_size_bytes, smallest.size_bytes, format_size, "{} B".format)
         raise UserError(
             f"no point of {self.study} has at most {limit}: its smallest is {smallest.label} "
-            f"with {size} at perplexity {smallest.valid_perplexity:.2f}"
+            f"with {size} at {self.measure.said(smallest.valid_perplexity)}"
         )
 
     def smallest_within(self, max_perplexity: float) -> Point:
@@ -139,10 +141,10 @@ class Front:
         for point in self.plane:
             if point.valid_perplexity <= max_perplexity:
                 return point
-        limit, perplexity = _apart(max_perplexity, best.valid_perplexity, "{:.2f}".format, repr)
+        limit, value = _apart(max_perplexity, best.valid_perplexity, self.measure.number, repr)
         raise UserError(
-            f"no point of {self.study} has a perplexity of at most {limit}: its best is "
-            f"{best.label} with {perplexity} at {format_size(best.size_bytes)}"
+            f"no point of {self.study} has {self.measure.name} {limit} or less: its best is "
+            f"{best.label} with {value} at {format_size(best.size_bytes)}"
         )
 
     def _some(self) -> tuple[Point, ...]:
@@ -168,7 +170,7 @@ def useful(points: tuple[Point, ...]) -> tuple[Point, ...]:
     return tuple(p for p in points if p.valid_perplexity <= 2 * points[-1].valid_perplexity)
 
 
-def front_of(study: str, points: Iterable[Point]) -> Front:
+def front_of(study: str, points: Iterable[Point], measure: Measure = PERPLEXITY) -> Front:
     """The front of `points` in O(n log n), the same whatever their order.
 
     A point is dominated where another has at most its size, its perplexity and its slowness, and
@@ -196,6 +198,7 @@ def front_of(study: str, points: Iterable[Point]) -> Front:
         tuple(front),
         tuple(sorted(dominated, key=_by_trial)),
         tuple(one for one in ordered if not one.feasible),
+        measure,
     )
 
 

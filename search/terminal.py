@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import optuna
 
+from lmcore.measure import PERPLEXITY, Measure
 from lmcore.progress import Observer, TrainingRecord
 from search.process import interruptible
 from search.screen import Screen, Size, can_draw, gauge, screen
@@ -26,7 +27,7 @@ DRAW_SECONDS = 0.5  # between drawings of a bar
 BAR, LEAST_BAR = 30, 8  # characters of a bar
 RISING = 3  # epochs after which a training that only got worse is told of
 WORSE = (
-    "warning: valid perplexity only rises, epoch after epoch; end this with Ctrl-C, and try a "
+    "warning: valid {} only rises, epoch after epoch; end this with Ctrl-C, and try a "
     "smaller training.rate or a larger training.dropout.rate"
 )
 
@@ -159,8 +160,8 @@ def _rises(values: Sequence[float]) -> bool:
 
 
 @contextmanager
-def training_bar(what: str) -> Iterator[Observer]:
-    """The progress of a training, a line with the perplexity after each epoch, and another where
+def training_bar(what: str, measure: Measure = PERPLEXITY) -> Iterator[Observer]:
+    """The progress of a training, a line with the measure after each epoch, and another where
     the first epochs only made it worse.
 
     Ctrl-C ends the training after the current update, with KeyboardInterrupt.
@@ -172,10 +173,10 @@ def training_bar(what: str) -> Iterator[Observer]:
             nonlocal said
             bar.to(record.updates, updates)
             for epoch in range(said, len(record.valid_perplexities)):
-                perplexity = record.valid_perplexities[epoch]
-                bar.say(f"epoch {epoch + 1}: valid perplexity {perplexity:.2f}")
+                said_now = measure.said(record.valid_perplexities[epoch])
+                bar.say(f"epoch {epoch + 1}: valid {said_now}")
                 if epoch + 1 == RISING and _rises(record.valid_perplexities[: epoch + 1]):
-                    bar.say(WORSE)
+                    bar.say(WORSE.format(measure.name))
             said = len(record.valid_perplexities)
             if stop.is_set():
                 raise KeyboardInterrupt

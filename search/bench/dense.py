@@ -17,6 +17,7 @@ from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.evaluation import STREAMS
 from lmcore.files import content_key, sha256_of, write_json
+from lmcore.measure import Measure
 from lmcore.network import Network, random_network
 from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
@@ -140,14 +141,14 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
     return checkpoint
 
 
-def doubt(checkpoint: DenseCheckpoint, corpus: Data) -> str | None:
-    """A sentence for a model that knows no more of the text than how frequent its words are."""
+def doubt(checkpoint: DenseCheckpoint, corpus: Data, measure: Measure) -> str | None:
+    """A sentence for a model that knows no more than how frequent words, or answers, are."""
     if checkpoint.valid_perplexity < corpus.naive:
         return None
     return (
-        f"the dense model has a valid perplexity of {checkpoint.valid_perplexity:.1f}, and the "
-        f"frequencies of the words alone give {corpus.naive:.1f}; train for more training.epochs, "
-        f"at another training.rate, or on more text"
+        f"the dense model has a valid {measure.said(checkpoint.valid_perplexity, 1)}, and "
+        f"frequencies alone give {measure.number(corpus.naive, 1)}; train for more "
+        f"training.epochs, at another training.rate, or on more data"
     )
 
 

@@ -42,6 +42,7 @@ def run(config: BuildConfig) -> Answer:
             bench.path(measured.key),
             recipe,
             context.corpus,
+            config.corpus.measure,
             measured.valid_perplexity,
             provenance=measured.provenance,
         )
@@ -87,7 +88,7 @@ def difference(recipe: RecipeFile, measured: Measurement, other_dense: bool) -> 
     ]
     reasons += ["a dense model trained anew, which came out another"] if other_dense else []
     return (
-        f"the file differs: {measured.size_bytes - before.size_bytes:+,} bytes, valid perplexity "
-        f"{measured.valid_perplexity - before.valid_perplexity:+.4f}; "
+        f"the file differs: {measured.size_bytes - before.size_bytes:+,} bytes, valid "
+        f"{recipe.corpus.measure.name} {measured.valid_perplexity - before.valid_perplexity:+.4f}; "
         f"it was made with {' and '.join(reasons) or 'the same code, torch and processor'}"
     )

@@ -1,4 +1,4 @@
-"""Perplexity, recall and speed of a bundle."""
+"""What a task measures of a bundle, and its speed; of a language model its recall, too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lmcore.bundle import load
 from lmcore.corpus import load_corpus
+from lmcore.model import LanguageModel
 from lmcore.recall import recall
 from lmcore.runtime import device
 from search.commands.answer import Answer
@@ -22,27 +23,29 @@ def run(config: EvaluateConfig) -> Answer:
     corpus = load_corpus(config.corpus, config.folder)
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
-    ids = corpus.split(config.split)
-    measured = model.score(corpus, config.split)
-    shown = recall(bundle.language, ids, bundle.vocabulary)
+    measured, measure = model.score(corpus, config.split), config.corpus.measure
     bits = corpus.bits_per_byte(config.split, measured.value)
     document = {
         "bundle": config.bundle,
         "corpus": corpus.name,
         "split": config.split,
         "size_bytes": bundle.size_bytes,
-        "perplexity": measured.value,
+        measure.name: measured.value,
         **bits_in("bits_per_byte", bits),
         "tokens": measured.tokens,
         "tokens_per_second": measured.tokens_per_second,
-        **shown.document(),
     }
+    said = (
+        f"{config.bundle}: {format_size(bundle.size_bytes)}, {measure.both(measured.value)}"
+        f"{in_bits(bits)} on the {measured.tokens:,} tokens of {corpus.name} {config.split}, "
+        f"{measured.tokens_per_second:,.0f} tokens/s"
+    )
+    if not isinstance(model, LanguageModel):
+        return Answer(document, said)
+    shown = recall(model, corpus.split(config.split), bundle.vocabulary)
     saved = shown.keystrokes_saved
     keys = "" if saved is None else f", {saved:.1%} of keystrokes saved"
     return Answer(
-        document,
-        f"{config.bundle}: {format_size(bundle.size_bytes)}, perplexity "
-        f"{measured.value:.2f}{in_bits(bits)} on the {measured.tokens:,} tokens of "
-        f"{corpus.name} {config.split}, {measured.tokens_per_second:,.0f} tokens/s; next-word "
-        f"recall {shown.top1:.1%} (1), {shown.top3:.1%} (3){keys}",
+        {**document, **shown.document()},
+        f"{said}; next-word recall {shown.top1:.1%} (1), {shown.top3:.1%} (3){keys}",
     )

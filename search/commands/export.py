@@ -12,6 +12,7 @@ from lmcore.bundle import load
 from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import check_folder
+from lmcore.measure import Measure
 from search.commands.answer import Answer, tell_corpus
 from search.config import ExportConfig
 from search.front import Point, choose
@@ -43,11 +44,12 @@ def run(config: ExportConfig) -> Answer:
 
 def exported_text(label: str, document: dict[str, Any]) -> str:
     """What was exported, in a line."""
-    valid, test = document["valid_perplexity"], document["test_perplexity"]
+    measure = Measure(**document["measure"])
+    valid, test = document[measure.key("valid")], document[measure.key("test")]
     bits = document.get("test_bits_per_byte")
     return (
         f"{document['bundle']}: {label}, {format_size(document['size_bytes'])}, "
-        f"perplexity {valid:.2f} (valid), {test:.2f} (test){in_bits(bits)}"
+        f"{measure.said(valid)} (valid), {measure.number(test)} (test){in_bits(bits)}"
     )
 
 
@@ -68,7 +70,9 @@ def _of_bundle(context: StudyContext[ExportConfig], path: Path, forms: Forms) ->
             document, f"{document['bundle']}: {path}, {format_size(document['size_bytes'])}"
         )
     check_words(bundle, corpus, str(path))
-    document = take_home(Exported(path, corpus=corpus), Path(config.to), forms)
+    document = take_home(
+        Exported(path, corpus=corpus, measure=config.corpus.measure), Path(config.to), forms
+    )
     return Answer(document, exported_text(str(path), document))
 
 

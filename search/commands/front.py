@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from lmcore.data import measure_of
 from lmcore.errors import UserError
 from search.commands.answer import Answer
 from search.config import PUBLISHED, FrontConfig
@@ -62,21 +63,23 @@ def _headline(config: FrontConfig) -> Headline:
     if len(kinds) > 1 or len(texts) > 1:
         raise UserError(
             f"{', '.join(folders)} are studies of different texts or vocabularies, whose "
-            f"perplexities do not compare"
+            f"numbers do not compare"
         )
     limits = dict(config.bundles)
     for folder in folders.values() if not limits else ():
         limits |= bundles_in(folder)
     if not limits:
         raise UserError("bundles: give the limits, as in 'bundles={0.5MB: 0.5 MB, 1MB: 1 MB}'")
-    models = [one for name, folder in folders.items() for one in read_tested(name, folder)]
-    return headline(models, limits, literature_points(*kinds))
+    (kind,) = kinds
+    measure = measure_of(kind)
+    models = [one for name, folder in folders.items() for one in read_tested(name, folder, measure)]
+    return headline(models, limits, literature_points(kind), measure)
 
 
 def _published(name: str) -> Path:
     if folder := folder_of(name):
         return folder
     raise UserError(
-        f"study {name} is not published, and its test perplexities are computed then: "
+        f"study {name} is not published, and its numbers on the test split are computed then: "
         f"lmpareto publish study={name} to={PUBLISHED / name}"
     )

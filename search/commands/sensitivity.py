@@ -20,4 +20,8 @@ def run(config: SensitivityConfig) -> Answer:
         check_begun(context, context.study)
     effects = measure_effects(context, context.bench(), config.settings)
     box = context.box(context.need_checkpoint())
-    return Answer(effects_document(context.name, effects, box), effects_table(effects, lists, box))
+    measure = config.corpus.measure
+    return Answer(
+        effects_document(context.name, effects, box, measure),
+        effects_table(effects, lists, box, measure),
+    )

@@ -30,6 +30,6 @@ def _trained(context: StudyContext[StudyConfig], name: str) -> Answer:
     return Answer(
         {"bundle": str(checkpoint.path), **checkpoint.record, **bits_in("bits_per_byte", bits)},
         f"{checkpoint.path}: {format_size(checkpoint.size_bytes)}, "
-        f"valid perplexity {checkpoint.valid_perplexity:.2f}{in_bits(bits)}"
+        f"valid {context.config.corpus.measure.said(checkpoint.valid_perplexity)}{in_bits(bits)}"
         f"{' (trained before)' if known else ''}",
     )

@@ -20,6 +20,8 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from lmcore.data import measure_of
+from lmcore.measure import Measure
 from lmcore.methods import methods_of
 from search.config import SPEED, StudyConfig
 from search.describe import failure_line
@@ -96,7 +98,10 @@ class AnnotatedStorage(BaseStorage):
             datetime_complete=row.datetime_complete,
             params=row.params,
             distributions=row.distributions,
-            user_attrs={**theirs, **trial_attributes(self.study.study_name, row, note, files)},
+            user_attrs={
+                **theirs,
+                **trial_attributes(self.study.study_name, row, note, files, self._measure),
+            },
             system_attrs={
                 **row.system_attrs,
                 "constraints": list(row.constraints.values()),  # as Optuna before 5 stored them
@@ -152,14 +157,18 @@ class AnnotatedStorage(BaseStorage):
         stored: dict[str, Any] = dict(self.inner.get_study_system_attrs(study_id))
         trials = self.get_all_trials(study_id)
         name, points = self.study.study_name, self._points(trials)
-        front = front_of(name, points)
+        front = front_of(name, points, self._measure)
         on_front = {point.trial for point in front.points}
         notes = note_attributes(None, study_note(front, len(points)))
         for one in trials:
             if one.number in self._files and (len(trials) <= ALL_NOTED or one.number in on_front):
-                text = trial_note(name, one.number, self._files[one.number])
+                text = trial_note(name, one.number, self._files[one.number], self._measure)
                 notes |= note_attributes(one._trial_id, text)
         return {**notes, **stored}
+
+    @property
+    def _measure(self) -> Measure:
+        return measure_of(self.study.user_attrs.get(CORPUS, ""))
 
     def _points(self, trials: Sequence[FrozenTrial]) -> list[Point]:
         limits, found = limits_of(self.study), []
@@ -232,7 +241,7 @@ def _refuse() -> NoReturn:
 
 
 def trial_attributes(
-    study: str, row: FrozenTrial, note: TrialNote, files: Files
+    study: str, row: FrozenTrial, note: TrialNote, files: Files, measure: Measure
 ) -> dict[str, float | int | str | bool]:
     """What the dashboard's table has of a trial. Size, perplexity and the rest are those of its
     best file; what is not known is left out."""
@@ -242,7 +251,7 @@ def trial_attributes(
         rung = next(rung for rung, one in files.items() if one is best)
         found |= {
             "MB": best.size_bytes / 10**6,
-            "perplexity": best.valid_perplexity,
+            measure.head: best.valid_perplexity,
             "epochs": (best.recipe.get("finetuning") or {}).get("epochs", 0),
             "rung": rung,
             "last rung": max(files),

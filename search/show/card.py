@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lmcore.measure import PERPLEXITY, Measure
 from lmcore.methods import sentences
+from lmcore.network_settings import LANGUAGE
 from search.units import format_size
 
 Document = Mapping[str, Any]
@@ -42,17 +44,26 @@ def card(document: Document) -> str:
 
 
 def _title(found: Document) -> Iterator[str]:
-    model = found["model"]
-    tied = "tied" if model["tied"] else "untied"
-    cell = model.get("cell", {"kind": "lstm"})["kind"].upper()
     yield f"# {found['title']}"
     yield ""
     yield (
-        f"A language model of {model['layers']} x {_widths(model['hidden'])} {cell} units, {tied}, "
-        f"over {found['words']:,} {found['noun']}, in one file of "
+        f"A {_kind(found['model'])}, over {found['words']:,} {found['noun']}, in one file of "
         f"{format_size(found['size_bytes'])}: {found['ratio']:.1f} x smaller than the dense model "
         f"of its shape in 4-byte numbers."
     )
+
+
+def _kind(model: Mapping[str, Any]) -> str:
+    """ "language model of 2 x 200 LSTM units, tied", "tagger of 1 x 100 LSTM units a direction"."""
+    cell = model.get("cell", {"kind": "lstm"})["kind"].upper()
+    units = f"{model['layers']} x {_widths(model['hidden'])} {cell} units"
+    if _is_language(model):
+        return f"language model of {units}, {'tied' if model['tied'] else 'untied'}"
+    return f"{model['kind']} of {units} a direction"
+
+
+def _is_language(model: Mapping[str, Any]) -> bool:
+    return str(model.get("kind", LANGUAGE)) == LANGUAGE
 
 
 def _widths(hidden: Any) -> str:
@@ -70,6 +81,12 @@ def _numbers(found: Document) -> Iterator[str]:
     for name, value in rows:
         yield f"| {name} | {value} |"
     yield ""
+    if not _is_language(found["model"]):
+        yield (
+            "The error is the share of wrong answers. All numbers are of the test split unless "
+            "another is named. Only speed differs when they are measured again."
+        )
+        return
     yield (
         "Perplexity is exp of the mean negative log-likelihood a token, ends of sentences "
         "included. Recall is the share of words that are the likeliest next one, or among the "
@@ -80,16 +97,17 @@ def _numbers(found: Document) -> Iterator[str]:
 
 
 def _number_rows(found: Document) -> Iterator[tuple[str, str]]:
+    measure = Measure(**found["measure"]) if "measure" in found else PERPLEXITY
     for split in ("valid", "test"):
-        if (perplexity := found.get(f"{split}_perplexity")) is not None:
+        if (value := found.get(measure.key(split))) is not None:
             bits = found.get(f"{split}_bits_per_byte")
             beside = "" if bits is None else f", {bits:.3f} bits per byte"
-            yield f"{split} perplexity", f"{perplexity:.2f}{beside}"
+            yield f"{split} {measure.name}", f"{measure.number(value)}{beside}"
     if seeds := found.get("seeds"):
         mean, deviation = seeds["perplexity"]
         yield (
-            f"valid perplexity over {seeds['seeds']} seeds",
-            f"{mean:.2f} ± {deviation:.2f}",
+            f"valid {measure.name} over {seeds['seeds']} seeds",
+            f"{measure.number(mean)} ± {measure.number(deviation)}",
         )
     if found.get("top1_recall") is not None:
         yield "next-word recall, 1 and 3", f"{found['top1_recall']:.1%}, {found['top3_recall']:.1%}"
@@ -159,9 +177,10 @@ def _limits(found: Document) -> Iterator[str]:
     yield "## Limits"
     yield ""
     yield f"- It knows {found['words']:,} {found['noun']} and no other{found['unknown']}."
-    yield "- It writes as its training text does, with that text's errors, prejudices and dates."
-    yield "- It may repeat passages of the training text."
-    yield "- Perplexities of other texts or vocabularies do not compare with those above."
+    if _is_language(found["model"]):
+        yield "- It writes as its text does, with that text's errors, prejudices and dates."
+        yield "- It may repeat passages of the training text."
+    yield "- Numbers of other texts or vocabularies do not compare with those above."
 
 
 def _use(found: Document) -> Iterator[str]:
@@ -170,11 +189,18 @@ def _use(found: Document) -> Iterator[str]:
     yield "```python"
     yield "import lmcore"
     yield ""
-    yield 'lm = lmcore.load("model.lmb")'
-    yield 'lm.next_words("the", k=5)'
-    yield "```"
-    yield ""
-    yield "- At the keyboard: `lmpareto complete bundle=model.lmb`"
+    if _is_language(found["model"]):
+        yield 'lm = lmcore.load("model.lmb")'
+        yield 'lm.next_words("the", k=5)'
+        yield "```"
+        yield ""
+        yield "- At the keyboard: `lmpareto complete bundle=model.lmb`"
+    else:
+        yield 'tagger = lmcore.load("model.lmb")'
+        yield 'tagger.tag(["the", "dog", "barks"])'
+        yield "```"
+        yield ""
+        yield f"- {found['no_onnx']}"
     if found.get("onnx"):
         yield (
             "- `model.onnx` is a streaming language model as sherpa-onnx reads it: `x` (N, L) "

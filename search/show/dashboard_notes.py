@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
+from lmcore.measure import PERPLEXITY, Measure
 from search.describe import command_line, recipe_lines
 from search.front import Front
 from search.measurement import Measurement, best_of
@@ -43,7 +44,9 @@ def _in_line(text: str) -> str:
     return f"{fence} {line} {fence}" if line else "This study"
 
 
-def trial_note(study: str, trial: int, files: Mapping[int, Measurement]) -> str:
+def trial_note(
+    study: str, trial: int, files: Mapping[int, Measurement], measure: Measure = PERPLEXITY
+) -> str:
     """A trial's files by rung, the recipe of the best one in words, and how to take it."""
     best = best_of(files.values())
     rows = [
@@ -53,7 +56,7 @@ def trial_note(study: str, trial: int, files: Mapping[int, Measurement]) -> str:
     ]
     return "\n".join(
         [
-            "| rung | epochs | size | perplexity |",
+            f"| rung | epochs | size | {measure.head} |",
             "|---|---|---|---|",
             *rows,
             "",
@@ -79,7 +82,7 @@ def study_note(front: Front, files: int) -> str:
     found = f"{_in_line(name)} has no measured model yet."
     if front.points:
         ends = " to ".join(
-            f"{format_size(one.size_bytes)} at perplexity {one.valid_perplexity:.2f}"
+            f"{format_size(one.size_bytes)} at {front.measure.said(one.valid_perplexity)}"
             for one in dict.fromkeys((front.smallest(), front.best()))
         )
         found = (

@@ -9,6 +9,7 @@ from lmcore.bundle import Bundle, load
 from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of
+from lmcore.measure import Measure
 from search.bench.recipe_file import RecipeFile
 from search.bench.workbench import stored_recipe
 from search.config import StudyConfig
@@ -20,10 +21,13 @@ from search.study.published import folder_of
 from search.study.sureness import Sure
 from search.terminal import training_bar
 
-COLUMNS = (
-    *("name", "trial", "rung", "method", "site", "size_bytes"),
-    *("valid_perplexity", "test_perplexity", "tokens_per_second", "command"),
-)
+
+def columns_of(measure: Measure) -> tuple[str, ...]:
+    """The columns of results.csv."""
+    return (
+        *("name", "trial", "rung", "method", "site", "size_bytes"),
+        *(measure.key("valid"), measure.key("test"), "tokens_per_second", "command"),
+    )
 
 
 def export(
@@ -43,7 +47,13 @@ def export(
     check_words(load(source), context.corpus, f"{point.label} of {context.name}")
     recipe = recipe_of(context, point, measured)
     exported = Exported(
-        source, recipe, context.corpus, measured.valid_perplexity, seeds, measured.provenance
+        source,
+        recipe,
+        context.corpus,
+        context.config.corpus.measure,
+        measured.valid_perplexity,
+        seeds,
+        measured.provenance,
     )
     return take_home(exported, folder, forms)
 

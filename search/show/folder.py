@@ -17,6 +17,8 @@ from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import finite, write_atomic, write_json, written_at_once
 from lmcore.inspection import parts_of
+from lmcore.measure import PERPLEXITY, Measure
+from lmcore.model import LanguageModel
 from lmcore.onnx.export import export_onnx
 from lmcore.plain_weights import plain_weights
 from lmcore.recall import recall
@@ -28,6 +30,7 @@ from search.study.sureness import Sure
 
 BUNDLE, RECIPE, METRICS, CARD = "model.lmb", "recipe.yaml", "metrics.json", "card.md"
 SAFETENSORS, WORDS = "model.safetensors", "words.txt"
+NO_ONNX = "there is no ONNX form of a network of the kind {} yet; lmcore.load runs model.lmb"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Exported:
     source: Path
     recipe: RecipeFile | None = None
     corpus: Data | None = None
+    measure: Measure = PERPLEXITY
     valid_perplexity: float | None = None
     seeds: Sure | None = None
     provenance: dict[str, Any] | None = None
@@ -63,8 +67,10 @@ def take_home(exported: Exported, folder: Path, forms: Forms) -> dict[str, Any]:
         write_atomic(part / BUNDLE, data)
         bundle = load(part / BUNDLE)
         document = _document(exported, bundle)
-        if forms.onnx and exported.corpus:
-            text, test = exported.corpus.test, document["test_perplexity"]
+        if forms.onnx and not isinstance(bundle.model, LanguageModel):
+            document["no_onnx"] = NO_ONNX.format(bundle.model.settings.kind)
+        elif forms.onnx and exported.corpus:
+            text, test = exported.corpus.test, document[exported.measure.key("test")]
             document["onnx"] = export_onnx(bundle, part, text, test).plain()
         elif forms.onnx:
             document["onnx"] = export_onnx(bundle, part, _sentences_of(bundle)).plain()
@@ -131,14 +137,17 @@ def _measured(exported: Exported, bundle: Bundle) -> dict[str, Any]:
     if valid is None:
         valid = bundle.model.score(corpus, "valid").value
     test = bundle.model.score(corpus, "test")
-    shown = recall(bundle.language, corpus.test, bundle.vocabulary)
+    shown = {}
+    if isinstance(bundle.model, LanguageModel):
+        shown = recall(bundle.model, corpus.test, bundle.vocabulary).document()
     return {
-        "valid_perplexity": valid,
-        "test_perplexity": test.value,
+        "measure": asdict(exported.measure),
+        exported.measure.key("valid"): valid,
+        exported.measure.key("test"): test.value,
         **bits_in("valid_bits_per_byte", corpus.bits_per_byte("valid", valid)),
         **bits_in("test_bits_per_byte", corpus.bits_per_byte("test", test.value)),
         "tokens_per_second": test.tokens_per_second,
-        **shown.document(),
+        **shown,
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore.errors import UserError
+from lmcore.measure import PERPLEXITY, Measure
 from search.show.literature import LiteraturePoint
 from search.show.tables import aligned
 from search.units import format_size
@@ -56,6 +57,13 @@ class Headline:
     models: tuple[BestWithin, ...]
     passed: tuple[Passed, ...]
     remaining: tuple[LiteraturePoint, ...]
+    measure: Measure = PERPLEXITY
+
+    @property
+    def heads(self) -> tuple[str, str]:
+        """Of the columns of its values."""
+        unit = f" {self.measure.unit}" if self.measure.unit else ""
+        return f"valid{unit}", f"test{unit}"
 
     @property
     def studies(self) -> tuple[str, ...]:
@@ -67,6 +75,7 @@ def headline(
     models: Iterable[Rated],
     limits: Mapping[str, int],
     literature: Iterable[LiteraturePoint],
+    measure: Measure = PERPLEXITY,
 ) -> Headline:
     """The table of some models, of one study or several on the same text.
 
@@ -92,7 +101,7 @@ def headline(
             passed.append(Passed(row, by))
         else:
             remaining.append(row)
-    return Headline(rows, tuple(passed), tuple(remaining))
+    return Headline(rows, tuple(passed), tuple(remaining), measure)
 
 
 def _best(models: Sequence[Rated]) -> Rated | None:
@@ -102,7 +111,7 @@ def _best(models: Sequence[Rated]) -> Rated | None:
 # --- what was published ------------------------------------------------------------------------
 
 
-def tested_in(study: str, rows: Iterable[Mapping[str, str]]) -> list[Rated]:
+def tested_in(study: str, rows: Iterable[Mapping[str, str]], measure: Measure) -> list[Rated]:
     """The models of the rows of a results.csv. Raises ValueError, KeyError or TypeError where a row
     is none."""
     return [
@@ -110,18 +119,19 @@ def tested_in(study: str, rows: Iterable[Mapping[str, str]]) -> list[Rated]:
             study=study,
             name=str(row["name"]),
             size_bytes=int(row["size_bytes"]),
-            valid_perplexity=float(row["valid_perplexity"]),
-            test_perplexity=float(row["test_perplexity"]),
+            valid_perplexity=float(row[measure.key("valid")]),
+            test_perplexity=float(row[measure.key("test")]),
         )
         for row in rows
     ]
 
 
-def read_tested(study: str, folder: Path) -> list[Rated]:
+def read_tested(study: str, folder: Path, measure: Measure = PERPLEXITY) -> list[Rated]:
     """The models of a published study. Raises UserError where they cannot be read."""
     path = folder / RESULTS
     try:
-        return tested_in(study, csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        text = io.StringIO(path.read_text(encoding="utf-8"))
+        return tested_in(study, csv.DictReader(text), measure)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, csv.Error) as error:
@@ -155,7 +165,7 @@ def headline_markdown(found: Headline) -> str:
 
 def _rows(found: Headline) -> list[tuple[str, ...]]:
     several = len(found.studies) > 1
-    rows: list[tuple[str, ...]] = [("at most", "size", "valid", "test", "model")]
+    rows: list[tuple[str, ...]] = [("at most", "size", *found.heads, "model")]
     for one in found.models:
         cells = [one.limit, "", "", "", "none is that small"]
         if model := one.model:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmcore.measure import PERPLEXITY, Measure
 from search.rules.fidelity import Look
 from search.rules.sensitivity import spread
 from search.screen import Size, gauge, sparkline
@@ -43,6 +44,7 @@ class Live:
     hypervolume: Sequence[float] = ()
     before: int = 0
     failed: int = 0
+    measure: Measure = PERPLEXITY
 
 
 def frame(live: Live, size: Size) -> list[Text]:
@@ -106,7 +108,7 @@ def _front(live: Live, lines: int) -> list[Text]:
     if room < min(2, len(live.front)):
         return []
     shown = spread(live.front, room)
-    rows = [(f"front of {len(live.front)}", "", "size", "perplexity")]
+    rows = [(f"front of {len(live.front)}", "", "size", live.measure.head)]
     for one in shown:
         size, perplexity = format_size(one.size_bytes), f"{one.perplexity:.2f}"
         rows.append((f"trial {one.trial}", f"rung {one.rung}", size, perplexity))

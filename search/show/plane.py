@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from lmcore.measure import PERPLEXITY, Measure
 from search.front import Front, Point, useful
 from search.show.literature import LiteraturePoint, literature_points
 from search.show.style import MUTED
@@ -41,6 +42,7 @@ class PlotRecord:
     literature: tuple[LiteraturePoint, ...]
     pick: Point | None
     predicted: tuple[tuple[float, float], ...] = ()  # bytes and perplexity, before any training
+    measure: Measure = PERPLEXITY
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def record_of(
         literature=literature_points(corpus),
         pick=front.knee() if front.points else None,
         predicted=tuple((size, perplexity) for size, perplexity in predicted),
+        measure=front.measure,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from lmcore.measure import PERPLEXITY, Measure
 from lmcore.methods import UNCOMPRESSED
 from search.describe import recipe_lines
 from search.front import Point
@@ -40,7 +41,6 @@ from search.show.style import (
 )
 from search.units import format_size
 
-STUDY_GROUP = {"legendgroup": "study", "legendgrouptitle": {"text": "this study, valid perplexity"}}
 # Plotly writes "500k" or "1MB" where people write a space; steps other than 1 to 9 stay "1.2MB".
 SIZE_TICKS = {
     f"{digit}{zeros}{unit}{suffix}": f"{digit}{zeros} {unit}B"
@@ -51,8 +51,15 @@ SIZE_TICKS = {
 }
 
 
+def _group(measure: Measure) -> dict[str, Any]:
+    return {
+        "legendgroup": "study",
+        "legendgrouptitle": {"text": f"this study, valid {measure.name}"},
+    }
+
+
 def figure(record: PlotRecord) -> go.Figure:
-    """The picture of `record`: log-log, file size to the right, perplexity upwards.
+    """The picture of `record`: log-log, file size to the right, the measure upwards.
 
     The figure has no size of its own: `page` fills the window, and `image` sets the size. Texts
     from the record are escaped, so none acts as markup.
@@ -66,12 +73,14 @@ def figure(record: PlotRecord) -> go.Figure:
     return go.Figure([trace for trace in traces if trace.x], _layout(record, view))
 
 
-def _scatter(points: Sequence[Point | LiteraturePoint], **settings: Any) -> go.Scatter:
+def _scatter(
+    points: Sequence[Point | LiteraturePoint], measure: Measure = PERPLEXITY, **settings: Any
+) -> go.Scatter:
     at = [coordinates(point) for point in points]
     return go.Scatter(
         x=[size for size, _ in at],
         y=[perplexity for _, perplexity in at],
-        hovertext=[_hover(point) for point in points],
+        hovertext=[_hover(point, measure) for point in points],
         hoverinfo="text",
         **settings,
     )
@@ -80,22 +89,24 @@ def _scatter(points: Sequence[Point | LiteraturePoint], **settings: Any) -> go.S
 def _dominated(record: PlotRecord) -> go.Scatter:
     return _scatter(
         record.dominated,
+        record.measure,
         mode="markers",
         name=f"dominated: {_models(len(record.dominated))}",
         marker={"color": PALE, "size": 7},
         legendrank=3,
-        **STUDY_GROUP,
+        **_group(record.measure),
     )
 
 
 def _infeasible(record: PlotRecord) -> go.Scatter:
     return _scatter(
         record.infeasible,
+        record.measure,
         mode="markers",
         name=f"over a limit: {_models(len(record.infeasible))}",
         marker={"color": PALE, "size": 7, "symbol": "x"},
         legendrank=3,
-        **STUDY_GROUP,
+        **_group(record.measure),
     )
 
 
@@ -109,7 +120,7 @@ def _predicted(record: PlotRecord) -> go.Scatter:
         line={"color": MUTED, "width": 1.4, "dash": "dash", "shape": "hv"},
         hoverinfo="skip",
         legendrank=4,
-        **STUDY_GROUP,
+        **_group(record.measure),
     )
 
 
@@ -131,12 +142,13 @@ def _front(record: PlotRecord, view: View) -> Iterator[go.Scatter]:
     )
     yield _scatter(
         record.front,
+        record.measure,
         mode="lines+markers",
         name=f"front: {_models(len(record.front))}",
         line={"color": FRONT_COLOUR, "width": 2, "shape": "hv"},
         marker=dot(FRONT_COLOUR, 9),
         legendrank=1,
-        **STUDY_GROUP,
+        **_group(record.measure),
     )
 
 
@@ -144,12 +156,13 @@ def _pick(record: PlotRecord, labels: Labels) -> go.Scatter:
     points = [record.pick] if record.pick else []
     return _scatter(
         points,
+        record.measure,
         mode="markers+text",
         name="knee of the front",
         marker=dot(KNEE_COLOUR, 13),
         **labels.beside(points, [f"knee: {point.label}" for point in points], KNEE_COLOUR),
         legendrank=2,
-        **STUDY_GROUP,
+        **_group(record.measure),
     )
 
 
@@ -159,12 +172,13 @@ def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
     if len(record.baselines) <= MOST_NAMED:
         yield _scatter(
             record.baselines,
+            record.measure,
             mode="markers+text",
             name="measured beside the search",
             marker=dot(INK, 11) | {"symbol": "diamond"},
             **labels.beside(record.baselines, [point.label for point in record.baselines], INK),
             legendrank=4,
-            **STUDY_GROUP,
+            **_group(record.measure),
         )
         return
     methods = sorted({point.method for point in record.baselines} - set(UNCOMPRESSED))
@@ -176,6 +190,7 @@ def _baselines(record: PlotRecord, labels: Labels) -> Iterator[go.Scatter]:
         texts = [point.label if members is UNCOMPRESSED else "" for point in points]
         yield _scatter(
             points,
+            record.measure,
             mode="markers+text",
             name=name,
             marker=dot(colour, 9) | {"symbol": symbol},
@@ -207,17 +222,21 @@ def _models(count: int) -> str:
     return f"{count} model{'' if count == 1 else 's'}"
 
 
-def _hover(point: Point | LiteraturePoint) -> str:
-    lines = _literature_lines(point) if isinstance(point, LiteraturePoint) else _point_lines(point)
+def _hover(point: Point | LiteraturePoint, measure: Measure) -> str:
+    lines = (
+        _literature_lines(point)
+        if isinstance(point, LiteraturePoint)
+        else _point_lines(point, measure)
+    )
     first, *rest = (html.escape(line) for line in lines)
     return "<br>".join([f"<b>{first}</b>", *rest])
 
 
-def _point_lines(point: Point) -> list[str]:
+def _point_lines(point: Point, measure: Measure) -> list[str]:
     speed = point.tokens_per_second
     return [
         point.label,
-        f"{format_size(point.size_bytes)}, perplexity {point.valid_perplexity:.2f} (valid)",
+        f"{format_size(point.size_bytes)}, {measure.said(point.valid_perplexity)} (valid)",
         *([] if speed is None else [f"{speed:,.0f} tokens/s"]),
         *recipe_lines(point.recipe or {}),
     ]
@@ -238,7 +257,7 @@ def _literature_lines(point: LiteraturePoint) -> list[str]:
 
 
 def _layout(record: PlotRecord, view: View) -> dict[str, Any]:
-    title = f"{record.study}: compressed LSTM language models on {record.corpus}"
+    title = f"{record.study}: compressed LSTM models on {record.corpus}"
     base, axis = base_layout(title, _summary(record), HEIGHT), AXIS | {"type": "log"}
     return base | {
         "title": base["title"] | {"x": 0, "xref": "paper"},
@@ -254,7 +273,7 @@ def _layout(record: PlotRecord, view: View) -> dict[str, Any]:
         },
         "yaxis": axis
         | {
-            "title": {"text": "perplexity (valid)", "font": {"size": 14}},
+            "title": {"text": f"{record.measure.head} (valid)", "font": {"size": 14}},
             "range": _logs(view.perplexity),
             "nticks": 5,
             "tickformat": "~f",
@@ -295,7 +314,9 @@ def _summary(record: PlotRecord) -> str:
     phrases = [measured, "lower left is better"]
     if record.pick:
         size = format_size(record.pick.size_bytes)
-        phrases.append(f"the knee has {size} at perplexity {record.pick.valid_perplexity:.1f}")
+        phrases.append(
+            f"the knee has {size} at {record.measure.said(record.pick.valid_perplexity, 1)}"
+        )
     if record.unmeasured:
         phrases.append(f"{len(record.unmeasured)} without a measurement not drawn")
     return "; ".join(phrases)

@@ -13,12 +13,13 @@ from lmcore.bundle import load
 from lmcore.data import CorpusSettings, Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of, write_atomic, write_json
+from lmcore.measure import Measure
 from lmcore.methods import where
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, SPEED, StudyConfig
 from search.describe import command_line
 from search.front import Point
-from search.show.export import COLUMNS, bundle_of, file_of
+from search.show.export import bundle_of, columns_of, file_of
 from search.show.headline import (
     RESULTS,
     TABLE,
@@ -69,7 +70,9 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
         row = known.get((point.name, measured.sha256))
         if files or point.name in kept_dense or not row:
             path, measured = bundle_of(context, point.name, measured)
-            row = known.get((point.name, measured.sha256)) or _row(point, path, corpus)
+            row = known.get((point.name, measured.sha256)) or _row(
+                point, path, corpus, results.measure
+            )
         for file in files:
             write_atomic(file, path.read_bytes())
         command = command_line("export", context.name, _typed(point), "to=DIR")
@@ -100,8 +103,9 @@ def _write_table(
     """Write table.md, if there are limits for it."""
     if not results.bundles:
         return None
-    models = tested_in(results.study, rows)
-    found = headline(models, results.bundles, literature_points(results.corpus))
+    measure = results.measure
+    models = tested_in(results.study, rows, measure)
+    found = headline(models, results.bundles, literature_points(results.corpus), measure)
     write_atomic(folder / TABLE, headline_markdown(found).encode())
     return found
 
@@ -132,7 +136,7 @@ def _published_limits(folder: Path) -> dict[str, int]:
 def _columns(corpus: Data, results: Results) -> tuple[str, ...]:
     """The columns of results.csv, with bits per byte where the tokens spell the text, with the
     relative speed where that is an objective, and with the names for limits where there are any."""
-    *columns, command = COLUMNS
+    *columns, command = columns_of(results.measure)
     bits = (BITS,) if corpus.spelling("test") else ()
     speed = (RELATIVE,) if SPEED in results.objectives else ()
     limits = (LIMITED,) if results.bundles else ()
@@ -154,8 +158,9 @@ def _typed(point: Point) -> str:
     return f"trial={point.trial} rung={point.rung}"
 
 
-def _row(point: Point, path: Path, corpus: Data) -> dict[str, str]:
-    """The point's row in results.csv. The test perplexity is computed here, from the file."""
+def _row(point: Point, path: Path, corpus: Data, measure: Measure) -> dict[str, str]:
+    """The point's row in results.csv. Its value on the test split is computed here, from the
+    file."""
     test = load(path).model.score(corpus, "test")
     bits, speed = corpus.bits_per_byte("test", test.value), point.relative_speed
     return {
@@ -165,8 +170,8 @@ def _row(point: Point, path: Path, corpus: Data) -> dict[str, str]:
         "method": point.method,
         "site": where(point.recipe or {}),
         "size_bytes": str(point.size_bytes),
-        "valid_perplexity": f"{point.valid_perplexity:.3f}",
-        "test_perplexity": f"{test.value:.3f}",
+        measure.key("valid"): f"{point.valid_perplexity:.3f}",
+        measure.key("test"): f"{test.value:.3f}",
         **({} if bits is None else {BITS: f"{bits:.4f}"}),
         "tokens_per_second": f"{test.tokens_per_second:.0f}",
         **({} if speed is None else {RELATIVE: f"{speed:.2f}"}),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmcore.measure import Measure
 from search.bench.workbench import provenance, stored_recipe
 from search.config import ReplayConfig
 from search.front import Point
@@ -26,6 +27,7 @@ class Replay:
     point: Point
     stored: Measurement
     again: Measurement
+    measure: Measure
 
     @property
     def identical(self) -> bool:
@@ -57,7 +59,7 @@ def replay(context: StudyContext[ReplayConfig], results: Results) -> Replay:
     ):
         bench.folder, bench.stages = Path(folder), replace(bench.stages, folder=Path(folder))
         again = bench.measure(recipe, observe)
-    return Replay(context.name, point, stored, again)
+    return Replay(context.name, point, stored, again, results.measure)
 
 
 def replay_document(result: Replay) -> dict[str, Any]:
@@ -82,9 +84,10 @@ def replay_text(result: Replay) -> str:
         for name, value in provenance().items()
         if result.stored.provenance.get(name, value) != value
     ]
+    name = result.measure.name
     lines = [
         f"{result.point.label} of {result.study}: {verdict if result.same else 'NOT the same'}",
-        f"stored: {result.stored.size_bytes:,} B, perplexity {result.stored.valid_perplexity!r}",
-        f"again:  {result.again.size_bytes:,} B, perplexity {result.again.valid_perplexity!r}",
+        f"stored: {result.stored.size_bytes:,} B, {name} {result.stored.valid_perplexity!r}",
+        f"again:  {result.again.size_bytes:,} B, {name} {result.again.valid_perplexity!r}",
     ]
     return "\n".join([*lines, *([f"changed since: {', '.join(changed)}"] if changed else [])])

@@ -131,7 +131,7 @@ def scatter(
     widths = across.ticks(lambda v: format_size(round(v)), lambda text: len(text) + APART[0])
     marks = placed(record, across, up)
     line, corner, tick, cross = "|+-+" if ascii else "│└─┴"
-    lines = ["perplexity".rjust(gutter)]
+    lines = [record.measure.head.rjust(gutter)]
     for row in reversed(range(rows)):
         drawn = [_character(marks.get((column, row)), ascii) for column in range(across.cells)]
         lines.append(f"{heights.get(row, ''):>{gutter}} {line}{''.join(drawn)}".rstrip())

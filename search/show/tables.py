@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lmcore.measure import PERPLEXITY, Measure
 from search.describe import failure_line
 from search.front import Front, Point
 from search.rules.limits import Box
@@ -26,7 +27,8 @@ SHOWN = 12  # points of a predicted front in a table
 def front_document(
     front: Front, sure: Mapping[str, Sure], limits: Mapping[str, Sequence[str]] = {}
 ) -> dict[str, Any]:
-    """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}.
+    """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}, the
+    measure by its own name.
 
     `sure` has the points that were trained again with other seeds, by name; `limits` the names for
     limits that a point is the best of, which it then has as "limits". A point of a corpus whose
@@ -40,7 +42,7 @@ def front_document(
                 "trial": point.trial,
                 "rung": point.rung,
                 "size_bytes": point.size_bytes,
-                "valid_perplexity": point.valid_perplexity,
+                front.measure.key("valid"): point.valid_perplexity,
                 **bits_in("bits_per_byte", point.bits_per_byte),
                 "tokens_per_second": point.tokens_per_second,
                 **speed_in(point.relative_speed),
@@ -63,7 +65,7 @@ def front_table(
     other seeds, `limits` the names for limits that a point is the best of, each by name."""
     knee = front.knee() if front.points else None
     beside = list(baselines)
-    rows: list[tuple[str, ...]] = [("trial", "size", "perplexity", "bits/byte", "speed", "")]
+    rows: list[tuple[str, ...]] = [("trial", "size", front.measure.head, "bits/byte", "speed", "")]
     for point in front.points:
         notes = [*limits.get(point.name, ()), *(["<- knee"] if point is knee else [])]
         rows.append(_row(point, "  ".join([*_seeds(sure.get(point.name)), *notes])))
@@ -74,7 +76,7 @@ def front_table(
     counts = [f"{len(front.points)} on the front", f"{len(front.dominated)} dominated"]
     if front.infeasible:
         counts.append(f"{len(front.infeasible)} over max_size or max_perplexity")
-    lines.append(f"perplexity on valid; {', '.join(counts)}")
+    lines.append(f"{front.measure.name} on valid; {', '.join(counts)}")
     return "\n".join(lines)
 
 
@@ -120,13 +122,15 @@ def in_bits(bits: float | None) -> str:
     return "" if bits is None else f", {bits:.3f} bits per byte"
 
 
-def effects_document(study: str, effects: Effects, box: Box | None) -> dict[str, Any]:
+def effects_document(
+    study: str, effects: Effects, box: Box | None, measure: Measure = PERPLEXITY
+) -> dict[str, Any]:
     """{"study", "parts": part -> its settings alone, "front": the predicted one, "box": the one
     that is searched, if it is not all}."""
     return {
         "study": study,
         "size_bytes": effects.size_bytes,
-        "valid_perplexity": effects.perplexity,
+        measure.key("valid"): effects.perplexity,
         "parts": {
             part: [
                 {
@@ -141,7 +145,7 @@ def effects_document(study: str, effects: Effects, box: Box | None) -> dict[str,
         "front": [
             {
                 "size_bytes": round(one.size_bytes),
-                "valid_perplexity": effects.perplexity_of(one),
+                measure.key("valid"): effects.perplexity_of(one),
                 "parameters": dict(one.parameters),
             }
             for one in effects.front
@@ -151,13 +155,16 @@ def effects_document(study: str, effects: Effects, box: Box | None) -> dict[str,
 
 
 def effects_table(
-    effects: Effects, lists: Mapping[str, Sequence[Any]], box: Box | None = None
+    effects: Effects,
+    lists: Mapping[str, Sequence[Any]],
+    box: Box | None = None,
+    measure: Measure = PERPLEXITY,
 ) -> str:
     """The effect of each setting alone, then some points of the predicted front in the box.
 
     `lists` are the entries of the space's ordered lists; their parameters are indices.
     """
-    rows = [("alone", "", "size", "perplexity")]
+    rows = [("alone", "", "size", measure.head)]
     whole = sum(effects.dense.site_bytes.values())
     for part, settings in effects.parts.items():
         for name, effect in zip((part, *[""] * len(settings)), settings, strict=False):
@@ -166,7 +173,7 @@ def effects_table(
             rows.append((name, _settings(effect, lists), format_size(left), f"{reached:.2f}"))
     front = effects.within(box.min_size_bytes, box.max_size_bytes) if box else effects.front
     shown = spread(front, SHOWN)
-    points = [("predicted", "size", "perplexity", "")]
+    points = [("predicted", "size", measure.head, "")]
     for one in shown:
         size = format_size(round(one.size_bytes))
         points.append(("", size, f"{effects.perplexity_of(one):.2f}", _settings(one, lists)))
@@ -175,8 +182,8 @@ def effects_table(
             *aligned(rows, "<<>>"),
             "",
             *aligned(points, "<>><"),
-            f"perplexity on valid, without training; {len(shown)} of {len(front)} points predicted"
-            + (" in the box that is searched" if box else ""),
+            f"{measure.name} on valid, without training; {len(shown)} of {len(front)} points "
+            "predicted" + (" in the box that is searched" if box else ""),
         ]
     )
 

@@ -159,10 +159,11 @@ class StudyContext(Generic[C]):
         check_folder(self.config.folder / "dense")
         title = "" if dense == OWN else f" {dense}"
         with training_bar(
-            f"dense model{title} of {self.config.name or 'these settings'}"
+            f"dense model{title} of {self.config.name or 'these settings'}",
+            self.config.corpus.measure,
         ) as observe:
             checkpoint = train_dense(self.config.of(dense), self.corpus, observe)
-        if said := doubt(checkpoint, self.corpus):
+        if said := doubt(checkpoint, self.corpus, self.config.corpus.measure):
             print(f"warning: {said}", file=sys.stderr)
         return checkpoint
 

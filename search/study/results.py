@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from lmcore.data import measure_of
 from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
+from lmcore.measure import Measure
 from lmcore.methods import methods_of
 from lmcore.settings import Settings
 from search.config import PLANE, SPEED, Objective, StudyConfig
@@ -63,6 +65,11 @@ class Results:
     bundles: Mapping[str, int] = field(default_factory=dict)  # name -> most bytes
     box: Box | None = None  # of the last sweep
 
+    @property
+    def measure(self) -> Measure:
+        """What the files are judged by."""
+        return measure_of(self.corpus)
+
     @cached_property
     def trials(self) -> Mapping[int, Measurement]:
         """Trial -> the measurement of its best file."""
@@ -71,10 +78,9 @@ class Results:
     @cached_property
     def front(self) -> Front:
         """The front of all measured files. Off the front, a trial has one point, its best file."""
-        front = front_of(self.study, self._points)
-        return Front(
-            front.study,
-            front.points,
+        front = front_of(self.study, self._points, self.measure)
+        return replace(
+            front,
             dominated=tuple(point for point in front.dominated if point.of_best),
             infeasible=tuple(point for point in front.infeasible if point.of_best),
         )
@@ -87,7 +93,7 @@ class Results:
     @cached_property
     def best(self) -> Front:
         """The front of all measured files and the baselines."""
-        return front_of(self.study, [*self.front.points, *self.beside])
+        return front_of(self.study, [*self.front.points, *self.beside], self.measure)
 
     def within(self, bundle: str) -> Point:
         """The point that a name of `bundles` names: of the lowest perplexity among those of at most

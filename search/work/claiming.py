@@ -16,6 +16,7 @@ from time import sleep, time
 from typing import Generic, TypeVar
 
 from lmcore.errors import DiskError, UserError, is_out_of_memory
+from lmcore.measure import PERPLEXITY, Measure
 from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
@@ -182,11 +183,13 @@ class Claimant(ABC, Generic[C]):
         return self.stop.is_set() or orphaned()
 
 
-def outcome_of(measured: Measurement | None, failure: str | None) -> str:
+def outcome_of(
+    measured: Measurement | None, failure: str | None, measure: Measure = PERPLEXITY
+) -> str:
     """What is said of a slot that is done."""
     if measured is None:
         return f"{FAILED}{failure_line(failure)}"
-    return f"{format_size(measured.size_bytes)}, perplexity {measured.valid_perplexity:.2f}"
+    return f"{format_size(measured.size_bytes)}, {measure.said(measured.valid_perplexity)}"
 
 
 def died(slot: Slot) -> str:

@@ -17,7 +17,6 @@ from search.rules.fidelity import Look
 from search.rules.limits import Limits
 from search.screen import Screen, can_draw, screen
 from search.show.live import AtWork, Live, frame
-from search.store.reader import Reader
 from search.store.slots import Ended, Holding
 from search.study.context import WorkContext
 from search.study.study import limits_of
@@ -57,7 +56,7 @@ def watching(context: WorkContext[EffortConfig], dense: DenseCheckpoint) -> Iter
         return
     growing = _growing(context, dense)
     with screen(of_processes=True) as shown:
-        drawing = _ScreenWatch(shown, context.name, context.store, growing)
+        drawing = _ScreenWatch(shown, context, growing)
         try:
             yield drawing
         finally:
@@ -89,8 +88,10 @@ class _BarWatch:
 class _ScreenWatch:
     """Reads all files of the study once, and then those of trials that are or were at work."""
 
-    def __init__(self, shown: Screen, study: str, store: Reader, growing: Growing) -> None:
-        self.shown, self.study, self.store, self.growing = shown, study, store, growing
+    def __init__(self, shown: Screen, context: WorkContext[EffortConfig], growing: Growing) -> None:
+        self.shown, self.growing = shown, growing
+        self.study, self.store = context.name, context.store
+        self.measure = context.config.corpus.measure
         self.say = shown.say
         self.pace = Pace("trials")
         self.at_work: list[AtWork] = []
@@ -122,6 +123,7 @@ class _ScreenWatch:
             self.growing.hypervolume,
             self.before or 0,
             self.failed,
+            self.measure,
         )
         self.shown.draw(frame(live, self.shown.size))
 

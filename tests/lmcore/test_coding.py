@@ -57,7 +57,7 @@ def arrays(draw: st.DrawFn) -> tuple[Ints, int, int]:
     return np.where(kept, values, most_common).astype(np.int32), low, high
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays())
 @example((np.zeros((0, 5), np.int32), -1, 1))
 @example((np.full((40, 40), 255, np.int32), 0, 255))
@@ -181,7 +181,7 @@ def test_tables_are_exact_frequencies() -> None:
 
 
 @pytest.mark.parametrize("form", [coding.RAW, coding.ORDER0, coding.CONTEXT])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from(["flip", "cut", "random", "longer", "tag"]))
 def test_damaged_data_raises_or_gives_the_right_shape(form: int, seed: int, kind: str) -> None:
     values = weights(60, 12, 0.3) + 127

@@ -199,7 +199,6 @@ def check(given: dict[str, Any], cell: Cell, sizes: dict[str, Any], seed: int, p
 def compositions(count: int) -> settings:
     return settings(
         max_examples=count,
-        deadline=None,
         derandomize=True,
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

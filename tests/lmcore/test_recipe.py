@@ -288,7 +288,6 @@ recipes = st.fixed_dictionaries(
 @pytest.mark.slow
 @settings(
     max_examples=220,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

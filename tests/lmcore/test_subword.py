@@ -106,7 +106,7 @@ def test_a_text_comes_back_to_the_byte(text: str, vocabulary: SubwordVocabulary)
 PIECES = st.lists(st.one_of(st.sampled_from([*SYLLABLES, "\n", "\r\n"]), st.text(max_size=8)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pieces=PIECES)
 @example(pieces=["   a", "  \n  ", "b   "])
 @example(pieces=["Katzenkatze" * 9])

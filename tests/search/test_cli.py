@@ -668,7 +668,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a perplexity too good": (
         ["export", "study=mine", "to=x", "max_perplexity=2"],
-        ["no point of mine has a perplexity of at most 2.00", "its best is trial "],
+        ["no point of mine has perplexity 2.00 or less", "its best is trial "],
     ),
     "a trial that is not there": (
         ["export", "study=mine", "to=x", "trial=99"],

@@ -241,12 +241,12 @@ def test_choose(asked: dict[str, object], name: str) -> None:
         ),
         (
             {"max_perplexity": 80.0},
-            "no point of ptb_small has a perplexity of at most 80.00: its best is trial 7 with "
+            "no point of ptb_small has perplexity 80.00 or less: its best is trial 7 with "
             "95.21 at 4.90 MB",
         ),
         (
             {"max_perplexity": 95.21},
-            "no point of ptb_small has a perplexity of at most 95.21: its best is trial 7 with "
+            "no point of ptb_small has perplexity 95.21 or less: its best is trial 7 with "
             "95.2145 at 4.90 MB",
         ),
         ({"pick": "middle"}, "there is no pick 'middle'; there are knee, smallest, best"),

@@ -13,6 +13,7 @@ from conftest import ROOT
 from terminals import Keyboard, Seen
 
 from lmcore.corpus import Corpus, unigram_perplexity
+from lmcore.measure import PERPLEXITY
 from lmcore.progress import TrainingRecord
 from search.bench.dense import DenseCheckpoint, doubt
 from search.commands.answer import tell_corpus
@@ -161,6 +162,9 @@ with screen() as shown:
     assert not any("x" in line or "y" in line for line in lines)
 
 
+SAID = WORSE.format(PERPLEXITY.name)
+
+
 def said_of(perplexities: Sequence[float], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What a training with these valid perplexities after its epochs says."""
     with training_bar("mine") as observe:
@@ -175,10 +179,10 @@ def test_a_training_that_only_gets_worse_is_told_of_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = said_of([100, 120, 140, 160, 180], capsys)
-    assert said.index(WORSE) == 3
-    assert said.count(WORSE) == 1
-    assert "smaller training.rate" in WORSE
-    assert "Ctrl-C" in WORSE
+    assert said.index(SAID) == 3
+    assert said.count(SAID) == 1
+    assert "smaller training.rate" in SAID
+    assert "Ctrl-C" in SAID
 
 
 @pytest.mark.parametrize(
@@ -189,20 +193,20 @@ def test_a_training_that_gets_better_at_times_is_not_told_of(
 ) -> None:
     said = said_of(perplexities, capsys)
     assert len(said) == len(perplexities)
-    assert WORSE not in said
+    assert SAID not in said
 
 
 def test_a_model_that_knows_frequencies_alone_is_told_of(corpus: Corpus) -> None:
     unigram = unigram_perplexity(corpus.train, corpus.valid, len(corpus.vocabulary))
 
     def said(perplexity: float) -> str | None:
-        return doubt(DenseCheckpoint(ROOT, {"valid_perplexity": perplexity}), corpus)
+        return doubt(DenseCheckpoint(ROOT, {"valid_perplexity": perplexity}), corpus, PERPLEXITY)
 
     assert said(unigram * 0.99) is None
     for perplexity in (unigram, unigram * 1.5, math.inf):
         found = said(perplexity)
         assert found
-        assert f"valid perplexity of {perplexity:.1f}" in found
+        assert f"valid perplexity {perplexity:.1f}," in found
         assert f"alone give {unigram:.1f}" in found
         assert "training.epochs" in found
 

@@ -92,7 +92,7 @@ def study_report(source: Source, bits: bool = True) -> StudyReport:
     return StudyReport(
         name=results.study,
         corpus=results.corpus,
-        unit="bits per byte" if spelling else "perplexity",
+        unit="bits per byte" if spelling else results.measure.head,
         sentence=sentence,
         objectives=list(results.objectives),
         front=points,
@@ -203,19 +203,23 @@ def _lacking(history: History) -> list[str]:
         found.append("Of the trials' time, only that of fine-tuning is known.")
     if not history.settings:
         found.append("The settings of the study were not kept with it.")
-    box = history.results.box
+    results = history.results
+    box = results.box
     if box:
         found.append(
             f"The hypervolume is that of the box which was searched: "
             f"{format_size(round(box.min_size_bytes))} to {format_size(round(box.max_size_bytes))} "
-            f"and perplexity up to {box.max_perplexity:.1f}."
+            f"and {results.measure.name} up to {results.measure.number(box.max_perplexity, 1)}."
         )
     elif DENSE_BASELINE not in history.results.baselines and measured:
-        found.append("The hypervolume refers to the largest file and twice the lowest perplexity.")
+        found.append(
+            f"The hypervolume refers to the largest file and twice the lowest "
+            f"{results.measure.name}."
+        )
     unmeasured = [one for one in measured if not _drawn(history, one.number)]
     if unmeasured:
         are = "trial has" if len(unmeasured) == 1 else "trials have"
-        found.append(f"{len(unmeasured)} {are} a perplexity that is no number; not drawn.")
+        found.append(f"{len(unmeasured)} {are} no number as {results.measure.name}; not drawn.")
     return found
 
 

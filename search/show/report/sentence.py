@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from lmcore.measure import Measure
 from lmcore.methods import UNCOMPRESSED
 from search.config import DENSE_BASELINE
 from search.describe import failure_line
@@ -25,15 +26,15 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
     `dense_bytes` is the dense size, 4 bytes a weight; None where it is not known. Then the ratios
     refer to the dense model's file.
     """
-    front = history.results.front
+    front, measure = history.results.front, history.results.measure
     if not front.points:
         return _without_front(history), []
     uncompressed = _uncompressed(history)
     if not uncompressed:
         best, smallest = front.best(), front.smallest()
-        sentence = f"From {_point(smallest)} to {_point(best)}."
+        sentence = f"From {_point(smallest, measure)} to {_point(best, measure)}."
         if smallest is best:
-            sentence = f"One model: {_point(best)}."
+            sentence = f"One model: {_point(best, measure)}."
         return sentence, [
             "The dense model was not measured beside the search, so nothing is compared with it."
         ]
@@ -49,14 +50,14 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
         else f"Sizes are compared with the dense model's file, {format_size(size)}."
     )
     notes = [
-        f"{refers} Equal perplexity means at most {best.valid_perplexity:.2f} on the validation "
-        f"text, that of {_said(best)}."
+        f"{refers} Equal {measure.name} means at most {measure.number(best.valid_perplexity)} on "
+        f"the validation split, that of {_said(best)}."
     ]
     dense = next((one for one in uncompressed if one.name == DENSE_BASELINE), None)
     if dense and best is not dense:
         first = "as it was trained first" if _is_control(best) else "that is the study's own"
         notes.append(
-            f"Compared with the dense model {first}, perplexity {dense.valid_perplexity:.2f}: "
+            f"Compared with the dense model {first}, {measure.said(dense.valid_perplexity)}: "
             f"{_lowered(_compared(front, dense, size))}"
         )
     return sentence, notes
@@ -71,35 +72,36 @@ def together(sentences: Sequence[tuple[str, str]], corpora: int, bits: bool = Fa
     if corpora > 1:
         if bits:
             return f"{text} of {corpora} texts: bits per byte of different texts do not compare."
-        return f"{text} of {corpora} texts or vocabularies, whose perplexities do not compare."
+        return f"{text} of {corpora} texts or vocabularies, whose numbers do not compare."
     return f"{text} of one text."
 
 
 def _compared(front: Front, base: Point, size: int) -> str:
     """ "3.9 x smaller at equal perplexity; 12 x at 2% more." """
+    name = front.measure.name
     equal = _within(front, base.valid_perplexity)
     more = _within(front, base.valid_perplexity * (1 + MORE))
     after = "" if base.name == DENSE_BASELINE else f" {base.name}"
     after = " fine-tuned likewise" if _is_control(base) else after
     if equal:
-        first = f"{_ratio(size, equal)} at the perplexity of the dense model{after}"
-        first = f"{_ratio(size, equal)} at equal perplexity" if not after else first
+        first = f"{_ratio(size, equal)} at the {name} of the dense model{after}"
+        first = f"{_ratio(size, equal)} at equal {name}" if not after else first
         if more is None or more is equal:
             return f"{first}."
         return f"{first}; {_ratio(size, more).removesuffix(' smaller')} at {MORE:.0%} more."
     if more:
-        return f"{_ratio(size, more)} at {MORE:.0%} more perplexity than the dense model{after}."
+        return f"{_ratio(size, more)} at {MORE:.0%} more {name} than the dense model{after}."
     best = front.best()
     above = best.valid_perplexity / base.valid_perplexity - 1
     return (
-        f"No model reaches the perplexity of the dense model{after}; the best is "
+        f"No model reaches the {name} of the dense model{after}; the best is "
         f"{_ratio(size, best)} at {above:.0%} more."
     )
 
 
-def _within(front: Front, perplexity: float) -> Point | None:
-    """The smallest file of the front of at most that perplexity."""
-    return next((one for one in front.points if one.valid_perplexity <= perplexity), None)
+def _within(front: Front, most: float) -> Point | None:
+    """The smallest file of the front of at most that value."""
+    return next((one for one in front.points if one.valid_perplexity <= most), None)
 
 
 def _ratio(size: int, point: Point) -> str:
@@ -129,8 +131,8 @@ def _lowered(sentence: str) -> str:
     return sentence[0].lower() + sentence[1:]
 
 
-def _point(point: Point) -> str:
-    return f"{format_size(point.size_bytes)} at perplexity {point.valid_perplexity:.1f}"
+def _point(point: Point, measure: Measure) -> str:
+    return f"{format_size(point.size_bytes)} at {measure.said(point.valid_perplexity, 1)}"
 
 
 def _without_front(history: History) -> str:
@@ -148,4 +150,4 @@ def _without_front(history: History) -> str:
     waiting = sum(one.state in ("running", "waiting") for one in trials)
     if waiting:
         return f"No model measured yet; {waiting} of {len(trials)} trials are running or waiting."
-    return f"No model of {len(trials)} trials has a finite perplexity."
+    return f"No model of {len(trials)} trials has a finite {history.results.measure.name}."

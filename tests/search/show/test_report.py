@@ -212,9 +212,7 @@ def test_ties_and_what_is_no_number() -> None:
     assert [point.name for point in found.front] == ["0"]
     assert found.trials["state"] == ["front", *["dominated"] * 4]
     assert found.trials["perplexity"] == [120, 120, 120, None, None]
-    assert any(
-        note.startswith("2 trials have a perplexity that is no number") for note in found.notes
-    )
+    assert any(note.startswith("2 trials have no number as perplexity") for note in found.notes)
     assert found.course.hypervolume == [1, 1]
 
 
@@ -247,7 +245,7 @@ def test_several_studies_stand_together() -> None:
     assert (made.title, made.sentence) == ("one and two", "2 studies of one text.")
     made = report_of([*sources, Source(other, NOWHERE, NOWHERE)])
     assert made.title == "one, two and three"
-    assert "2 texts or vocabularies, whose perplexities do not compare" in made.sentence
+    assert "2 texts or vocabularies, whose numbers do not compare" in made.sentence
     assert report_of(sources[:1]).sentence == made.studies[0].sentence
 
 
@@ -311,7 +309,7 @@ def test_studies_compare_by_bits_per_byte_where_all_have_them() -> None:
     )
     ptb = replace(plain, results=replace(plain.results, corpus="ptb"))
     assert made(one, ptb)[0] == {"perplexity"}
-    assert "whose perplexities do not compare" in made(one, ptb)[1]
+    assert "whose numbers do not compare" in made(one, ptb)[1]
 
 
 # --- words ---------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_every_mark_is_where_its_points_lie() -> None:
             assert row.ljust(width)[column] == next(inside, " "), (column, number)
 
 
-@runs(max_examples=60, deadline=None)
+@runs(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 10**13), st.floats(1, 1e300)), min_size=1, max_size=12),
     st.integers(30, 100),

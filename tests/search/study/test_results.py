@@ -85,7 +85,7 @@ def test_off_the_front_a_trial_has_one_point_its_best_file(
 
 
 @given(FILES)
-@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.settings(max_examples=30)
 def test_a_folder_gives_the_same_results(files: dict[int, dict[int, tuple[int, float]]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("search.study.published.PUBLISHED", Path(folder))

@@ -1,0 +1,42 @@
+"""What a task is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The measure of a task, the lower the better. `unit` is what follows a number of it. Where it
+    is a share in percent, the rest has the name `rest`."""
+
+    name: str
+    unit: str = ""
+    rest: str = ""
+
+    def number(self, value: float, digits: int = 2) -> str:
+        """ "83.29", "5.61%"."""
+        return f"{value:.{digits}f}{self.unit}"
+
+    def said(self, value: float, digits: int = 2) -> str:
+        """ "perplexity 83.29", "error 5.61%"."""
+        return f"{self.name} {self.number(value, digits)}"
+
+    def both(self, value: float) -> str:
+        """ "perplexity 83.29", "error 5.61%, accuracy 94.39%"."""
+        if not self.rest:
+            return self.said(value)
+        return f"{self.said(value)}, {self.rest} {self.number(100 - value)}"
+
+    def key(self, split: str) -> str:
+        """The name of a number of the split in documents: "valid_perplexity"."""
+        return f"{split}_{self.name}"
+
+    @property
+    def head(self) -> str:
+        """The head of a column of bare numbers: "perplexity", "error %"."""
+        return f"{self.name} {self.unit}".rstrip()
+
+
+PERPLEXITY = Measure("perplexity")
+ERROR = Measure("error", "%", "accuracy")
