@@ -102,7 +102,7 @@ class ExampleNetwork(Network):
         self.eval()
         started, examples = time.perf_counter(), data.split(split)
         wrong, count = 0.0, 0
-        for places in torch.split(_by_length(examples), SCORED):
+        for places in torch.split(by_length(examples), SCORED):
             more, asked = self.mistakes(examples.batch(places))
             wrong, count = wrong + more, count + asked
         return Score(
@@ -142,12 +142,13 @@ class _Whole:
         return math.log(score.value / self._base), score.tokens
 
 
-def _by_length(examples: Examples) -> Tensor:
+def by_length(examples: Examples) -> Tensor:
+    """(examples,): their places, the shortest first."""
     return examples.lengths.argsort(stable=True)
 
 
 def _spread(examples: Examples, most: int, size: int) -> list[Tensor]:
     """At most so many batches of `size` examples of about the same length, spread over all."""
-    batches = torch.split(_by_length(examples), size)
+    batches = torch.split(by_length(examples), size)
     step = max(1, len(batches) // most)
     return list(batches[::step][:most])

@@ -40,7 +40,8 @@ def labelled_files(
             raise UserError(
                 f"{called} has {len(every)} examples; to be split 80/10/10 it needs {EVERY}"
             )
-        return _split(every), dict.fromkeys(SPLITS, called), f"{settings.kind} {path.name}"
+        named = {split: f"the {split} part of {called}" for split in SPLITS}
+        return _split(every), named, f"{settings.kind} {path.name}"
     else:
         raise UserError(
             f"corpus={settings.kind} takes corpus.train, corpus.valid and corpus.test, or "

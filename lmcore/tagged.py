@@ -34,7 +34,7 @@ UD_ENGLISH = {  # the English Web Treebank of Universal Dependencies
     "valid": "ud_ewt/dev.tsv",
     "test": "ud_ewt/test.tsv",
 }
-NO_TAG = -1  # of padding
+NO_TAG, UNKNOWN_TAG = -1, -2  # of padding, and one that the training split has not
 
 
 class TaggedText(CorpusSettings):
@@ -67,7 +67,7 @@ class TaggedBatch:
     words: Tensor  # (time, batch): ids
     letters: Tensor  # (time, batch, LETTERS)
     lengths: Tensor  # (batch,)
-    tags: Tensor  # (time, batch), NO_TAG for padding
+    tags: Tensor  # (time, batch); NO_TAG for padding
 
 
 @dataclass(frozen=True)
@@ -166,21 +166,28 @@ def tagged_data(
 ) -> TaggedData:
     """The data of the sentences of each split; `files` has their names for people.
 
-    The vocabulary is the words that train has more than once, the `most` frequent. Raises UserError
-    for a tag that train has not.
+    The vocabulary is the words that train has more than once, the `most` frequent. A tag that train
+    has not stays unknown, so that every answer to its words is wrong; a remark says so.
     """
     counts = Counter(word for word, _ in chain.from_iterable(splits["train"]))
     often = [word for word in by_frequency(counts) if counts[word] > 1 and word not in (EOS, UNK)]
     vocabulary = Vocabulary(sorted([EOS, UNK, *(often if most is None else often[: most - 2])]))
     labels = tuple(sorted({tag for _, tag in chain.from_iterable(splits["train"])}))
     alphabet = alphabet_of(counts)
-    for split, sentences in splits.items():
-        if odd := {tag for _, tag in chain.from_iterable(sentences)} - {*labels}:
-            raise UserError(
-                f"{files[split]} has the tag {min(odd)!r}, which {files['train']} has not"
-            )
+    odd = {
+        split: {tag for _, tag in chain.from_iterable(splits[split])} - {*labels}
+        for split in SPLITS
+    }
+    remarks = tuple(
+        f"{files[split]} has tags that {files['train']} has not, as {min(tags)!r}: any answer to "
+        f"their words is wrong"
+        for split, tags in odd.items()
+        if tags
+    )
     train, valid, test = (_encoded(splits[split], vocabulary, labels, alphabet) for split in SPLITS)
-    return TaggedData(name, vocabulary, train, valid, test, labels=labels, alphabet=alphabet)
+    return TaggedData(
+        name, vocabulary, train, valid, test, remarks, labels=labels, alphabet=alphabet
+    )
 
 
 def _encoded(
@@ -189,6 +196,6 @@ def _encoded(
     words = [word for word, _ in chain.from_iterable(sentences)]
     forms = Forms.of(words, vocabulary, alphabet)
     places = {label: place for place, label in enumerate(labels)}
-    tags = torch.tensor([places[tag] for _, tag in chain.from_iterable(sentences)])
+    tags = torch.tensor([places.get(tag, UNKNOWN_TAG) for _, tag in chain.from_iterable(sentences)])
     lengths = torch.tensor([len(sentence) for sentence in sentences])
     return TaggedSentences(forms, forms.index(words), tags, lengths.cumsum(0) - lengths, lengths)

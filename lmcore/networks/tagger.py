@@ -43,7 +43,8 @@ class Tagger(ExampleNetwork):
         return dict(self.directions)
 
     def forward(self, batch: TaggedBatch) -> Tensor:
-        """The logits of the tags of all tokens, sentence after sentence: (tokens, labels)."""
+        """The logits of the tags of all tokens, the first ones of all sentences first: (tokens,
+        labels)."""
         drop = self.dropout
         words = drop.rows(self.embedding.rows(batch.words), batch.words, self.words)
         x = torch.cat([words, self.spelling(batch.letters)], dim=2)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +17,9 @@ from lmcore.files import write_atomic
 from lmcore.loss import negative_log_likelihood
 from lmcore.model import LanguageModel
 from lmcore.onnx import scoring
-from lmcore.onnx.networks import sentences, streaming, tokens_text
+from lmcore.onnx.alone import sizes_of, tried
+from lmcore.onnx.networks import TOKENS_FILE, sentences, streaming, tokens_text
 
-TOKENS_FILE = "tokens.txt"
 WORSE = 1.005  # how many times the bundle's perplexity a file's may be
 
 
@@ -86,9 +81,10 @@ def export_onnx(
         )
     for name, data in files.items():
         write_atomic(folder / name, data)
+    sizes, compressed = sizes_of(files)
     return OnnxRecord(
-        bytes={name: len(data) for name, data in files.items()},
-        compressed_bytes={name: len(zlib.compress(data, 9)) for name, data in files.items()},
+        bytes=sizes,
+        compressed_bytes=compressed,
         words=len(bundle.vocabulary),
         tokens=len(ids),
         bundle_perplexity=perplexity,
@@ -113,19 +109,8 @@ def _written(bundle: Bundle, integers: bool) -> tuple[dict[str, bytes], dict[str
 
 
 def _scored(files: dict[str, bytes], ids: Tensor, eos: int) -> dict[str, float]:
-    """What `lmcore.onnx.scoring` finds in a fresh process, from a folder that is removed then."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file, data in files.items():
-            (folder / file).write_bytes(data)
-        np.savez(folder / "text.npz", ids=ids.numpy(), eos=np.int64(eos))
-        command = [sys.executable, "-P", scoring.__file__, name, f"{name}/text.npz"]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise UserError(f"onnxruntime cannot run the exported files: {last[:300]}")
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    """What `lmcore.onnx.scoring` finds."""
+    return tried(files, scoring.__file__, {"ids": ids.numpy(), "eos": np.array(eos, np.int64)})
 
 
 @torch.no_grad()

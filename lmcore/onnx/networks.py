@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import onnx
 
 
+TOKENS_FILE = "tokens.txt"
+
+
 @dataclass(frozen=True)
 class Network:
     """A file's bytes, and what computes with each site."""
@@ -125,14 +128,14 @@ def streaming(
     shape: list[str | int | None] = [state.layers, "N", state.hidden]
     return written.network(
         [
-            _tensor("x", TensorProto.INT64, ["N", "L"]),
-            _tensor("h0", TensorProto.FLOAT, shape),
-            _tensor("c0", TensorProto.FLOAT, shape),
+            tensor_info("x", TensorProto.INT64, ["N", "L"]),
+            tensor_info("h0", TensorProto.FLOAT, shape),
+            tensor_info("c0", TensorProto.FLOAT, shape),
         ],
         [
-            _tensor("log_softmax", TensorProto.FLOAT, ["N", model.words]),
-            _tensor("next_h0", TensorProto.FLOAT, shape),
-            _tensor("next_c0", TensorProto.FLOAT, shape),
+            tensor_info("log_softmax", TensorProto.FLOAT, ["N", model.words]),
+            tensor_info("next_h0", TensorProto.FLOAT, shape),
+            tensor_info("next_c0", TensorProto.FLOAT, shape),
         ],
         _metadata(model, vocabulary, state),
     )
@@ -170,10 +173,10 @@ def sentences(
     graph.rename(graph.op("ReduceSum", own, graph.constant([0]), keepdims=0), "nll")
     return written.network(
         [
-            _tensor("x", TensorProto.INT64, ["N", "L"]),
-            _tensor("x_lens", TensorProto.INT64, ["N"]),
+            tensor_info("x", TensorProto.INT64, ["N", "L"]),
+            tensor_info("x_lens", TensorProto.INT64, ["N"]),
         ],
-        [_tensor("nll", TensorProto.FLOAT, ["N"])],
+        [tensor_info("nll", TensorProto.FLOAT, ["N"])],
         _metadata(model, vocabulary, state),
     )
 
@@ -208,7 +211,8 @@ def _metadata(model: LanguageModel, vocabulary: Vocabulary, state: StateShape) -
     return {"model_type": "rnnlm", **{name: str(value) for name, value in numbers.items()}}
 
 
-def _tensor(name: str, kind: int, shape: Sequence[str | int | None]) -> onnx.ValueInfoProto:
+def tensor_info(name: str, kind: int, shape: Sequence[str | int | None]) -> onnx.ValueInfoProto:
+    """An input or output of a file."""
     from onnx import helper
 
     return helper.make_tensor_value_info(name, kind, shape)

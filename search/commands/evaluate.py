@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmcore.bundle import load
-from lmcore.corpus import load_corpus
 from lmcore.model import LanguageModel
 from lmcore.recall import recall
 from lmcore.runtime import device
@@ -20,7 +19,7 @@ Config = EvaluateConfig
 
 def run(config: EvaluateConfig) -> Answer:
     bundle = load(Path(config.bundle))
-    corpus = load_corpus(config.corpus, config.folder)
+    corpus = config.corpus.load(config.folder)
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
     measured, measure = model.score(corpus, config.split), config.corpus.measure

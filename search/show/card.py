@@ -118,9 +118,10 @@ def _number_rows(found: Document) -> Iterator[tuple[str, str]]:
             "speed, reading",
             f"{found['tokens_per_second']:,.0f} tokens/s in PyTorch on {found['machine']}",
         )
+    language = _is_language(found["model"])
     if onnx := found.get("onnx"):
         yield (
-            "speed, a token at a time",
+            "speed, a token at a time" if language else "speed, a sentence at a time",
             f"{onnx['tokens_per_second']:,.0f} tokens/s in onnxruntime, one thread",
         )
 
@@ -196,12 +197,22 @@ def _use(found: Document) -> Iterator[str]:
         yield ""
         yield "- At the keyboard: `lmpareto complete bundle=model.lmb`"
     else:
-        yield 'tagger = lmcore.load("model.lmb")'
+        yield 'tagger = lmcore.load_tagger("model.lmb")'
         yield 'tagger.tag(["the", "dog", "barks"])'
         yield "```"
         yield ""
-        yield f"- {found['no_onnx']}"
-    if found.get("onnx"):
+        if found.get("onnx"):
+            yield (
+                "- `model.onnx`: `x` (N, L) and `letters` (N, L, 16), both int64, filled up with "
+                "anything, and `x_lens` (N,) int64 -> `log_softmax` (N, L, tags) float32"
+            )
+            yield (
+                "- `tokens.txt`, `letters.txt` and `tags.txt` have the ids, `name id` a line; a "
+                "word that is not there is `<unk>`, a letter 1, and 0 fills up a word's letters"
+            )
+        if found.get("no_onnx"):
+            yield f"- {found['no_onnx']}"
+    if found.get("onnx") and _is_language(found["model"]):
         yield (
             "- `model.onnx` is a streaming language model as sherpa-onnx reads it: `x` (N, L) "
             "int64, of which the first token is read, `h0` and `c0` (num_layers, N, hidden_size) "
@@ -218,7 +229,7 @@ def _use(found: Document) -> Iterator[str]:
             "`words.txt` has a line for each row"
         )
     yield "- `sha256sum -c SHA256SUMS` checks the files"
-    if found.get("onnx"):
+    if found.get("onnx") and _is_language(found["model"]):
         yield ""
         yield "In onnxruntime, from the beginning of a sentence, always the most probable token:"
         yield ""

@@ -95,7 +95,9 @@ def file_of(name: str) -> str:
 
 
 def check_words(bundle: Bundle, corpus: Data, name: str) -> None:
-    """Raises UserError where the bundle and the corpus have different vocabularies."""
+    """Raises UserError where the bundle and the corpus have different vocabularies, and where the
+    network is none of such data."""
+    settings = bundle.model.settings
     own, other = bundle.vocabulary, corpus.vocabulary
     if not own.is_same(other):
         raise UserError(
@@ -103,6 +105,8 @@ def check_words(bundle: Bundle, corpus: Data, name: str) -> None:
             f"another of {len(other):,} {other.noun}: it was trained on another text; give that "
             f"text by the study (study=NAME) or by its file (corpus=text corpus.file=FILE)"
         )
+    if settings.completed(corpus) != settings:
+        raise UserError(f"{name} was trained on data with other labels than {corpus.name} has")
 
 
 def bundle_of(

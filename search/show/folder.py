@@ -7,6 +7,7 @@ speeds in metrics.json and card.md, and with them the lines of these two in SHA2
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,9 @@ from lmcore.files import finite, write_atomic, write_json, written_at_once
 from lmcore.inspection import parts_of
 from lmcore.measure import PERPLEXITY, Measure
 from lmcore.model import LanguageModel
+from lmcore.networks.tagger import Tagger
 from lmcore.onnx.export import export_onnx
+from lmcore.onnx.tagging import export_tagger
 from lmcore.plain_weights import plain_weights
 from lmcore.recall import recall
 from lmcore.vocabulary import UNK
@@ -30,7 +33,7 @@ from search.study.sureness import Sure
 
 BUNDLE, RECIPE, METRICS, CARD = "model.lmb", "recipe.yaml", "metrics.json", "card.md"
 SAFETENSORS, WORDS = "model.safetensors", "words.txt"
-NO_ONNX = "there is no ONNX form of a network of the kind {} yet; lmcore.load runs model.lmb"
+NO_ONNX = "there is no ONNX form of a network of the kind {}"
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,8 @@ def take_home(exported: Exported, folder: Path, forms: Forms) -> dict[str, Any]:
         write_atomic(part / BUNDLE, data)
         bundle = load(part / BUNDLE)
         document = _document(exported, bundle)
-        if forms.onnx and not isinstance(bundle.model, LanguageModel):
-            document["no_onnx"] = NO_ONNX.format(bundle.model.settings.kind)
-        elif forms.onnx and exported.corpus:
-            text, test = exported.corpus.test, document[exported.measure.key("test")]
-            document["onnx"] = export_onnx(bundle, part, text, test).plain()
-        elif forms.onnx:
-            document["onnx"] = export_onnx(bundle, part, _sentences_of(bundle)).plain()
+        if forms.onnx:
+            document |= _written_onnx(bundle, exported, part, document)
         if forms.safetensors:
             _write_plain(bundle, part)
             document["safetensors"] = SAFETENSORS
@@ -149,6 +147,22 @@ def _measured(exported: Exported, bundle: Bundle) -> dict[str, Any]:
         "tokens_per_second": test.tokens_per_second,
         **shown,
     }
+
+
+def _written_onnx(
+    bundle: Bundle, exported: Exported, folder: Path, document: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the ONNX form of a network, if its kind has one. Returns the entries that tell it."""
+    examples: Any = exported.corpus and exported.corpus.test
+    test = document.get(exported.measure.key("test"))
+    match bundle.model:
+        case LanguageModel():
+            text = _sentences_of(bundle) if examples is None else examples
+            return {"onnx": export_onnx(bundle, folder, text, test).plain()}
+        case Tagger():
+            return {"onnx": export_tagger(bundle, folder, examples, test or 0.0).plain()}
+        case other:
+            return {"no_onnx": NO_ONNX.format(other.settings.kind)}
 
 
 def _sentences_of(bundle: Bundle) -> Any:

@@ -1,0 +1,71 @@
+"""A tagger in use: what `lmcore.load_tagger` gives.
+
+import lmcore
+
+tagger = lmcore.load_tagger("model.lmb")
+tagger.tag(["the", "dog", "barks"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lmcore.bundle import Bundle, load
+from lmcore.errors import UserError
+from lmcore.forms import Forms
+from lmcore.networks.tagger import Tagger
+from lmcore.tagged import NO_TAG, TaggedSentences
+
+BATCH = 32  # sentences that are read at once
+
+
+class LoadedTagger:
+    """A tagger read from a bundle, ready to be asked. `tags` are all that it gives."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        if not isinstance(bundle.model, Tagger):
+            raise UserError(f"the file has a network of the kind {bundle.model.settings.kind}")
+        self.bundle, self._model = bundle, bundle.model
+        self.tags = bundle.model.settings.labels
+
+    def __repr__(self) -> str:
+        return f"<lmcore tagger: {len(self.tags)} tags, {self.bundle.size_bytes:,} bytes>"
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        """A tag for each word of a sentence. Raises UserError for a text in place of its words."""
+        return self.tag_all([words])[0]
+
+    @torch.no_grad()
+    def tag_all(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The tags of each sentence, each read on its own."""
+        if any(isinstance(words, str) for words in (sentences, *sentences)):
+            raise UserError('a sentence is a list of its words: tagger.tag(["the", "dog"])')
+        found: list[list[str]] = [[] for _ in sentences]
+        asked = [place for place, words in enumerate(sentences) if words]
+        if not asked:
+            return found
+        examples = self._examples([sentences[place] for place in asked])
+        for places in torch.split(examples.lengths.argsort(), BATCH):
+            batch = examples.batch(places)
+            tags = batch.tags.clone()  # (time, batch)
+            tags[tags != NO_TAG] = self._model(batch).argmax(1)
+            for place, own in zip(places.tolist(), tags.T, strict=True):
+                found[asked[place]] = [self.tags[tag] for tag in own.tolist() if tag != NO_TAG]
+        return found
+
+    def _examples(self, sentences: Sequence[Sequence[str]]) -> TaggedSentences:
+        words = [word for words in sentences for word in words]
+        alphabet = self._model.settings.alphabet
+        forms = Forms.of(words, self.bundle.vocabulary, alphabet)
+        lengths = torch.tensor([len(words) for words in sentences])
+        no_tags = torch.zeros(len(words), dtype=torch.int64)
+        starts = lengths.cumsum(0) - lengths
+        return TaggedSentences(forms, forms.index(words), no_tags, starts, lengths)
+
+
+def load_tagger(path: str | Path) -> LoadedTagger:
+    """The tagger of a bundle. Raises UserError where the file is missing, damaged or none."""
+    return LoadedTagger(load(Path(path)))
