@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import BeforeValidator, SerializeAsAny
 
 from lmcore.errors import UserError
-from lmcore.measure import PERPLEXITY, Measure
 from lmcore.settings import Family, PathText
 from lmcore.spelling import Spelling
+from lmcore.task import LANGUAGE, Measure, Task
 from lmcore.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -23,11 +23,10 @@ Split = Literal["train", "valid", "test"]
 
 
 class CorpusSettings(Family):
-    """Where a task's data come from. `files` names the settings that are paths; `measure` is what
-    networks are judged by on such data."""
+    """Where a task's data come from. `files` names the settings that are paths."""
 
     files: ClassVar[tuple[str, ...]] = ()
-    measure: ClassVar[Measure] = PERPLEXITY
+    task: ClassVar[Task] = LANGUAGE
 
     @property
     def places(self) -> dict[str, str]:
@@ -52,7 +51,7 @@ AnyCorpus = Annotated[SerializeAsAny[CorpusSettings], BeforeValidator(CorpusSett
 def measure_of(kind: str) -> Measure:
     """The measure on data of a kind; perplexity on those of another program."""
     found = CorpusSettings.members.get(kind, CorpusSettings)
-    return cast("type[CorpusSettings]", found).measure
+    return cast("type[CorpusSettings]", found).task.measure
 
 
 class OwnText(CorpusSettings):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 import lmcore.looped_cells  # noqa: F401, makes its cells known
-from lmcore import sites
+from lmcore import sites, task
 from lmcore.cells import LSTM, AnyCell
 from lmcore.network_settings import LANGUAGE, NetworkSettings
 from lmcore.settings import later
@@ -30,6 +30,7 @@ class ModelSettings(NetworkSettings):
     `decoder.projection` leads there.
     """
 
+    task = task.LANGUAGE
     kind: Literal["language"] = later(LANGUAGE)
     layers: Annotated[int, Field(ge=1, le=100)]
     hidden: Size | tuple[Size, ...]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, SerializeAsAny
 
 from lmcore.settings import Family
+from lmcore.task import Task
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -20,6 +21,8 @@ LANGUAGE = "language"  # the kind that files and databases had before there were
 
 class NetworkSettings(Family):
     """The shape of a network, all but its vocabulary: its sites and biases follow from it."""
+
+    task: ClassVar[Task]
 
     def completed(self, data: Any) -> Self:
         """The settings with all that follows from the data: labels, letters."""

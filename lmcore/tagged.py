@@ -18,8 +18,8 @@ from lmcore.forms import Forms
 from lmcore.labelled import labelled_files
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
-from lmcore.measure import ERROR
 from lmcore.settings import PathText
+from lmcore.task import TAGGING
 from lmcore.text import by_frequency
 from lmcore.vocabulary import EOS, UNK, Vocabulary
 
@@ -46,7 +46,7 @@ class TaggedText(CorpusSettings):
     """
 
     files = ("train", "valid", "test")
-    measure = ERROR
+    task = TAGGING
     kind: Literal["tagged"] = "tagged"
     train: PathText | None = None
     valid: PathText | None = None

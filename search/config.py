@@ -16,6 +16,7 @@ from lmcore.errors import UserError
 from lmcore.imports.layouts import Layout
 from lmcore.network_settings import AnyNetwork
 from lmcore.settings import PathText, Settings, later
+from lmcore.task import LANGUAGE
 from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_bundle_name, check_name
 from search.rules.fidelity import AnyFidelity
@@ -114,6 +115,21 @@ class StudySettings(Settings):
         if given not in OBJECTIVES:
             raise ValueError("it is [size, perplexity] or [size, perplexity, speed]")
         return given
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        wanted = self.corpus.task
+        others = [(f"models.{name}.model", one.model) for name, one in self.models.items()]
+        for name, model in [("model", self.model), *others]:
+            if model.task != wanted:
+                raise ValueError(
+                    f"{name}: a network of the kind {model.kind} is for {model.task.name}, and "
+                    f"corpus={self.corpus.kind} is for {wanted.name}; task={wanted.name} chooses "
+                    f"what goes together"
+                )
+        if self.has_speed and wanted != LANGUAGE:
+            raise ValueError("objectives: speed is measured of language models alone")
+        return self
 
     @model_validator(mode="after")
     def _one_speed(self) -> Self:

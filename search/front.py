@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from lmcore.errors import UserError
-from lmcore.measure import PERPLEXITY, Measure
+from lmcore.task import PERPLEXITY, Measure
 from search.units import format_size
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import optuna
 
-from lmcore.measure import PERPLEXITY, Measure
 from lmcore.progress import Observer, TrainingRecord
+from lmcore.task import PERPLEXITY, Measure
 from search.process import interruptible
 from search.screen import Screen, Size, can_draw, gauge, screen
 

@@ -13,6 +13,7 @@ from lmcore.model_settings import Size
 from lmcore.network_settings import NetworkSettings
 from lmcore.settings import later
 from lmcore.sites import BACKWARD, FORWARD
+from lmcore.task import TAGGING
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -26,6 +27,7 @@ OUTPUT, OUTPUT_BIAS = "output", "output.bias"
 class TaggerSettings(NetworkSettings):
     """The shape of a tagger. `labels` and `alphabet` come from the training split."""
 
+    task = TAGGING
     kind: Literal["tagger"] = "tagger"
     layers: Annotated[int, Field(ge=1, le=10)] = 1
     hidden: Size

@@ -17,11 +17,11 @@ from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.evaluation import STREAMS
 from lmcore.files import content_key, sha256_of, write_json
-from lmcore.measure import Measure
 from lmcore.network import Network, random_network
 from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
+from lmcore.task import Measure
 from lmcore.training import train
 from lmcore.training_settings import ImportedSettings
 from search.config import PUBLISHED, StudyConfig

@@ -42,7 +42,6 @@ def run(config: BuildConfig) -> Answer:
             bench.path(measured.key),
             recipe,
             context.corpus,
-            config.corpus.measure,
             measured.valid_perplexity,
             provenance=measured.provenance,
         )
@@ -87,8 +86,10 @@ def difference(recipe: RecipeFile, measured: Measurement, other_dense: bool) -> 
         if getattr(before, name) != made.get(name)
     ]
     reasons += ["a dense model trained anew, which came out another"] if other_dense else []
+    name = recipe.corpus.task.measure.name
+    worse = measured.valid_perplexity - before.valid_perplexity
     return (
         f"the file differs: {measured.size_bytes - before.size_bytes:+,} bytes, valid "
-        f"{recipe.corpus.measure.name} {measured.valid_perplexity - before.valid_perplexity:+.4f}; "
+        f"{name} {worse:+.4f}; "
         f"it was made with {' and '.join(reasons) or 'the same code, torch and processor'}"
     )

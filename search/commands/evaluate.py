@@ -22,7 +22,7 @@ def run(config: EvaluateConfig) -> Answer:
     corpus = config.corpus.load(config.folder)
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))
-    measured, measure = model.score(corpus, config.split), config.corpus.measure
+    measured, measure = model.score(corpus, config.split), model.settings.task.measure
     bits = corpus.bits_per_byte(config.split, measured.value)
     document = {
         "bundle": config.bundle,

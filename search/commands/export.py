@@ -12,7 +12,7 @@ from lmcore.bundle import load
 from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import check_folder
-from lmcore.measure import Measure
+from lmcore.task import Measure
 from search.commands.answer import Answer, tell_corpus
 from search.config import ExportConfig
 from search.front import Point, choose
@@ -70,16 +70,14 @@ def _of_bundle(context: StudyContext[ExportConfig], path: Path, forms: Forms) ->
             document, f"{document['bundle']}: {path}, {format_size(document['size_bytes'])}"
         )
     check_words(bundle, corpus, str(path))
-    document = take_home(
-        Exported(path, corpus=corpus, measure=config.corpus.measure), Path(config.to), forms
-    )
+    document = take_home(Exported(path, corpus=corpus), Path(config.to), forms)
     return Answer(document, exported_text(str(path), document))
 
 
 def _given_corpus(context: StudyContext[ExportConfig]) -> Data | None:
     """The text, if a setting of it was typed."""
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    if not any(one.lstrip("+").startswith(("corpus=", "corpus.")) for one in typed):
+    if not any(one.lstrip("+").startswith(("corpus=", "corpus.", "task=")) for one in typed):
         return None
     tell_corpus(context)
     return context.corpus

@@ -35,7 +35,7 @@ def run(config: ImportConfig) -> Answer:
     check_settings(context)
     create(context)  # before the work, since a study of other weights may have that name
     checkpoint = context.find_checkpoint() or keep_import(context.config, corpus, read)
-    said = doubt(checkpoint, corpus, config.corpus.measure)
+    said = doubt(checkpoint, corpus, config.corpus.task.measure)
     advice = "are the gates, the names and the order of the words right?"
     for remark in (*read.remarks, *([f"{said.partition(';')[0]}; {advice}"] if said else [])):
         print(f"warning: {remark}", file=sys.stderr)
@@ -46,7 +46,7 @@ def run(config: ImportConfig) -> Answer:
         f"{checkpoint.path}: {' + '.join(map(str, model.units))} units, embedding "
         f"{model.embedding}, {'tied' if model.tied else 'untied'}, "
         f"{len(corpus.vocabulary):,} words, {format_size(checkpoint.size_bytes)}, valid "
-        f"{config.corpus.measure.said(checkpoint.valid_perplexity)}\n"
+        f"{config.corpus.task.measure.said(checkpoint.valid_perplexity)}\n"
         f"study {config.name} has begun; {command_line('sweep', config.study)} searches from it",
     )
 

@@ -20,7 +20,7 @@ def run(config: SensitivityConfig) -> Answer:
         check_begun(context, context.study)
     effects = measure_effects(context, context.bench(), config.settings)
     box = context.box(context.need_checkpoint())
-    measure = config.corpus.measure
+    measure = config.corpus.task.measure
     return Answer(
         effects_document(context.name, effects, box, measure),
         effects_table(effects, lists, box, measure),

@@ -21,8 +21,8 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from lmcore.data import measure_of
-from lmcore.measure import Measure
 from lmcore.methods import methods_of
+from lmcore.task import Measure
 from search.config import SPEED, StudyConfig
 from search.describe import failure_line
 from search.front import Point, front_of

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lmcore.measure import PERPLEXITY, Measure
 from lmcore.methods import sentences
 from lmcore.network_settings import LANGUAGE
+from lmcore.task import PERPLEXITY, Measure
 from search.units import format_size
 
 Document = Mapping[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-from lmcore.measure import PERPLEXITY, Measure
+from lmcore.task import PERPLEXITY, Measure
 from search.describe import command_line, recipe_lines
 from search.front import Front
 from search.measurement import Measurement, best_of

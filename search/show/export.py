@@ -9,7 +9,7 @@ from lmcore.bundle import Bundle, load
 from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of
-from lmcore.measure import Measure
+from lmcore.task import Measure
 from search.bench.recipe_file import RecipeFile
 from search.bench.workbench import stored_recipe
 from search.config import StudyConfig
@@ -50,7 +50,6 @@ def export(
         source,
         recipe,
         context.corpus,
-        context.config.corpus.measure,
         measured.valid_perplexity,
         seeds,
         measured.provenance,

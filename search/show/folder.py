@@ -18,7 +18,6 @@ from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import finite, write_atomic, write_json, written_at_once
 from lmcore.inspection import parts_of
-from lmcore.measure import PERPLEXITY, Measure
 from lmcore.model import LanguageModel
 from lmcore.networks.tagger import Tagger
 from lmcore.onnx.export import export_onnx
@@ -52,7 +51,6 @@ class Exported:
     source: Path
     recipe: RecipeFile | None = None
     corpus: Data | None = None
-    measure: Measure = PERPLEXITY
     valid_perplexity: float | None = None
     seeds: Sure | None = None
     provenance: dict[str, Any] | None = None
@@ -135,13 +133,13 @@ def _measured(exported: Exported, bundle: Bundle) -> dict[str, Any]:
     if valid is None:
         valid = bundle.model.score(corpus, "valid").value
     test = bundle.model.score(corpus, "test")
-    shown = {}
+    shown, measure = {}, bundle.model.settings.task.measure
     if isinstance(bundle.model, LanguageModel):
         shown = recall(bundle.model, corpus.test, bundle.vocabulary).document()
     return {
-        "measure": asdict(exported.measure),
-        exported.measure.key("valid"): valid,
-        exported.measure.key("test"): test.value,
+        "measure": asdict(measure),
+        measure.key("valid"): valid,
+        measure.key("test"): test.value,
         **bits_in("valid_bits_per_byte", corpus.bits_per_byte("valid", valid)),
         **bits_in("test_bits_per_byte", corpus.bits_per_byte("test", test.value)),
         "tokens_per_second": test.tokens_per_second,
@@ -154,7 +152,7 @@ def _written_onnx(
 ) -> dict[str, Any]:
     """Write the ONNX form of a network, if its kind has one. Returns the entries that tell it."""
     examples: Any = exported.corpus and exported.corpus.test
-    test = document.get(exported.measure.key("test"))
+    test = document.get(bundle.model.settings.task.measure.key("test"))
     match bundle.model:
         case LanguageModel():
             text = _sentences_of(bundle) if examples is None else examples

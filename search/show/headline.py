@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcore.errors import UserError
-from lmcore.measure import PERPLEXITY, Measure
+from lmcore.task import PERPLEXITY, Measure
 from search.show.literature import LiteraturePoint
 from search.show.tables import aligned
 from search.units import format_size

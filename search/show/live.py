@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lmcore.measure import PERPLEXITY, Measure
+from lmcore.task import PERPLEXITY, Measure
 from search.rules.fidelity import Look
 from search.rules.sensitivity import spread
 from search.screen import Size, gauge, sparkline

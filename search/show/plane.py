@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from lmcore.measure import PERPLEXITY, Measure
+from lmcore.task import PERPLEXITY, Measure
 from search.front import Front, Point, useful
 from search.show.literature import LiteraturePoint, literature_points
 from search.show.style import MUTED

@@ -10,8 +10,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lmcore.measure import PERPLEXITY, Measure
 from lmcore.methods import UNCOMPRESSED
+from lmcore.task import PERPLEXITY, Measure
 from search.describe import recipe_lines
 from search.front import Point
 from search.show.literature import LiteraturePoint

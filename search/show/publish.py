@@ -13,8 +13,8 @@ from lmcore.bundle import load
 from lmcore.data import CorpusSettings, Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of, write_atomic, write_json
-from lmcore.measure import Measure
 from lmcore.methods import where
+from lmcore.task import Measure
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, SPEED, StudyConfig
 from search.describe import command_line

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmcore.measure import Measure
+from lmcore.task import Measure
 from search.bench.workbench import provenance, stored_recipe
 from search.config import ReplayConfig
 from search.front import Point

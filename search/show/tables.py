@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lmcore.measure import PERPLEXITY, Measure
+from lmcore.task import PERPLEXITY, Measure
 from search.describe import failure_line
 from search.front import Front, Point
 from search.rules.limits import Box

@@ -160,10 +160,10 @@ class StudyContext(Generic[C]):
         title = "" if dense == OWN else f" {dense}"
         with training_bar(
             f"dense model{title} of {self.config.name or 'these settings'}",
-            self.config.corpus.measure,
+            self.config.corpus.task.measure,
         ) as observe:
             checkpoint = train_dense(self.config.of(dense), self.corpus, observe)
-        if said := doubt(checkpoint, self.corpus, self.config.corpus.measure):
+        if said := doubt(checkpoint, self.corpus, self.config.corpus.task.measure):
             print(f"warning: {said}", file=sys.stderr)
         return checkpoint
 

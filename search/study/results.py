@@ -14,9 +14,9 @@ from pydantic import Field, TypeAdapter
 from lmcore.data import measure_of
 from lmcore.errors import UserError
 from lmcore.files import write_atomic, write_json
-from lmcore.measure import Measure
 from lmcore.methods import methods_of
 from lmcore.settings import Settings
+from lmcore.task import Measure
 from search.config import PLANE, SPEED, Objective, StudyConfig
 from search.front import Front, Point, front_of
 from search.measurement import Measurement, best_of

@@ -16,10 +16,10 @@ from time import sleep, time
 from typing import Generic, TypeVar
 
 from lmcore.errors import DiskError, UserError, is_out_of_memory
-from lmcore.measure import PERPLEXITY, Measure
 from lmcore.progress import DivergedError, TrainingRecord
 from lmcore.recipe import Recipe
 from lmcore.runtime import prepare
+from lmcore.task import PERPLEXITY, Measure
 from search.bench.workbench import Workbench
 from search.config import EffortConfig
 from search.describe import failure_line

@@ -142,4 +142,4 @@ class Confirmer(Claimant[ConfirmConfig]):
         again, failure = self.measured(recipe)
         if again:
             self.patiently(self.store.keep_repeat, self.config.study, file, number, again.key)
-        return outcome_of(again, failure, self.config.corpus.measure)
+        return outcome_of(again, failure, self.config.corpus.task.measure)

@@ -91,7 +91,7 @@ class _ScreenWatch:
     def __init__(self, shown: Screen, context: WorkContext[EffortConfig], growing: Growing) -> None:
         self.shown, self.growing = shown, growing
         self.study, self.store = context.name, context.store
-        self.measure = context.config.corpus.measure
+        self.measure = context.config.corpus.task.measure
         self.say = shown.say
         self.pace = Pace("trials")
         self.at_work: list[AtWork] = []

@@ -117,7 +117,7 @@ class Worker(Claimant[WorkConfig]):
         measured, failure = self.measured(resolve(recipe, model, self.context.words))
         if measured:
             self.patiently(self.store.keep_baseline, self.config.study, slot.name, measured.key)
-        return outcome_of(measured, failure, self.config.corpus.measure)
+        return outcome_of(measured, failure, self.config.corpus.task.measure)
 
     # --- a trial -------------------------------------------------------------------------------
 
@@ -255,7 +255,7 @@ class Worker(Claimant[WorkConfig]):
         if values:
             self.patiently(self._constrain, trial, values)
         self.patiently(self._tell, trial.number, values)
-        return outcome_of(best, failure, self.config.corpus.measure)
+        return outcome_of(best, failure, self.config.corpus.task.measure)
 
     def _constrain(self, trial: optuna.trial.Trial, values: Sequence[float]) -> None:
         size_bytes, perplexity, *_ = values

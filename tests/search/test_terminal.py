@@ -13,8 +13,8 @@ from conftest import ROOT
 from terminals import Keyboard, Seen
 
 from lmcore.corpus import Corpus, unigram_perplexity
-from lmcore.measure import PERPLEXITY
 from lmcore.progress import TrainingRecord
+from lmcore.task import PERPLEXITY
 from search.bench.dense import DenseCheckpoint, doubt
 from search.commands.answer import tell_corpus
 from search.show.tables import progress_text

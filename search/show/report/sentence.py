@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lmcore.measure import Measure
 from lmcore.methods import UNCOMPRESSED
+from lmcore.task import Measure
 from search.config import DENSE_BASELINE
 from search.describe import failure_line
 from search.front import Front, Point

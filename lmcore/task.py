@@ -1,4 +1,4 @@
-"""What a task is judged by."""
+"""Tasks: what a network is for, and what it is judged by."""
 
 from __future__ import annotations
 
@@ -40,3 +40,16 @@ class Measure:
 
 PERPLEXITY = Measure("perplexity")
 ERROR = Measure("error", "%", "accuracy")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is for: it brings its data and its networks together. Its name is that of its
+    file in conf/task."""
+
+    name: str
+    measure: Measure
+
+
+LANGUAGE = Task("language", PERPLEXITY)
+TAGGING = Task("tagging", ERROR)
