@@ -47,7 +47,7 @@ class PennTreebank(CorpusSettings):
     dir: PathText | None = None
 
     def load(self, cache: Path) -> Corpus:
-        return _corpus("ptb", read_penn_treebank(self.dir, cache), max_words=None)
+        return corpus_of("ptb", read_penn_treebank(self.dir, cache), max_words=None)
 
 
 class TextFiles(OwnText):
@@ -104,7 +104,7 @@ class PythonDocs(CorpusSettings):
     max_words: Annotated[int, Field(ge=3)] = 1_500
 
     def load(self, cache: Path) -> Corpus:
-        return _corpus("pydoc", split_lines(read_text(_PYDOC), block=8), self.max_words)
+        return corpus_of("pydoc", split_lines(read_text(_PYDOC), block=8), self.max_words)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def tokens(lines: Lines) -> Iterator[str]:
     return chain.from_iterable([*line, EOS] for line in lines)
 
 
-def _corpus(name: str, texts: Texts, max_words: int | None) -> Corpus:
+def corpus_of(name: str, texts: Texts, max_words: int | None) -> Corpus:
     """The corpus over the words of `train`, the most frequent where there is a `max_words`."""
     counts = Counter(tokens(texts["train"]))
     if max_words is None:
@@ -217,7 +217,7 @@ def _own_corpus(settings: TextFiles) -> Corpus:
     if settings.vocabulary is not None:
         corpus = _encoded(_title(settings), texts, read_vocabulary(Path(settings.vocabulary)))
         return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, None))
-    corpus = _corpus(_title(settings), texts, settings.max_words)
+    corpus = corpus_of(_title(settings), texts, settings.max_words)
     return replace(corpus, remarks=remarks(texts, corpus.vocabulary.ids, settings.max_words))
 
 

@@ -1,6 +1,13 @@
 """All kinds of networks and of data: importing this module makes them known to their families."""
 
-from lmcore import corpus, model_settings, tagged
-from lmcore.networks import tagger_settings
+from lmcore import corpus, model_settings, paragraphs, tagged
+from lmcore.networks import bilm_settings, tagger_settings
 
-__all__ = ["corpus", "model_settings", "tagged", "tagger_settings"]
+__all__ = [
+    "bilm_settings",
+    "corpus",
+    "model_settings",
+    "paragraphs",
+    "tagged",
+    "tagger_settings",
+]

@@ -25,7 +25,7 @@ def labelled_files(
     """
     places = settings.places
     if not places:
-        found = {split: _known(known[split]) for split in SPLITS}
+        found = {split: known_file(known[split]) for split in SPLITS}
         named = {split: str(path) for split, path in found.items()}
         name = Path(known["train"]).parent.name
     elif set(places) == set(SPLITS):
@@ -59,7 +59,7 @@ def _split(every: list[E]) -> dict[str, list[E]]:
     return parts
 
 
-def _known(file: str) -> Path:
+def known_file(file: str) -> Path:
     if data := os.environ.get("LMPARETO_DATA"):
         return Path(data) / file
     raise UserError(

@@ -107,7 +107,7 @@ class LanguageModel(Network):
     def moments(self, examples: Tensor) -> dict[str, Tensor]:
         """Of a text (tokens,). A layer without a projection has the moments of its h under the
         projection's name."""
-        return moments(self, examples)
+        return moments(self, [(self, examples)])
 
     def sampled_losses(self, examples: Tensor, most: int) -> Iterator[tuple[Tensor, float]]:
         return window_losses(self, examples, most)

@@ -18,6 +18,7 @@ DECODER = "decoder"
 DECODER_PROJECTION = "decoder.projection"  # from the last layer's output to a tied embedding
 DECODER_BIAS = "decoder.bias"
 WORD_SITES = (EMBEDDING, DECODER)  # their rows are words
+SHARED = (EMBEDDING, DECODER, DECODER_PROJECTION, DECODER_BIAS)  # of no layer
 
 # within a layer
 INPUT = "input"  # acts on what the layer reads

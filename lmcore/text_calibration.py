@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,26 +13,33 @@ from lmcore.watching import watching
 
 if TYPE_CHECKING:
     from lmcore.model import LanguageModel
+    from lmcore.network import Network
 
 STREAMS = 20  # pieces of the text that are read in parallel, spread over it
 MOMENT_TOKENS = 1_000  # of each piece, for the second moments
 WINDOW = 20  # tokens of each piece that are one sample
 
 
-def moments(model: LanguageModel, text: Tensor) -> dict[str, Tensor]:
-    """See `lmcore.network.Network.moments`; the text is (tokens,)."""
-    ids = _streams(text, MOMENT_TOKENS)
-    state, sums = model.zero_state(ids.shape[1]), dict[str, Tensor]()
+def moments(network: Network, readers: Iterable[tuple[LanguageModel, Tensor]]) -> dict[str, Tensor]:
+    """See `lmcore.network.Network.moments`. The readers are language models in the network, each
+    with its text (tokens,). What several of them multiply is seen as often."""
+    sums, counts = dict[str, Tensor](), Counter[str]()
+    for model, text in readers:
+        ids = _streams(text, MOMENT_TOKENS)
+        own, state = dict[str, Tensor](), model.zero_state(ids.shape[1])
 
-    def add(site: str, x: Tensor) -> None:
-        rows = x.reshape(-1, x.shape[-1]).double()
-        sums[site] = sums.get(site, 0.0) + rows.T @ rows / ids.numel()
+        def add(site: str, x: Tensor) -> None:
+            rows = x.reshape(-1, x.shape[-1]).double()
+            own[site] = own.get(site, 0.0) + rows.T @ rows / ids.numel()  # noqa: B023
 
-    with watching(model, add):
-        for window in torch.split(ids, WINDOW):
-            hidden, state = model(window, state)
-            model.head(hidden)
-    return {site: value.float() for site, value in sums.items()}
+        with watching(network, add):
+            for window in torch.split(ids, WINDOW):
+                hidden, state = model(window, state)
+                model.head(hidden)
+        for site, value in own.items():
+            sums[site] = sums.get(site, 0.0) + value
+        counts.update(own)
+    return {site: (value / counts[site]).float() for site, value in sums.items()}
 
 
 def window_losses(model: LanguageModel, text: Tensor, most: int) -> Iterator[tuple[Tensor, float]]:
