@@ -15,8 +15,8 @@ import torch
 
 from lmcore.bundle import Bundle, load
 from lmcore.errors import UserError
-from lmcore.forms import Forms
 from lmcore.networks.tagger import Tagger
+from lmcore.sentences import Sentences
 from lmcore.tagged import NO_TAG, TaggedSentences
 
 BATCH = 32  # sentences that are read at once
@@ -57,13 +57,9 @@ class LoadedTagger:
         return found
 
     def _examples(self, sentences: Sequence[Sequence[str]]) -> TaggedSentences:
-        words = [word for words in sentences for word in words]
         alphabet = self._model.settings.alphabet
-        forms = Forms.of(words, self.bundle.vocabulary, alphabet)
-        lengths = torch.tensor([len(words) for words in sentences])
-        no_tags = torch.zeros(len(words), dtype=torch.int64)
-        starts = lengths.cumsum(0) - lengths
-        return TaggedSentences(forms, forms.index(words), no_tags, starts, lengths)
+        read = Sentences.of(sentences, self.bundle.vocabulary, alphabet)
+        return TaggedSentences(read, torch.zeros(len(read.words), dtype=torch.int64))
 
 
 def load_tagger(path: str | Path) -> LoadedTagger:

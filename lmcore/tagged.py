@@ -14,10 +14,10 @@ from pydantic import Field
 
 from lmcore.data import SPLITS, CorpusSettings, Data
 from lmcore.errors import UserError
-from lmcore.forms import Forms
 from lmcore.labelled import labelled_files
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
+from lmcore.sentences import SentenceBatch, Sentences
 from lmcore.settings import PathText
 from lmcore.task import TAGGING
 from lmcore.text import by_frequency
@@ -62,33 +62,29 @@ class TaggedText(CorpusSettings):
 
 @dataclass(frozen=True)
 class TaggedBatch:
-    """Sentences side by side, the shorter ones padded."""
+    """Sentences side by side, and their tags."""
 
-    words: Tensor  # (time, batch): ids
-    letters: Tensor  # (time, batch, LETTERS)
-    lengths: Tensor  # (batch,)
+    sentences: SentenceBatch
     tags: Tensor  # (time, batch); NO_TAG for padding
 
 
 @dataclass(frozen=True)
 class TaggedSentences:
-    """The sentences of a split, one after another."""
+    """The sentences of a split."""
 
-    forms: Forms
-    words: Tensor  # (tokens,): places in `forms`
+    sentences: Sentences
     tags: Tensor  # (tokens,)
-    starts: Tensor  # (sentences,): the first token of each
-    lengths: Tensor  # (sentences,)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(sentences,): how many tokens each has."""
+        return self.sentences.lengths
 
     def batch(self, places: Tensor) -> TaggedBatch:
         """The sentences at these places (batch,)."""
-        starts, lengths = self.starts[places], self.lengths[places]
-        time = torch.arange(int(lengths.max())).unsqueeze(1)
-        padding = time >= lengths
-        at = torch.where(padding, starts, starts + time)  # (time, batch)
-        words = self.words[at]
-        tags = self.tags[at].masked_fill(padding, NO_TAG)
-        return TaggedBatch(self.forms.ids[words], self.forms.letters[words], lengths, tags)
+        batch = self.sentences.batch(places)
+        tags = self.tags[self.sentences.at(places)]
+        return TaggedBatch(batch, tags.masked_fill(batch.padding, NO_TAG))
 
 
 @dataclass(frozen=True)
@@ -107,13 +103,12 @@ class TaggedData(Data):
         digest = hashlib.sha256("\n".join(told).encode())
         for split in SPLITS:
             one: TaggedSentences = self.split(split)
-            digest.update("\n".join(one.forms.words).encode())
-            for values in (one.words, one.tags, one.lengths):
-                digest.update(values.numpy().tobytes())
+            for part in (*one.sentences.content, one.tags.numpy().tobytes()):
+                digest.update(part)
         return digest.hexdigest()[:16]
 
     def tokens(self, split: str) -> int:
-        return len(self.split(split).words)
+        return len(self.split(split).tags)
 
     @cached_property
     def naive(self) -> float:
@@ -193,9 +188,7 @@ def tagged_data(
 def _encoded(
     sentences: list[Tagged], vocabulary: Vocabulary, labels: tuple[str, ...], alphabet: str
 ) -> TaggedSentences:
-    words = [word for word, _ in chain.from_iterable(sentences)]
-    forms = Forms.of(words, vocabulary, alphabet)
     places = {label: place for place, label in enumerate(labels)}
-    tags = torch.tensor([places.get(tag, UNKNOWN_TAG) for _, tag in chain.from_iterable(sentences)])
-    lengths = torch.tensor([len(sentence) for sentence in sentences])
-    return TaggedSentences(forms, forms.index(words), tags, lengths.cumsum(0) - lengths, lengths)
+    tags = [places.get(tag, UNKNOWN_TAG) for _, tag in chain.from_iterable(sentences)]
+    words = [[word for word, _ in sentence] for sentence in sentences]
+    return TaggedSentences(Sentences.of(words, vocabulary, alphabet), torch.tensor(tags))

@@ -3,7 +3,6 @@ al. 2016, "Multilingual part-of-speech tagging with bidirectional LSTMs")."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -13,9 +12,9 @@ from lmcore.examples import ExampleNetwork
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.networks.tagger_settings import OUTPUT, OUTPUT_BIAS, TaggerSettings
-from lmcore.spelling_layer import Spelling
 from lmcore.tagged import NO_TAG, TaggedBatch, TaggedSentences
 from lmcore.weight import Weight
+from lmcore.word_layer import Words
 
 
 class Tagger(ExampleNetwork):
@@ -27,8 +26,7 @@ class Tagger(ExampleNetwork):
         self, settings: TaggerSettings, weights: dict[str, Weight], biases: dict[str, Leaf]
     ) -> None:
         super().__init__(settings, weights, biases)
-        self.embedding = weights[sites.EMBEDDING]
-        self.spelling = Spelling(settings.letters, weights, biases)
+        self.read = Words(settings.words, weights, biases)
         self.directions = {
             prefix: Layer(settings.cell, sites.below(prefix, weights), sites.below(prefix, biases))
             for both in settings.prefixes
@@ -40,16 +38,15 @@ class Tagger(ExampleNetwork):
 
     @property
     def named_layers(self) -> dict[str, Layer]:
-        return dict(self.directions)
+        return {**self.read.named_layers, **self.directions}
 
     def forward(self, batch: TaggedBatch) -> Tensor:
         """The logits of the tags of all tokens, the first ones of all sentences first: (tokens,
         labels)."""
         drop = self.dropout
-        words = drop.rows(self.embedding.rows(batch.words), batch.words, self.words)
-        x = torch.cat([words, self.spelling(batch.letters)], dim=2)
+        x = self.read(batch.sentences, drop)
         for layer in self.layers:
-            x = layer(drop(x), batch.lengths, drop.weights)
+            x = layer(drop(x), batch.sentences.lengths, drop.weights)
         return self.output.matmul(drop(x)[batch.tags != NO_TAG]) + self.output_bias.value()
 
     def loss(self, batch: TaggedBatch) -> Tensor:
@@ -60,4 +57,4 @@ class Tagger(ExampleNetwork):
         return float((self(batch).argmax(1) != tags).sum()), len(tags)
 
     def word_counts(self, examples: TaggedSentences) -> Tensor:
-        return torch.bincount(examples.forms.ids[examples.words], minlength=self.words)
+        return examples.sentences.counts(self.words)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
-from lmcore import letters, sites
+from lmcore import sites
 from lmcore.cells import LSTM, AnyCell
-from lmcore.letters import LetterSettings
 from lmcore.model_settings import Size
 from lmcore.network_settings import NetworkSettings
 from lmcore.settings import later
-from lmcore.sites import BACKWARD, FORWARD
 from lmcore.task import TAGGING
+from lmcore.word_settings import WordSettings
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from lmcore.weight import Weight
 
 OUTPUT, OUTPUT_BIAS = "output", "output.bias"
+AHEAD, BACK = "tagger_forward", "tagger_backward"
 
 
 class TaggerSettings(NetworkSettings):
@@ -31,8 +31,7 @@ class TaggerSettings(NetworkSettings):
     kind: Literal["tagger"] = "tagger"
     layers: Annotated[int, Field(ge=1, le=10)] = 1
     hidden: Size
-    embedding: Size
-    letters: LetterSettings = LetterSettings()
+    words: WordSettings
     cell: AnyCell = later(LSTM())
     labels: tuple[str, ...] = later(())
     alphabet: str = later("")
@@ -42,24 +41,23 @@ class TaggerSettings(NetworkSettings):
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {"embedding": self.embedding}
+        return {"embedding": self.words.embedding}
 
     @property
     def looked_up(self) -> tuple[str, ...]:
-        return (sites.EMBEDDING, letters.EMBEDDED)
+        return self.words.looked_up
 
     @property
     def prefixes(self) -> list[tuple[str, str]]:
         """What the names of the sites of each layer begin with, of both directions."""
         return [
-            (sites.layer_name(FORWARD, layer), sites.layer_name(BACKWARD, layer))
+            (sites.layer_name(AHEAD, layer), sites.layer_name(BACK, layer))
             for layer in range(self.layers)
         ]
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
-        shapes = {sites.EMBEDDING: (words, self.embedding)}
-        shapes |= self.letters.site_shapes(len(self.alphabet))
-        inputs = self.embedding + self.letters.filters
+        shapes = self.words.site_shapes(words, len(self.alphabet))
+        inputs = self.words.width
         for both in self.prefixes:
             for prefix in both:
                 for name, shape in self.cell.sites(inputs, self.hidden, self.hidden).items():
@@ -74,7 +72,7 @@ class TaggerSettings(NetworkSettings):
             for prefix in both
             for name, shape in self.cell.vectors(self.hidden).items()
         }
-        return {**self.letters.bias_shapes, **layers, OUTPUT_BIAS: (len(self.labels),)}
+        return {**self.words.bias_shapes(), **layers, OUTPUT_BIAS: (len(self.labels),)}
 
     def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Tagger:
         from lmcore.networks.tagger import Tagger  # which is made of these settings

@@ -15,9 +15,8 @@ from lmcore.bundle import Bundle
 from lmcore.codec import Array
 from lmcore.errors import UserError
 from lmcore.files import write_atomic
-from lmcore.forms import Forms
 from lmcore.layer import Layer
-from lmcore.letters import LETTERS
+from lmcore.letters import LETTERS, LetterSettings
 from lmcore.networks.tagger import Tagger
 from lmcore.networks.tagger_settings import OUTPUT
 from lmcore.onnx import tag_scoring
@@ -26,7 +25,10 @@ from lmcore.onnx.graph import Graph
 from lmcore.onnx.layers import LayerGraph
 from lmcore.onnx.networks import TOKENS_FILE, Network, tensor_info, tokens_text
 from lmcore.onnx.products import Products
+from lmcore.sentences import Sentences
+from lmcore.spelling_layer import Spelling
 from lmcore.tagged import TaggedSentences
+from lmcore.word_settings import VECTORS
 
 LETTERS_FILE, TAGS_FILE = "letters.txt", "tags.txt"
 DRAWN = 20  # sentences of as many words, where none are given
@@ -109,8 +111,7 @@ def tagging(model: Tagger, integer_activations: bool = True) -> Network:
     graph = Graph()
     products = Products(graph, integer_activations)
     ids = graph.op("Transpose", "x", perm=[1, 0])  # (L, N)
-    words = products.rows(graph, sites.EMBEDDING, ids, model.embedding)
-    x = graph.op("Concat", words, _spelled(graph, products, model, ids), axis=2)
+    x = _words(graph, products, model, ids)
     for layer, (ahead, back) in zip(model.layers, model.settings.prefixes, strict=True):
         assert isinstance(layer, Bidirectional), "a tagger's layers"
         first = _run(graph, products, layer.ahead, ahead, x)
@@ -134,9 +135,25 @@ def tagging(model: Tagger, integer_activations: bool = True) -> Network:
     return Network(data, products.operators)
 
 
-def _spelled(graph: Graph, products: Products, model: Tagger, ids: str) -> str:
+def _words(graph: Graph, products: Products, model: Tagger, ids: str) -> str:
+    """What `lmcore.word_layer` makes of the words (L, N): (L, N, width)."""
+    read = model.read
+    if read.context:
+        raise UserError(
+            "onnx: a tagger with words.context has no ONNX form; onnx=false leaves it out"
+        )
+    parts = [products.rows(graph, sites.EMBEDDING, ids, read.embedding)]
+    if read.vectors is not None:
+        parts.append(products.rows(graph, VECTORS, ids, read.vectors))
+    if read.spelling is not None and model.settings.words.letters:
+        parts.append(_spelled(graph, products, read.spelling, model.settings.words.letters, ids))
+    return graph.op("Concat", *parts, axis=2)
+
+
+def _spelled(
+    graph: Graph, products: Products, spelling: Spelling, settings: LetterSettings, ids: str
+) -> str:
     """What `lmcore.spelling_layer` makes of the letters: (L, N, filters)."""
-    settings, spelling = model.settings.letters, model.spelling
     turned = graph.op("Transpose", "letters", perm=[1, 0, 2])
     rows = products.rows(
         graph, letters.EMBEDDED, graph.reshaped(turned, [-1, LETTERS]), spelling.letters
@@ -169,16 +186,16 @@ def _asked(bundle: Bundle, model: Tagger, sentences: TaggedSentences | None) -> 
     what the bundle answers."""
     if sentences is None:
         generator = torch.Generator().manual_seed(0)
-        forms = Forms.of(bundle.vocabulary.words, bundle.vocabulary, model.settings.alphabet)
-        words = torch.randint(len(forms.words), (DRAWN * DRAWN,), generator=generator)
-        lengths = torch.full((DRAWN,), DRAWN)
-        tags = torch.zeros(len(words), dtype=torch.int64)
-        sentences = TaggedSentences(forms, words, tags, lengths.cumsum(0) - lengths, lengths)
+        drawn = torch.randint(len(bundle.vocabulary), (DRAWN, DRAWN), generator=generator)
+        words = [[bundle.vocabulary.words[id] for id in row] for row in drawn.tolist()]
+        made = Sentences.of(words, bundle.vocabulary, model.settings.alphabet)
+        sentences = TaggedSentences(made, torch.zeros(drawn.numel(), dtype=torch.int64))
         answers = [model(sentences.batch(torch.tensor([i]))).argmax(1) for i in range(DRAWN)]
         sentences = replace(sentences, tags=torch.cat(answers))
+    forms, words_of_it = sentences.sentences.forms, sentences.sentences.words
     return {
-        "words": sentences.forms.ids[sentences.words].numpy(),
-        "letters": sentences.forms.letters[sentences.words].numpy(),
+        "words": forms.ids[words_of_it].numpy(),
+        "letters": forms.letters[words_of_it].numpy(),
         "lengths": sentences.lengths.numpy(),
         "tags": sentences.tags.numpy(),
     }

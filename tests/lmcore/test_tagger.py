@@ -39,10 +39,12 @@ from lmcore.training_settings import (
     FineTuningSettings,
     TrainingSettings,
 )
+from lmcore.word_settings import WordSettings
 
 WORDS = ("the", "a", "dog", "cat", "sees", "hears", "Rex", "!")
 TAGS = {"the": "D", "a": "D", "dog": "N", "cat": "N", "sees": "V", "hears": "V", "Rex": "P"}
-SHAPE = TaggerSettings(hidden=6, embedding=5, letters=LetterSettings(size=3, filters=4, width=3))
+WORDS_READ = WordSettings(embedding=5, letters=LetterSettings(size=3, filters=4, width=3))
+SHAPE = TaggerSettings(hidden=6, words=WORDS_READ)
 
 
 def sentences(count: int, seed: int) -> list[list[tuple[str, str]]]:
@@ -120,7 +122,7 @@ def test_one_file_is_split_and_three_are_not(tmp_path: Path) -> None:
     found = TaggedText(train=str(path)).load(tmp_path)
     sizes = [len(found.split(split).lengths) for split in ("train", "valid", "test")]
     assert sizes == [16, 2, 2]
-    assert found.valid.forms.words == ("w18", "w8")
+    assert found.valid.sentences.forms.words == ("w18", "w8")
     whole = TaggedText(train=str(path), valid=str(path), test=str(path)).load(tmp_path)
     assert len(whole.test.lengths) == 20
     assert whole.key != found.key
@@ -141,9 +143,11 @@ def test_words_seen_once_are_unknown_but_not_their_letters() -> None:
     found = tagged_data("mine", splits, {split: split for split in splits}, None)
     assert found.vocabulary.words == ("<eos>", "<unk>", "dog")
     batch = found.valid.batch(torch.tensor([0]))
-    assert batch.words.flatten().tolist() == [2, 1]
+    assert batch.sentences.words.flatten().tolist() == [2, 1]
     assert found.alphabet == "".join(sorted(set("dograre")))
-    assert batch.letters[1, 0, :2].tolist() == [1, 0], "a letter of no alphabet, then none"
+    assert batch.sentences.letters[1, 0, :2].tolist() == [1, 0], (
+        "a letter of no alphabet, then none"
+    )
     one = tagged_data("mine", splits, {split: split for split in splits}, most=3)
     assert len(one.vocabulary) == 3
 
@@ -188,7 +192,8 @@ def test_two_directions_are_those_of_pytorch(tagger: Tagger) -> None:
 
 
 def test_a_pattern_of_letters_counts_where_it_fits_best(tagger: Tagger, data: TaggedData) -> None:
-    spelling, ids = tagger.spelling, data.test.forms.letters
+    spelling, ids = tagger.read.spelling, data.test.sentences.forms.letters
+    assert spelling
     letters, filters = spelling.letters.dense(), spelling.filters.dense()
     for word, found in zip(ids, spelling(ids), strict=True):
         at = letters[word]  # (LETTERS, size)
@@ -202,7 +207,7 @@ def test_what_stands_beside_a_sentence_does_not_matter(tagger: Tagger, data: Tag
     logits = every.tags.unsqueeze(2).expand(-1, -1, len(data.labels)).float().clone()
     with torch.no_grad():
         logits[every.tags != NO_TAG] = tagger(every)
-    for place, length in enumerate(every.lengths.tolist()):
+    for place, length in enumerate(every.sentences.lengths.tolist()):
         torch.testing.assert_close(logits[:length, place], answers(tagger, data, place))
 
 
@@ -223,7 +228,7 @@ def test_moments_are_of_what_its_matrices_multiply(tagger: Tagger, data: TaggedD
     found = Calibration(tagger, data.train).inputs
     shapes = tagger.settings.site_shapes(len(data.vocabulary))
     multiplied = {site for site in shapes if site not in tagger.settings.looked_up}
-    hidden = {f"{one}.0.projection" for one in ("forward", "backward")}
+    hidden = {f"tagger_{one}.0.projection" for one in ("forward", "backward")}
     assert set(found) == multiplied | hidden
     for site in multiplied:
         assert found[site].shape == (shapes[site][1],) * 2
@@ -240,7 +245,8 @@ def test_moments_are_of_what_its_matrices_multiply(tagger: Tagger, data: TaggedD
 def test_counts_are_those_of_the_words(tagger: Tagger, data: TaggedData) -> None:
     counts = Calibration(tagger, data.train).counts
     assert int(counts.sum()) == data.tokens("train")
-    ids = data.train.forms.ids[data.train.words]
+    read = data.train.sentences
+    ids = read.forms.ids[read.words]
     assert int(counts[data.vocabulary.ids["dog"]]) == int((ids == data.vocabulary.ids["dog"]).sum())
 
 
@@ -298,7 +304,7 @@ def test_no_other_network_teaches_it(data: TaggedData) -> None:
 # --- Recipes and files ----------------------------------------------------------------------------
 
 patterns = st.sampled_from(
-    ["*", "*", "embedding", "letters", "letters*", "output", "*.input", "forward*", "*.recurrent"]
+    ["*", "*", "embedding", "letters", "letters*", "output", "*.input", "tagger_f*", "*.recurrent"]
 )
 tagger_recipes = st.fixed_dictionaries(
     {
@@ -378,9 +384,9 @@ def test_a_model_of_onnx_answers_alike(
     assert isinstance(model, Tagger)
     batch = data.test.batch(torch.arange(len(data.test.lengths)))
     asked = {
-        "x": batch.words.T.contiguous().numpy(),
-        "letters": batch.letters.transpose(0, 1).contiguous().numpy(),
-        "x_lens": batch.lengths.numpy(),
+        "x": batch.sentences.words.T.contiguous().numpy(),
+        "letters": batch.sentences.letters.transpose(0, 1).contiguous().numpy(),
+        "x_lens": batch.sentences.lengths.numpy(),
     }
     written = tagging.tagging(model, integer_activations=False)
     (found,) = session(written.data).run(["log_softmax"], asked)

@@ -1,0 +1,93 @@
+"""What networks of sentences know of a word, as settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from lmcore import letters, sites
+from lmcore.cells import LSTM
+from lmcore.letters import LetterSettings
+from lmcore.model_settings import Size
+from lmcore.settings import Settings
+from lmcore.sites import BACKWARD, FORWARD
+
+VECTORS = "vectors"  # fixed vectors of words
+MIXTURE, SCALE = "mixture", "mixture.scale"
+DIRECTIONS = (FORWARD, BACKWARD)
+
+
+class ContextSettings(Settings):
+    """The layers of a bidirectional language model that reads each sentence."""
+
+    layers: Annotated[int, Field(ge=1, le=10)] = 2
+    hidden: Size
+
+    def prefixes(self, direction: str) -> list[str]:
+        """What the names of the sites of each layer begin with."""
+        return [sites.layer_name(direction, layer) for layer in range(self.layers)]
+
+    def site_shapes(self) -> dict[str, tuple[int, int]]:
+        return {
+            f"{prefix}.{name}": shape
+            for direction in DIRECTIONS
+            for prefix in self.prefixes(direction)
+            for name, shape in LSTM().sites(self.hidden, self.hidden, self.hidden).items()
+        }
+
+    def bias_shapes(self) -> dict[str, tuple[int]]:
+        layers = {
+            f"{prefix}.{name}": shape
+            for direction in DIRECTIONS
+            for prefix in self.prefixes(direction)
+            for name, shape in LSTM().vectors(self.hidden).items()
+        }
+        return {**layers, MIXTURE: (self.layers + 1,), SCALE: (1,)}
+
+
+class WordSettings(Settings):
+    """What is known of a word, side by side: a row of the trained `embedding`, of fixed `vectors`,
+    what its `letters` say. With a `context`, in place of the embedding a mixture of the layers of a
+    bidirectional language model, whose embedding it is."""
+
+    embedding: Size
+    vectors: Size | None = None
+    letters: LetterSettings | None = None
+    context: ContextSettings | None = None
+
+    @model_validator(mode="after")
+    def _context_fits(self) -> Self:
+        if self.context and self.context.hidden != self.embedding:
+            raise ValueError(
+                f"context.hidden: got {self.context.hidden}; layers are mixed with the embedding, "
+                f"which has {self.embedding}"
+            )
+        return self
+
+    @property
+    def width(self) -> int:
+        """How many numbers a word is."""
+        embedding = 2 * self.embedding if self.context else self.embedding
+        return embedding + (self.vectors or 0) + (self.letters.filters if self.letters else 0)
+
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        """The sites whose rows are looked up, and nothing else is done with them."""
+        vectors = (VECTORS,) if self.vectors else ()
+        return (sites.EMBEDDING, *vectors, *((letters.EMBEDDED,) if self.letters else ()))
+
+    def site_shapes(self, words: int, alphabet: int) -> dict[str, tuple[int, int]]:
+        """Site -> (out, in), for a vocabulary and an alphabet of so many."""
+        return {
+            sites.EMBEDDING: (words, self.embedding),
+            **({VECTORS: (words, self.vectors)} if self.vectors else {}),
+            **(self.letters.site_shapes(alphabet) if self.letters else {}),
+            **(self.context.site_shapes() if self.context else {}),
+        }
+
+    def bias_shapes(self) -> dict[str, tuple[int]]:
+        return {
+            **(self.letters.bias_shapes if self.letters else {}),
+            **(self.context.bias_shapes() if self.context else {}),
+        }
