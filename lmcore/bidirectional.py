@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from lmcore.cells import Drop
+from lmcore import sites
+from lmcore.cells import Cell, Drop
 from lmcore.layer import Layer
+from lmcore.leaf import Leaf
+from lmcore.weight import Weight
 
 
 class Bidirectional(nn.Module):
@@ -15,6 +20,25 @@ class Bidirectional(nn.Module):
     def __init__(self, ahead: Layer, back: Layer) -> None:
         super().__init__()
         self.ahead, self.back = ahead, back
+
+    @classmethod
+    def of(
+        cls,
+        cell: Cell,
+        prefixes: tuple[str, str],
+        weights: Mapping[str, Weight],
+        biases: Mapping[str, Leaf],
+    ) -> Bidirectional:
+        """Of the sites and vectors of a network whose names begin so, by direction."""
+        ahead, back = (
+            Layer(cell, sites.below(prefix, weights), sites.below(prefix, biases))
+            for prefix in prefixes
+        )
+        return cls(ahead, back)
+
+    def named(self, prefixes: tuple[str, str]) -> dict[str, Layer]:
+        """Its layers by what their sites' names begin with."""
+        return dict(zip(prefixes, (self.ahead, self.back), strict=True))
 
     def forward(self, x: Tensor, lengths: Tensor, drop: Drop) -> Tensor:
         """x (time, batch, in) of sentences with so many tokens (batch,), the rest padding ->

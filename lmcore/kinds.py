@@ -1,11 +1,14 @@
 """All kinds of networks and of data: importing this module makes them known to their families."""
 
-from lmcore import corpus, model_settings, paragraphs, tagged
-from lmcore.networks import bilm_settings, tagger_settings
+from lmcore import classified, corpus, model_settings, paragraphs, tagged
+from lmcore.networks import bilm_settings, classifier_settings, matcher_settings, tagger_settings
 
 __all__ = [
     "bilm_settings",
+    "classified",
+    "classifier_settings",
     "corpus",
+    "matcher_settings",
     "model_settings",
     "paragraphs",
     "tagged",

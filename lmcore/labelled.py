@@ -50,6 +50,16 @@ def labelled_files(
     return {split: read(found[split], named[split]) for split in SPLITS}, named, name
 
 
+def read_lines(path: Path, name: str) -> list[str]:
+    """The lines of a text file. Raises UserError, in which the file is called `name`."""
+    try:
+        return path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text: {error.reason} at {error.start:,}") from None
+
+
 def _split(every: list[E]) -> dict[str, list[E]]:
     """Of ten examples eight for train, then one for valid and one for test."""
     of_ten = ["train"] * (EVERY - 2) + ["valid", "test"]

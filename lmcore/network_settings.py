@@ -39,6 +39,11 @@ class NetworkSettings(Family):
         return {}
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        """The sites that no training changes."""
+        return ()
+
+    @property
     @abstractmethod
     def looked_up(self) -> tuple[str, ...]:
         """The sites whose rows are looked up, and nothing else is done with them."""

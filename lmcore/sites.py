@@ -36,6 +36,11 @@ def layer_name(prefix: str, layer: int) -> str:
     return f"{prefix}.{layer}"
 
 
+def both_directions(name: str, layer: int) -> tuple[str, str]:
+    """ "encoder_forward.0", "encoder_backward.0": the two directions of a layer of a part."""
+    return layer_name(f"{name}_{FORWARD}", layer), layer_name(f"{name}_{BACKWARD}", layer)
+
+
 def in_layer(prefix: str, layer: int, name: str) -> str:
     """ "lstm.0.input": a matrix or vector of the layer with this index, counted from 0."""
     return f"{layer_name(prefix, layer)}.{name}"

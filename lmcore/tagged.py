@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lmcore.data import SPLITS, CorpusSettings, Data
 from lmcore.errors import UserError
-from lmcore.labelled import labelled_files
+from lmcore.labelled import labelled_files, read_lines
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
 from lmcore.sentences import SentenceBatch, Sentences
@@ -132,14 +132,8 @@ def read_tagged(path: Path, name: str, column: int) -> list[Tagged]:
 
     Raises UserError that names the file as the person knows it, `name`, and the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{name}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text: {error.reason} at {error.start:,}") from None
     sentences: list[Tagged] = [[]]
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_lines(path, name), 1):
         if not line.strip():
             sentences.append([])
             continue

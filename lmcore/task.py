@@ -53,3 +53,5 @@ class Task:
 
 LANGUAGE = Task("language", PERPLEXITY)
 TAGGING = Task("tagging", ERROR)
+SENTIMENT = Task("sentiment", ERROR)
+ENTAILMENT = Task("entailment", ERROR)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lmcore.dropout import Dropout
 from lmcore.files import content_key, write_atomic
+from lmcore.frozen import frozen
 from lmcore.leaf import Leaf, same_mask
 from lmcore.lessons import Lessons
 from lmcore.network import Network, parameters
@@ -61,7 +62,10 @@ def train(
     """
     rates = _starting_rates(settings, lost)
     keys = _keys(settings, seed, model, teacher)
-    with closing(model.lessons(examples, settings, seed, teacher)) as lessons:
+    with (
+        frozen(model, settings.frozen),
+        closing(model.lessons(examples, settings, seed, teacher)) as lessons,
+    ):
         run = _Run(model, lessons, settings, seed, keys, validate, checkpoint, regularizer, rates)
         if not (checkpoint and run.resume(checkpoint)) and begun:
             run.resume(begun)
@@ -106,7 +110,7 @@ class _Run:
         self.validate, self.checkpoint, self.regularizer = validate, checkpoint, regularizer
         self.ends = [round(end * lessons.updates) for end in settings.ends]
         self.updates = self.ends[-1]
-        self.parameters = parameters(model)
+        self.parameters = {n: one for n, one in parameters(model).items() if one.requires_grad}
         self.device = next(iter(self.parameters.values())).device
         self.updater = UPDATERS[settings.optimizer](
             list(self.parameters.values()), settings.clip, settings.weight_decay

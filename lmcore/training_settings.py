@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 from pydantic_core import PydanticCustomError
 
 from lmcore.errors import UserError
-from lmcore.settings import Family, Settings, explain, later
+from lmcore.settings import Family, PathText, Settings, explain, later
 
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -80,7 +80,8 @@ class TrainingSettings(Settings):
     rate at the start of the `schedule`; gradients are clipped to a norm of `clip`. `average` is the
     fraction of the updates, at the end, whose weights are averaged. A dense training takes the
     average if it validates better than the last weights; a fine-tuning, which never looks at the
-    validation text, takes it at the end of each of its parts.
+    validation text, takes it at the end of each of its parts. `frozen` are names or patterns of
+    sites and vectors that stay as they are.
     """
 
     epochs: Annotated[float, Field(ge=0)]
@@ -94,6 +95,7 @@ class TrainingSettings(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     sampled: SampledSoftmaxSettings | None = later(None)
+    frozen: tuple[str, ...] = later(())
 
     @property
     def update_tokens(self) -> int:
@@ -169,9 +171,16 @@ class FineTuningSettings(TrainingSettings):
 
 
 class DenseTrainingSettings(TrainingSettings):
-    """Training from a random start, uniform in [-init, init]."""
+    """Training from a random start, uniform in [-init, init].
+
+    With `start`, the bundle of another network or the name of a published study, the parts that
+    both have begin as they are there. With `vectors`, a file of vectors of words, the fixed vectors
+    are those.
+    """
 
     init: Positive
+    start: PathText | None = later(None)
+    vectors: PathText | None = later(None)
 
 
 class ImportedSettings(Settings):

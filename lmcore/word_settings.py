@@ -72,10 +72,14 @@ class WordSettings(Settings):
         return embedding + (self.vectors or 0) + (self.letters.filters if self.letters else 0)
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        """The sites that no training changes."""
+        return (VECTORS,) if self.vectors else ()
+
+    @property
     def looked_up(self) -> tuple[str, ...]:
         """The sites whose rows are looked up, and nothing else is done with them."""
-        vectors = (VECTORS,) if self.vectors else ()
-        return (sites.EMBEDDING, *vectors, *((letters.EMBEDDED,) if self.letters else ()))
+        return (sites.EMBEDDING, *self.fixed, *((letters.EMBEDDED,) if self.letters else ()))
 
     def site_shapes(self, words: int, alphabet: int) -> dict[str, tuple[int, int]]:
         """Site -> (out, in), for a vocabulary and an alphabet of so many."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lmcore import sites
 from lmcore.bidirectional import Bidirectional
 from lmcore.examples import ExampleNetwork
 from lmcore.layer import Layer
@@ -27,18 +26,18 @@ class Tagger(ExampleNetwork):
     ) -> None:
         super().__init__(settings, weights, biases)
         self.read = Words(settings.words, weights, biases)
-        self.directions = {
-            prefix: Layer(settings.cell, sites.below(prefix, weights), sites.below(prefix, biases))
-            for both in settings.prefixes
-            for prefix in both
-        }
-        pairs = [[self.directions[prefix] for prefix in both] for both in settings.prefixes]
-        self.layers = nn.ModuleList(Bidirectional(ahead, back) for ahead, back in pairs)
+        layers = [
+            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.prefixes
+        ]
+        self.layers, self._layers = nn.ModuleList(layers), layers
         self.output, self.output_bias = weights[OUTPUT], biases[OUTPUT_BIAS]
 
     @property
     def named_layers(self) -> dict[str, Layer]:
-        return {**self.read.named_layers, **self.directions}
+        found = self.read.named_layers
+        for layer, both in zip(self._layers, self.settings.prefixes, strict=True):
+            found = {**found, **layer.named(both)}
+        return found
 
     def forward(self, batch: TaggedBatch) -> Tensor:
         """The logits of the tags of all tokens, the first ones of all sentences first: (tokens,

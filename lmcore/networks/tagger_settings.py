@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
-from lmcore import sites
 from lmcore.cells import LSTM, AnyCell
 from lmcore.model_settings import Size
 from lmcore.network_settings import NetworkSettings
 from lmcore.settings import later
+from lmcore.sites import both_directions
 from lmcore.task import TAGGING
 from lmcore.word_settings import WordSettings
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lmcore.weight import Weight
 
 OUTPUT, OUTPUT_BIAS = "output", "output.bias"
-AHEAD, BACK = "tagger_forward", "tagger_backward"
+ENCODER = "encoder"
 
 
 class TaggerSettings(NetworkSettings):
@@ -44,16 +44,17 @@ class TaggerSettings(NetworkSettings):
         return {"embedding": self.words.embedding}
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        return self.words.fixed
+
+    @property
     def looked_up(self) -> tuple[str, ...]:
         return self.words.looked_up
 
     @property
     def prefixes(self) -> list[tuple[str, str]]:
         """What the names of the sites of each layer begin with, of both directions."""
-        return [
-            (sites.layer_name(AHEAD, layer), sites.layer_name(BACK, layer))
-            for layer in range(self.layers)
-        ]
+        return [both_directions(ENCODER, layer) for layer in range(self.layers)]
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
         shapes = self.words.site_shapes(words, len(self.alphabet))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lmcore.begun_with import begin_with, bundle_named, set_vectors, vectors_named
 from lmcore.building import build
 from lmcore.bundle import Bundle, load, save
 from lmcore.codec import Float16
@@ -23,7 +24,7 @@ from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
 from lmcore.task import Measure
 from lmcore.training import train
-from lmcore.training_settings import ImportedSettings
+from lmcore.training_settings import DenseTrainingSettings, ImportedSettings
 from search.config import PUBLISHED, StudyConfig
 
 DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())
@@ -62,7 +63,13 @@ DenseCheckpoints = Mapping[str, DenseCheckpoint]  # by the names of `StudyConfig
 
 def dense_key(config: StudyConfig, corpus: Data) -> str:
     """The hash of everything that the trained model depends on."""
-    return content_key(corpus.key, config.model.plain(), config.training.plain(), config.seed)
+    training = config.training.plain()
+    if isinstance(config.training, DenseTrainingSettings):
+        if config.training.start is not None:
+            training["start"] = sha256_of(bundle_named(config.training.start))
+        if config.training.vectors is not None:
+            training["vectors"] = sha256_of(vectors_named(config.training.vectors))
+    return content_key(corpus.key, config.model.plain(), training, config.seed)
 
 
 def find_dense(config: StudyConfig, corpus: Data) -> DenseCheckpoint | None:
@@ -120,6 +127,7 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
     model = random_network(
         config.model.completed(corpus), len(corpus.vocabulary), settings.init, generator
     )
+    _begin(model, corpus, settings)
     model.to(device(config.device))
 
     # on a GPU, step by step, the text takes as long as half an epoch of training
@@ -139,6 +147,14 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
     checkpoint = keep_dense(config, corpus, model.cpu(), asdict(record))
     state.unlink(missing_ok=True)
     return checkpoint
+
+
+def _begin(model: Network, corpus: Data, settings: DenseTrainingSettings) -> None:
+    """Give the model what its training is to begin with."""
+    if settings.start is not None:
+        begin_with(model, corpus.vocabulary, load(bundle_named(settings.start)))
+    if settings.vectors is not None:
+        set_vectors(model, corpus.vocabulary, vectors_named(settings.vectors))
 
 
 def doubt(checkpoint: DenseCheckpoint, corpus: Data, measure: Measure) -> str | None:

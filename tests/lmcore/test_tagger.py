@@ -228,7 +228,7 @@ def test_moments_are_of_what_its_matrices_multiply(tagger: Tagger, data: TaggedD
     found = Calibration(tagger, data.train).inputs
     shapes = tagger.settings.site_shapes(len(data.vocabulary))
     multiplied = {site for site in shapes if site not in tagger.settings.looked_up}
-    hidden = {f"tagger_{one}.0.projection" for one in ("forward", "backward")}
+    hidden = {f"encoder_{one}.0.projection" for one in ("forward", "backward")}
     assert set(found) == multiplied | hidden
     for site in multiplied:
         assert found[site].shape == (shapes[site][1],) * 2
@@ -304,7 +304,7 @@ def test_no_other_network_teaches_it(data: TaggedData) -> None:
 # --- Recipes and files ----------------------------------------------------------------------------
 
 patterns = st.sampled_from(
-    ["*", "*", "embedding", "letters", "letters*", "output", "*.input", "tagger_f*", "*.recurrent"]
+    ["*", "*", "embedding", "letters", "letters*", "output", "*.input", "encoder_f*", "*.recurrent"]
 )
 tagger_recipes = st.fixed_dictionaries(
     {

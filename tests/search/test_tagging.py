@@ -103,7 +103,7 @@ def test_its_trials_are_judged_by_their_errors(swept: Sweep, results: Results) -
         ("front scatter=true", ["error %", "knee"]),
         ("status", ["3 of 3 trials complete"]),
         ("sensitivity prior=sensitivity", ["error on valid, without training", "letters.filters"]),
-        ("space", ["tagger_forward.0.input"]),
+        ("space", ["encoder_forward.0.input"]),
         ("train", ["valid error", "trained before"]),
         ("confirm repeats=1", ["over 2 seeds", "error on valid"]),
         ("replay trial=1", ["the same to the bit", "error"]),

@@ -1,0 +1,218 @@
+"""Texts with a label each, and pairs of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from lmcore.data import SPLITS, CorpusSettings, Data
+from lmcore.errors import UserError
+from lmcore.labelled import labelled_files, read_lines
+from lmcore.lazy import torch
+from lmcore.letters import alphabet_of
+from lmcore.sentences import SentenceBatch, Sentences
+from lmcore.settings import PathText, later
+from lmcore.task import ENTAILMENT, SENTIMENT
+from lmcore.text import by_frequency
+from lmcore.tokens import words_of
+from lmcore.vocabulary import EOS, UNK, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lmcore.training_settings import TrainingSettings
+
+UNKNOWN_LABEL = -1  # one that the training split has not
+SST5 = {"train": "sst/sst5-train.txt", "valid": "sst/sst5-dev.txt", "test": "sst/sst5-test.txt"}
+SNLI = {"train": "snli/train-subset.tsv", "valid": "snli/dev.tsv", "test": "snli/test.tsv"}
+
+
+class Labelled(NamedTuple):
+    """The words of one text or two, and their label."""
+
+    label: str
+    texts: tuple[list[str], ...]
+
+
+class LabelledText(CorpusSettings):
+    """A line is a label, a tab and a text: three files, or `train` alone, which is split 80/10/10;
+    none given, the five grades of the Stanford Sentiment Treebank.
+
+    The vocabulary is the `max_words` most frequent of the words that train has more than once,
+    with all words of another model, the bundle `vocabulary`, if it is given.
+    """
+
+    files = SPLITS  # a vocabulary may be the name of a study
+    task = SENTIMENT
+    texts: ClassVar[int] = 1
+    kind: Literal["labelled", "pairs"] = "labelled"
+    train: PathText | None = None
+    valid: PathText | None = None
+    test: PathText | None = None
+    max_words: Annotated[int, Field(ge=3)] | None = None
+    vocabulary: PathText | None = later(None)
+
+    def load(self, cache: Path) -> ClassifiedData:
+        treebank = not self.places and self.texts == 1
+        between = " " if treebank else "\t"
+        read = partial(read_labelled, texts=self.texts, between=between)
+        known = SST5 if self.texts == 1 else SNLI
+        splits, files, name = labelled_files(self, read, known)
+        words = _words_in(self.vocabulary) if self.vocabulary else ()
+        return classified_data(name, splits, files, self.max_words, words)
+
+
+class LabelledPairs(LabelledText):
+    """A line is a label, a tab, a text, a tab and another text; none given, the part of SNLI that
+    is at hand."""
+
+    task = ENTAILMENT
+    texts = 2
+    kind: Literal["pairs"] = "pairs"
+
+
+@dataclass(frozen=True)
+class ClassifiedBatch:
+    """Texts, or pairs of them, and their labels."""
+
+    texts: tuple[SentenceBatch, ...]
+    labels: Tensor  # (batch,)
+
+
+@dataclass(frozen=True)
+class ClassifiedTexts:
+    """The texts of a split: of pairs the first ones, then the second ones."""
+
+    texts: tuple[Sentences, ...]
+    labels: Tensor  # (examples,)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(examples,): how many tokens each has."""
+        return torch.stack([one.lengths for one in self.texts]).sum(0)
+
+    def batch(self, places: Tensor) -> ClassifiedBatch:
+        """The examples at these places (batch,)."""
+        texts = tuple(one.batch(places) for one in self.texts)
+        return ClassifiedBatch(texts, self.labels[places])
+
+
+@dataclass(frozen=True)
+class ClassifiedData(Data):
+    """Three splits of labelled texts. `labels` are those of the training split."""
+
+    train: ClassifiedTexts
+    valid: ClassifiedTexts
+    test: ClassifiedTexts
+    labels: tuple[str, ...] = field(kw_only=True)
+    alphabet: str = field(kw_only=True)
+
+    @cached_property
+    def key(self) -> str:
+        told = [*self.vocabulary.words, "", *self.labels, "", self.alphabet]
+        digest = hashlib.sha256("\n".join(told).encode())
+        for split in SPLITS:
+            one: ClassifiedTexts = self.split(split)
+            parts = chain.from_iterable(text.content for text in one.texts)
+            for part in (*parts, one.labels.numpy().tobytes()):
+                digest.update(part)
+        return digest.hexdigest()[:16]
+
+    def tokens(self, split: str) -> int:
+        return int(self.split(split).lengths.sum())
+
+    @cached_property
+    def naive(self) -> float:
+        usual = torch.bincount(self.train.labels).argmax()
+        return 100 * float((self.valid.labels != usual).double().mean())
+
+    def check(self, training: TrainingSettings, where: str) -> None:
+        pass  # every file has an example, and a batch may be smaller
+
+    def describe(self) -> str:
+        sizes = " / ".join(f"{len(self.split(split).labels):,}" for split in SPLITS)
+        noun = "texts" if len(self.train.texts) == 1 else "pairs"
+        return (
+            f"{self.name}: {sizes} {noun} (train / valid / test), "
+            f"{len(self.vocabulary):,} words, {len(self.labels)} labels"
+        )
+
+
+def read_labelled(path: Path, name: str, texts: int, between: str) -> list[Labelled]:
+    """The examples of a file. Raises UserError that names the file as the person knows it, `name`,
+    and the line."""
+    found = []
+    for number, line in enumerate(read_lines(path, name), 1):
+        if not line.strip():
+            continue
+        label, *parts = line.split(between, 1 if texts == 1 else -1)
+        words = tuple(words_of(part) for part in parts)
+        if len(words) != texts or not label.strip() or not all(words):
+            form = "a label, a tab and a text" + (", a tab and another text" if texts > 1 else "")
+            raise UserError(f"{name}, line {number:,} is {line[:60]!r}; a line is {form}")
+        found.append(Labelled(label.strip(), words))
+    if not found:
+        raise UserError(f"{name} has no line; give a label, a tab and a text a line")
+    return found
+
+
+def classified_data(
+    name: str,
+    splits: dict[str, list[Labelled]],
+    files: dict[str, str],
+    most: int | None = None,
+    more: Sequence[str] = (),
+) -> ClassifiedData:
+    """The data of the examples of each split; `files` has their names for people.
+
+    The vocabulary is the words that train has more than once, the `most` frequent, and the words
+    `more`. A label that train has not stays unknown, so that every answer is wrong; a remark says
+    so. Raises UserError where train has one label alone.
+    """
+    every = chain.from_iterable(chain.from_iterable(one.texts) for one in splits["train"])
+    counts = Counter(every)
+    often = [word for word in by_frequency(counts) if counts[word] > 1 and word not in (EOS, UNK)]
+    kept = often if most is None else often[: most - 2]
+    vocabulary = Vocabulary(sorted({EOS, UNK, *kept, *more}))
+    labels = tuple(sorted({one.label for one in splits["train"]}))
+    if len(labels) < 2:
+        raise UserError(f"{files['train']} has the label {labels[0]!r} alone; give at least two")
+    odd = {split: {one.label for one in splits[split]} - {*labels} for split in SPLITS}
+    remarks = tuple(
+        f"{files[split]} has labels that {files['train']} has not, as {min(unknown)!r}: any "
+        f"answer there is wrong"
+        for split, unknown in odd.items()
+        if unknown
+    )
+    alphabet = alphabet_of(counts)
+    places = {label: place for place, label in enumerate(labels)}
+
+    def encoded(examples: list[Labelled]) -> ClassifiedTexts:
+        count = len(examples[0].texts)
+        texts = tuple(
+            Sentences.of([one.texts[at] for one in examples], vocabulary, alphabet)
+            for at in range(count)
+        )
+        known = [places.get(one.label, UNKNOWN_LABEL) for one in examples]
+        return ClassifiedTexts(texts, torch.tensor(known))
+
+    train, valid, test = (encoded(splits[split]) for split in SPLITS)
+    return ClassifiedData(
+        name, vocabulary, train, valid, test, remarks, labels=labels, alphabet=alphabet
+    )
+
+
+def _words_in(given: str) -> Sequence[str]:
+    """The words of a bundle, or of the dense model of a published study."""
+    from lmcore.begun_with import bundle_named  # with torch, which settings are read without
+    from lmcore.bundle import load
+
+    return load(bundle_named(given)).vocabulary.words
