@@ -81,9 +81,9 @@ class BiLM(Network):
         return moments(self, self.readers(examples))
 
     def sampled_losses(self, examples: Tensor, most: int) -> Iterator[tuple[Tensor, float]]:
-        for model, text in self.readers(examples):
-            for loss, share in window_losses(model, text, most // 2):
-                yield loss, share / 2
+        both = [window_losses(model, text, most) for model, text in self.readers(examples)]
+        for (ahead, share), (back, _) in zip(*both, strict=True):
+            yield (ahead + back) / 2, share
 
     def word_counts(self, examples: Tensor) -> Tensor:
         return torch.bincount(examples, minlength=self.words)
