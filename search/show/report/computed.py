@@ -71,7 +71,7 @@ def study_report(source: Source, bits: bool = True) -> StudyReport:
     history = source.history
     results, book = history.results, Phrasebook()
     files = Files(results, source.bundles, source.published)
-    sentence, notes = sentence_of(measured, files.dense_bytes)
+    sentence, notes = sentence_of(measured, files.dense_size)
     if spelling:
         notes.append(_said_of(spelling))
     front = results.front

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lmcore.methods import UNCOMPRESSED
 from lmcore.task import Measure
@@ -16,15 +16,15 @@ from search.units import format_size
 MORE = 0.02  # by which a perplexity may be higher for the second ratio
 
 
-def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[str]]:
+def sentence_of(history: History, dense_size: Callable[[str], int | None]) -> tuple[str, list[str]]:
     """The result of a study in one sentence, and what is to be known of it.
 
     It compares files that exist: the smallest one whose perplexity is at most that of the dense
     model, and the smallest one of at most `MORE` above. If another dense model of the study, or the
     dense model fine-tuned likewise (a control), is better than the dense model as it was, that one
     is what they are compared with.
-    `dense_bytes` is the dense size, 4 bytes a weight; None where it is not known. Then the ratios
-    refer to the dense model's file.
+    `dense_size` gives the dense size of a baseline, 4 bytes a weight, or None where that is not
+    known. Then the ratios refer to the dense model's file.
     """
     front, measure = history.results.front, history.results.measure
     if not front.points:
@@ -39,9 +39,8 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
             "The dense model was not measured beside the search, so nothing is compared with it."
         ]
     best = min(uncompressed, key=lambda point: point.valid_perplexity)
-    size = dense_bytes or next(
-        (one.size_bytes for one in uncompressed if one.name == DENSE_BASELINE), best.size_bytes
-    )
+    dense_bytes = dense_size(best.name)
+    size = dense_bytes or _file_size(uncompressed, best)
     sentence = _compared(front, best, size)
     sentence = sentence[0].upper() + sentence[1:]
     refers = (
@@ -58,9 +57,15 @@ def sentence_of(history: History, dense_bytes: int | None) -> tuple[str, list[st
         first = "as it was trained first" if _is_control(best) else "that is the study's own"
         notes.append(
             f"Compared with the dense model {first}, {measure.said(dense.valid_perplexity)}: "
-            f"{_lowered(_compared(front, dense, size))}"
+            f"{_lowered(_compared(front, dense, dense_size(dense.name) or size))}"
         )
     return sentence, notes
+
+
+def _file_size(uncompressed: Sequence[Point], best: Point) -> int:
+    """That of the study's own dense model, where it was measured."""
+    own = (one.size_bytes for one in uncompressed if one.name == DENSE_BASELINE)
+    return next(own, best.size_bytes)
 
 
 def together(sentences: Sequence[tuple[str, str]], corpora: int, bits: bool = False) -> str:

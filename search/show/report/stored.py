@@ -69,6 +69,14 @@ class Files:
             return None
         return 4 * self.dense.header.model.weights(self.dense.header.words)
 
+    def dense_size(self, baseline: str) -> int | None:
+        """4 bytes a weight of a baseline without compression: of its own file, where that is at
+        hand, else of the study's own dense model."""
+        frame = self.frame(baseline, self.results.baselines[baseline])
+        if frame is None:
+            return self.dense_bytes
+        return 4 * frame.header.model.weights(frame.header.words)
+
 
 def sites_of(
     name: str, measured: Measurement, files: Files, model: Mapping[str, Any] | None

@@ -35,10 +35,10 @@ function ends(values) {
   return [low, high];
 }
 
-/** The ends, each moved out by 6% of their distance in logs, at least by 4%. */
+/** The ends, each moved out by 6% of their distance in logs, at least by 12%: no axis is without a tick. */
 function padded(values) {
   const [low, high] = ends(values);
-  const factor = Math.max((high / low) ** 0.06, 1.04);
+  const factor = Math.max((high / low) ** 0.06, 1.12);
   return [low / factor, high * factor];
 }
 
