@@ -18,7 +18,6 @@ from lmcore.labelled import known_file
 from lmcore.leaf import Leaf
 from lmcore.network import Network
 from lmcore.vocabulary import UNK, Vocabulary
-from lmcore.word_settings import VECTORS
 
 KNOWN = {"glove.6B.50d": "glove/glove.6B.50d.subset.f16.npy"}
 STUDIES = Path(__file__).parent.parent / "studies"  # exists in a checkout only
@@ -32,7 +31,7 @@ def bundle_named(given: str) -> Path:
 
 def vectors_named(given: str) -> Path:
     """The path that is given, or the file of known vectors of that name."""
-    return known_file(KNOWN[given]) if given in KNOWN else Path(given)
+    return known_file(KNOWN[given], "training.vectors") if given in KNOWN else Path(given)
 
 
 @torch.no_grad()
@@ -89,9 +88,9 @@ def set_vectors(network: Network, vocabulary: Vocabulary, path: Path) -> float:
 
     Raises UserError where the network has none or others, and where the file cannot be read.
     """
-    if VECTORS not in network.sites:
+    if sites.VECTORS not in network.sites:
         raise UserError("training.vectors: the model has none; set model.words.vectors=50, say")
-    leaf = network.sites[VECTORS].leaves["matrix"]
+    leaf = network.sites[sites.VECTORS].leaves["matrix"]
     found = _read_vectors(path, vocabulary.ids, leaf.shape[1])
     leaf.data.zero_()
     for word, row in found.items():

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lmcore.data import SPLITS, CorpusSettings, Data
 from lmcore.errors import UserError
-from lmcore.labelled import labelled_files, read_lines
+from lmcore.labelled import labelled_files, read_lines, words_in
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
 from lmcore.sentences import SentenceBatch, Sentences
@@ -66,7 +66,7 @@ class LabelledText(CorpusSettings):
         read = partial(read_labelled, texts=self.texts, between=between)
         known = SST5 if self.texts == 1 else SNLI
         splits, files, name = labelled_files(self, read, known)
-        words = _words_in(self.vocabulary) if self.vocabulary else ()
+        words = words_in(self.vocabulary) if self.vocabulary else ()
         return classified_data(name, splits, files, self.max_words, words)
 
 
@@ -208,11 +208,3 @@ def classified_data(
     return ClassifiedData(
         name, vocabulary, train, valid, test, remarks, labels=labels, alphabet=alphabet
     )
-
-
-def _words_in(given: str) -> Sequence[str]:
-    """The words of a bundle, or of the dense model of a published study."""
-    from lmcore.begun_with import bundle_named  # with torch, which settings are read without
-    from lmcore.bundle import load
-
-    return load(bundle_named(given)).vocabulary.words

@@ -1,7 +1,13 @@
 """All kinds of networks and of data: importing this module makes them known to their families."""
 
-from lmcore import classified, corpus, model_settings, paragraphs, tagged
-from lmcore.networks import bilm_settings, classifier_settings, matcher_settings, tagger_settings
+from lmcore import classified, corpus, model_settings, paragraphs, questions, tagged
+from lmcore.networks import (
+    bilm_settings,
+    classifier_settings,
+    matcher_settings,
+    reader_settings,
+    tagger_settings,
+)
 
 __all__ = [
     "bilm_settings",
@@ -11,6 +17,8 @@ __all__ = [
     "matcher_settings",
     "model_settings",
     "paragraphs",
+    "questions",
+    "reader_settings",
     "tagged",
     "tagger_settings",
 ]

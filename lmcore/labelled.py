@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,10 +69,20 @@ def _split(every: list[E]) -> dict[str, list[E]]:
     return parts
 
 
-def known_file(file: str) -> Path:
+def known_file(file: str, setting: str = "corpus.train") -> Path:
+    """A file below the folder of data. Raises UserError where there is no such folder; `setting` is
+    where a person may give another."""
     if data := os.environ.get("LMPARETO_DATA"):
         return Path(data) / file
     raise UserError(
-        f"{file} is not at hand; name your own files, corpus.train=FILE, or say where the data "
+        f"{file} is not at hand; name your own, {setting}=FILE, or say where the data "
         f"are: LMPARETO_DATA=FOLDER with {file} in it"
     )
+
+
+def words_in(given: str) -> Sequence[str]:
+    """The words of a bundle, or of the dense model of a published study."""
+    from lmcore.begun_with import bundle_named  # with torch, which settings are read without
+    from lmcore.bundle import load
+
+    return load(bundle_named(given)).vocabulary.words

@@ -15,11 +15,12 @@ from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons
 from lmcore.network_settings import NetworkSettings
 from lmcore.score import Comparison, Score
-from lmcore.sites import EMBEDDING
+from lmcore.sites import EMBEDDING, VECTORS
 from lmcore.training_settings import TrainingSettings
 from lmcore.weight import Weight
 
 N = TypeVar("N", bound="Network")
+ROWS_OF_WORDS = (EMBEDDING, VECTORS)
 
 
 class Network(nn.Module, ABC):
@@ -40,7 +41,7 @@ class Network(nn.Module, ABC):
     @property
     def words(self) -> int:
         """How many words its vocabulary has."""
-        return self._sites[EMBEDDING].shape[0]
+        return next(self._sites[one].shape[0] for one in ROWS_OF_WORDS if one in self._sites)
 
     @property
     def sites(self) -> dict[str, Weight]:

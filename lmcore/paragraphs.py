@@ -37,7 +37,7 @@ class ParagraphText(CorpusSettings):
     max_words: Annotated[int, Field(ge=3)] = 20_000
 
     def load(self, cache: Path) -> Corpus:
-        path = known_file(SQUAD) if self.squad is None else Path(self.squad)
+        path = known_file(SQUAD, "corpus.squad") if self.squad is None else Path(self.squad)
         articles = articles_by_split(read_squad(path, f"corpus.squad {path}"))
         news = read_penn_treebank(self.ptb, cache)
         texts: dict[str, Lines] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -14,6 +15,7 @@ class Score:
     value: float
     tokens: int  # that were read
     seconds: float
+    more: Mapping[str, float] = field(default_factory=dict)  # other shares, in percent
 
     @property
     def tokens_per_second(self) -> float:

@@ -14,6 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EMBEDDING = "embedding"
+VECTORS = "vectors"  # fixed vectors of words
 DECODER = "decoder"
 DECODER_PROJECTION = "decoder.projection"  # from the last layer's output to a tied embedding
 DECODER_BIAS = "decoder.bias"

@@ -38,7 +38,7 @@ def moments(network: Network, readers: Iterable[tuple[LanguageModel, Tensor]]) -
                 model.head(hidden)
         for site, value in own.items():
             sums[site] = sums.get(site, 0.0) + value
-        counts.update(own)
+        counts.update(own.keys())
     return {site: (value / counts[site]).float() for site, value in sums.items()}
 
 

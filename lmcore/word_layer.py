@@ -14,10 +14,10 @@ from lmcore.dropout import Dropout
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.sentences import SentenceBatch
-from lmcore.sites import BACKWARD, FORWARD
+from lmcore.sites import BACKWARD, FORWARD, VECTORS
 from lmcore.spelling_layer import Spelling
 from lmcore.weight import Weight
-from lmcore.word_settings import MIXTURE, SCALE, VECTORS, ContextSettings, WordSettings
+from lmcore.word_settings import MIXTURE, SCALE, ContextSettings, WordSettings
 
 
 class Context(nn.Module):
@@ -71,7 +71,7 @@ class Words(nn.Module):
     ) -> None:
         """`weights` and `biases` are those of the network."""
         super().__init__()
-        self.embedding = weights[sites.EMBEDDING]
+        self.embedding = weights[sites.EMBEDDING] if settings.embedding else None
         self.vectors = weights[VECTORS] if settings.vectors else None
         self.spelling = Spelling(settings.letters, weights, biases) if settings.letters else None
         self.context = Context(settings.context, weights, biases) if settings.context else None
@@ -83,13 +83,18 @@ class Words(nn.Module):
 
     def forward(self, batch: SentenceBatch, dropout: Dropout) -> Tensor:
         """(time, batch) -> (time, batch, width)."""
-        x = dropout.rows(self.embedding.rows(batch.words), batch.words, self.embedding.shape[0])
-        if self.context:
-            end = self.embedding.rows(batch.words.new_tensor([batch.eos]))[0]
-            x = self.context(x, end, batch.lengths, dropout)
-        parts = [x]
+        parts = [] if self.embedding is None else [self._embedded(self.embedding, batch, dropout)]
         if self.vectors is not None:
             parts.append(self.vectors.rows(batch.words))
         if self.spelling is not None:
             parts.append(self.spelling(batch.letters))
-        return torch.cat(parts, 2) if len(parts) > 1 else x
+        return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+
+    def _embedded(self, embedding: Weight, batch: SentenceBatch, dropout: Dropout) -> Tensor:
+        """(time, batch, in), or twice as many where the context mixes them."""
+        x = dropout.rows(embedding.rows(batch.words), batch.words, embedding.shape[0])
+        if self.context is None:
+            return x
+        end = embedding.rows(batch.words.new_tensor([batch.eos]))[0]
+        mixed: Tensor = self.context(x, end, batch.lengths, dropout)
+        return mixed

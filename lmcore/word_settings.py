@@ -11,9 +11,8 @@ from lmcore.cells import LSTM
 from lmcore.letters import LetterSettings
 from lmcore.model_settings import Size
 from lmcore.settings import Settings
-from lmcore.sites import BACKWARD, FORWARD
+from lmcore.sites import BACKWARD, FORWARD, VECTORS
 
-VECTORS = "vectors"  # fixed vectors of words
 MIXTURE, SCALE = "mixture", "mixture.scale"
 DIRECTIONS = (FORWARD, BACKWARD)
 
@@ -51,24 +50,31 @@ class WordSettings(Settings):
     what its `letters` say. With a `context`, in place of the embedding a mixture of the layers of a
     bidirectional language model, whose embedding it is."""
 
-    embedding: Size
+    embedding: Size | None = None
     vectors: Size | None = None
     letters: LetterSettings | None = None
     context: ContextSettings | None = None
 
     @model_validator(mode="after")
     def _context_fits(self) -> Self:
+        if self.embedding is None and self.vectors is None:
+            raise ValueError("embedding or vectors: at least one of them is a number")
         if self.context and self.context.hidden != self.embedding:
             raise ValueError(
                 f"context.hidden: got {self.context.hidden}; layers are mixed with the embedding, "
-                f"which has {self.embedding}"
+                f"which has {self.embedding or 0}"
             )
         return self
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes that a range may be a share of, by name."""
+        return {"embedding": self.embedding} if self.embedding else {}
+
+    @property
     def width(self) -> int:
         """How many numbers a word is."""
-        embedding = 2 * self.embedding if self.context else self.embedding
+        embedding = (self.embedding or 0) * (2 if self.context else 1)
         return embedding + (self.vectors or 0) + (self.letters.filters if self.letters else 0)
 
     @property
@@ -79,12 +85,13 @@ class WordSettings(Settings):
     @property
     def looked_up(self) -> tuple[str, ...]:
         """The sites whose rows are looked up, and nothing else is done with them."""
-        return (sites.EMBEDDING, *self.fixed, *((letters.EMBEDDED,) if self.letters else ()))
+        embedding = (sites.EMBEDDING,) if self.embedding else ()
+        return (*embedding, *self.fixed, *((letters.EMBEDDED,) if self.letters else ()))
 
     def site_shapes(self, words: int, alphabet: int) -> dict[str, tuple[int, int]]:
         """Site -> (out, in), for a vocabulary and an alphabet of so many."""
         return {
-            sites.EMBEDDING: (words, self.embedding),
+            **({sites.EMBEDDING: (words, self.embedding)} if self.embedding else {}),
             **({VECTORS: (words, self.vectors)} if self.vectors else {}),
             **(self.letters.site_shapes(alphabet) if self.letters else {}),
             **(self.context.site_shapes() if self.context else {}),

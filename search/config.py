@@ -124,8 +124,8 @@ class StudySettings(Settings):
             if model.task != wanted:
                 raise ValueError(
                     f"{name}: a network of the kind {model.kind} is for {model.task.name}, and "
-                    f"corpus={self.corpus.kind} is for {wanted.name}; task={wanted.name} chooses "
-                    f"what goes together"
+                    f"corpus={self.corpus.kind} is for {wanted.name}; task={model.task.name} or "
+                    f"task={wanted.name} chooses both"
                 )
         if self.has_speed and wanted != LANGUAGE:
             raise ValueError("objectives: speed is measured of language models alone")

@@ -42,7 +42,7 @@ class ClassifierSettings(NetworkSettings):
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {"embedding": self.words.embedding}
+        return self.words.sizes
 
     @property
     def fixed(self) -> tuple[str, ...]:

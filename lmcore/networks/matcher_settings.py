@@ -40,7 +40,7 @@ class MatcherSettings(NetworkSettings):
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {"embedding": self.words.embedding}
+        return self.words.sizes
 
     @property
     def fixed(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class TaggerSettings(NetworkSettings):
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {"embedding": self.words.embedding}
+        return self.words.sizes
 
     @property
     def fixed(self) -> tuple[str, ...]:

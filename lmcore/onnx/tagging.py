@@ -28,7 +28,6 @@ from lmcore.onnx.products import Products
 from lmcore.sentences import Sentences
 from lmcore.spelling_layer import Spelling
 from lmcore.tagged import TaggedSentences
-from lmcore.word_settings import VECTORS
 
 LETTERS_FILE, TAGS_FILE = "letters.txt", "tags.txt"
 DRAWN = 20  # sentences of as many words, where none are given
@@ -142,12 +141,14 @@ def _words(graph: Graph, products: Products, model: Tagger, ids: str) -> str:
         raise UserError(
             "onnx: a tagger with words.context has no ONNX form; onnx=false leaves it out"
         )
-    parts = [products.rows(graph, sites.EMBEDDING, ids, read.embedding)]
+    parts = []
+    if read.embedding is not None:
+        parts.append(products.rows(graph, sites.EMBEDDING, ids, read.embedding))
     if read.vectors is not None:
-        parts.append(products.rows(graph, VECTORS, ids, read.vectors))
+        parts.append(products.rows(graph, sites.VECTORS, ids, read.vectors))
     if read.spelling is not None and model.settings.words.letters:
         parts.append(_spelled(graph, products, read.spelling, model.settings.words.letters, ids))
-    return graph.op("Concat", *parts, axis=2)
+    return graph.op("Concat", *parts, axis=2) if len(parts) > 1 else parts[0]
 
 
 def _spelled(

@@ -8,6 +8,7 @@ from lmcore.bundle import load
 from lmcore.model import LanguageModel
 from lmcore.recall import recall
 from lmcore.runtime import device
+from lmcore.score import Score
 from search.commands.answer import Answer
 from search.config import EvaluateConfig
 from search.show.export import check_words
@@ -31,13 +32,14 @@ def run(config: EvaluateConfig) -> Answer:
         "size_bytes": bundle.size_bytes,
         measure.name: measured.value,
         **bits_in("bits_per_byte", bits),
+        **{name.replace(" ", "_"): value for name, value in measured.more.items()},
         "tokens": measured.tokens,
         "tokens_per_second": measured.tokens_per_second,
     }
     said = (
         f"{config.bundle}: {format_size(bundle.size_bytes)}, {measure.both(measured.value)}"
-        f"{in_bits(bits)} on the {measured.tokens:,} tokens of {corpus.name} {config.split}, "
-        f"{measured.tokens_per_second:,.0f} tokens/s"
+        f"{in_bits(bits)}{_more(measured)} on the {measured.tokens:,} tokens of {corpus.name} "
+        f"{config.split}, {measured.tokens_per_second:,.0f} tokens/s"
     )
     if not isinstance(model, LanguageModel):
         return Answer(document, said)
@@ -48,3 +50,8 @@ def run(config: EvaluateConfig) -> Answer:
         {**document, **shown.document()},
         f"{said}; next-word recall {shown.top1:.1%} (1), {shown.top3:.1%} (3){keys}",
     )
+
+
+def _more(measured: Score) -> str:
+    """ ", exact match 46.01%" of a network that answers questions."""
+    return "".join(f", {name} {value:.2f}%" for name, value in measured.more.items())

@@ -55,7 +55,9 @@ def test_the_settings_that_are_paths_names_or_urls() -> None:
         *("name", "cache", "to", "bundle", "recipe", "dense", "weights", "vocabulary"),
         *("storage.url", "storage.path"),
         *("corpus.file", "corpus.train", "corpus.valid", "corpus.test", "corpus.dir"),
-        *("corpus.pieces", "corpus.tokens", "corpus.vocabulary"),
+        *("corpus.pieces", "corpus.tokens", "corpus.vocabulary", "corpus.squad", "corpus.ptb"),
+        *("training.start", "training.vectors", "models.training.start"),
+        "models.training.vectors",
     }
 
 

@@ -1,0 +1,99 @@
+"""The shape of a reader that answers questions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field
+
+from lmcore.cells import LSTM, AnyCell
+from lmcore.model_settings import Size
+from lmcore.network_settings import NetworkSettings
+from lmcore.settings import later
+from lmcore.sites import both_directions
+from lmcore.task import READING
+from lmcore.word_settings import WordSettings
+
+if TYPE_CHECKING:
+    from lmcore.leaf import Leaf
+    from lmcore.networks.reader import Reader
+    from lmcore.questions import QuestionData
+    from lmcore.weight import Weight
+
+HIGHWAYS = 2
+PHRASE, MODELLING, ENDING = "phrase", "modelling", "ending"
+# what the similarity of a token of the paragraph and one of the question is made of
+ABOUT_PARAGRAPH, ABOUT_QUESTION, ABOUT_BOTH = "match.paragraph", "match.question", "match.both"
+FIRST, LAST = "first", "last"
+
+
+class ReaderSettings(NetworkSettings):
+    """The shape of BiDAF: words pass two highways, a phrase layer reads the paragraph and the
+    question, attention flows both ways, `layers` model what was found, and another the ending. The
+    `alphabet` comes from the training split."""
+
+    task = READING
+    kind: Literal["reader"] = "reader"
+    words: WordSettings
+    hidden: Size
+    layers: Annotated[int, Field(ge=1, le=10)] = 2
+    cell: AnyCell = later(LSTM())
+    alphabet: str = later("")
+
+    def completed(self, data: QuestionData) -> Self:
+        return self.model_copy(update={"alphabet": data.alphabet})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return self.words.sizes
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        return self.words.fixed
+
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        return self.words.looked_up
+
+    @property
+    def recurrent(self) -> dict[tuple[str, str], int]:
+        """What the names of the sites of each layer begin with, by direction -> its inputs."""
+        hidden = self.hidden
+        inputs = [8 * hidden, *[2 * hidden] * (self.layers - 1)]
+        return {
+            both_directions(PHRASE, 0): self.words.width,
+            **{both_directions(MODELLING, at): size for at, size in enumerate(inputs)},
+            both_directions(ENDING, 0): 14 * hidden,
+        }
+
+    def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
+        hidden, width = self.hidden, self.words.width
+        shapes = self.words.site_shapes(words, len(self.alphabet))
+        for at in range(HIGHWAYS):
+            shapes |= {f"highway.{at}.change": (width, width), f"highway.{at}.gate": (width, width)}
+        for both, inputs in self.recurrent.items():
+            for prefix in both:
+                for name, size in self.cell.sites(inputs, hidden, hidden).items():
+                    shapes[f"{prefix}.{name}"] = size
+        similarity = (ABOUT_PARAGRAPH, ABOUT_QUESTION, ABOUT_BOTH)
+        return {
+            **shapes,
+            **dict.fromkeys(similarity, (1, 2 * hidden)),
+            FIRST: (1, 10 * hidden),
+            LAST: (1, 10 * hidden),
+        }
+
+    def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
+        width, vectors = self.words.width, self.words.bias_shapes()
+        for at in range(HIGHWAYS):
+            vectors |= {f"highway.{at}.change.bias": (width,), f"highway.{at}.gate.bias": (width,)}
+        for both in self.recurrent:
+            for prefix in both:
+                for name, size in self.cell.vectors(self.hidden).items():
+                    vectors[f"{prefix}.{name}"] = size
+        return vectors
+
+    def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Reader:
+        from lmcore.networks.reader import Reader  # which is made of these settings
+
+        return Reader(self, weights, biases)
