@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from lmcore.data import SPLITS, CorpusSettings, Data
+from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
 from lmcore.labelled import labelled_files, read_lines, words_in
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
-from lmcore.sentences import SentenceBatch, Sentences
+from lmcore.sentences import SentenceBatch, SentenceData, Sentences
 from lmcore.settings import PathText, later
 from lmcore.task import ENTAILMENT, SENTIMENT
 from lmcore.text import by_frequency
@@ -28,7 +27,6 @@ from lmcore.vocabulary import EOS, UNK, Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lmcore.training_settings import TrainingSettings
 
 UNKNOWN_LABEL = -1  # one that the training split has not
 SST5 = {"train": "sst/sst5-train.txt", "valid": "sst/sst5-dev.txt", "test": "sst/sst5-test.txt"}
@@ -99,6 +97,12 @@ class ClassifiedTexts:
         """(examples,): how many tokens each has."""
         return torch.stack([one.lengths for one in self.texts]).sum(0)
 
+    @property
+    def content(self) -> list[bytes]:
+        """What tells these texts from others."""
+        texts = chain.from_iterable(text.content for text in self.texts)
+        return [*texts, self.labels.numpy().tobytes()]
+
     def batch(self, places: Tensor) -> ClassifiedBatch:
         """The examples at these places (batch,)."""
         texts = tuple(one.batch(places) for one in self.texts)
@@ -106,25 +110,12 @@ class ClassifiedTexts:
 
 
 @dataclass(frozen=True)
-class ClassifiedData(Data):
-    """Three splits of labelled texts. `labels` are those of the training split."""
+class ClassifiedData(SentenceData):
+    """Three splits of labelled texts."""
 
     train: ClassifiedTexts
     valid: ClassifiedTexts
     test: ClassifiedTexts
-    labels: tuple[str, ...] = field(kw_only=True)
-    alphabet: str = field(kw_only=True)
-
-    @cached_property
-    def key(self) -> str:
-        told = [*self.vocabulary.words, "", *self.labels, "", self.alphabet]
-        digest = hashlib.sha256("\n".join(told).encode())
-        for split in SPLITS:
-            one: ClassifiedTexts = self.split(split)
-            parts = chain.from_iterable(text.content for text in one.texts)
-            for part in (*parts, one.labels.numpy().tobytes()):
-                digest.update(part)
-        return digest.hexdigest()[:16]
 
     def tokens(self, split: str) -> int:
         return int(self.split(split).lengths.sum())
@@ -133,9 +124,6 @@ class ClassifiedData(Data):
     def naive(self) -> float:
         usual = torch.bincount(self.train.labels).argmax()
         return 100 * float((self.valid.labels != usual).double().mean())
-
-    def check(self, training: TrainingSettings, where: str) -> None:
-        pass  # every file has an example, and a batch may be smaller
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split).labels):,}" for split in SPLITS)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from lmcore.data import SPLITS, CorpusSettings, Data
+from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
 from lmcore.labelled import known_file, words_in
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
 from lmcore.paragraphs import EVERY, articles_by_split
-from lmcore.sentences import SentenceBatch, Sentences
+from lmcore.sentences import SentenceBatch, SentenceData, Sentences
 from lmcore.settings import PathText, later
 from lmcore.squad import Answer, Article, Paragraph, read_squad
 from lmcore.task import READING
@@ -31,7 +29,6 @@ from lmcore.vocabulary import EOS, UNK, Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lmcore.training_settings import TrainingSettings
 
 TRAIN, DEV = "squad/train-v1.1.json", "squad/dev-v1.1.json"
 Tokenised = tuple[Paragraph, tuple[Token, ...]]
@@ -131,6 +128,14 @@ class Questions:
         """(questions,): how many tokens their paragraphs have."""
         return self.paragraphs.lengths[self.about]
 
+    @property
+    def content(self) -> list[bytes]:
+        """What tells these questions from others."""
+        numbers = (self.about, self.first, self.last)
+        texts = [*self.paragraphs.content, *self.questions.content]
+        told = [values.numpy().tobytes() for values in numbers]
+        return [*texts, *told, repr(self.answers).encode()]
+
     def batch(self, places: Tensor) -> QuestionBatch:
         """The questions at these places (batch,)."""
         return QuestionBatch(
@@ -149,25 +154,12 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class QuestionData(Data):
+class QuestionData(SentenceData):
     """Three splits of questions."""
 
     train: Questions
     valid: Questions
     test: Questions
-    alphabet: str = field(kw_only=True)
-
-    @cached_property
-    def key(self) -> str:
-        digest = hashlib.sha256("\n".join([*self.vocabulary.words, "", self.alphabet]).encode())
-        for split in SPLITS:
-            one: Questions = self.split(split)
-            numbers = (one.about, one.first, one.last)
-            told = [*one.paragraphs.content, *one.questions.content]
-            told += [values.numpy().tobytes() for values in numbers]
-            for part in (*told, repr(one.answers).encode()):
-                digest.update(part)
-        return digest.hexdigest()[:16]
 
     def tokens(self, split: str) -> int:
         return int(self.split(split).lengths.sum())
@@ -175,9 +167,6 @@ class QuestionData(Data):
     @property
     def naive(self) -> float:
         return 100.0  # no part of a paragraph is the usual answer
-
-    def check(self, training: TrainingSettings, where: str) -> None:
-        pass  # every file has a question, and a batch may be smaller
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split).about):,}" for split in SPLITS)

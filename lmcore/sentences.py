@@ -1,18 +1,23 @@
-"""Sentences of words, as networks read them side by side."""
+"""Sentences of words, as networks read them side by side, and data that are made of them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from lmcore.data import SPLITS, Data
 from lmcore.forms import Forms
 from lmcore.lazy import torch
 from lmcore.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lmcore.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,27 @@ class Sentences:
         """What tells these sentences from others."""
         text = "\n".join(self.forms.words).encode()
         return [text, self.words.numpy().tobytes(), self.lengths.numpy().tobytes()]
+
+
+@dataclass(frozen=True)
+class SentenceData(Data):
+    """Three splits of sentences. The `alphabet` is the letters of the training split's words, the
+    `labels` are those that its sentences have, if they have any.
+
+    A split tells its `content`, as bytes.
+    """
+
+    alphabet: str = field(kw_only=True)
+    labels: tuple[str, ...] = field(kw_only=True, default=())
+
+    @cached_property
+    def key(self) -> str:
+        told = [*self.vocabulary.words, "", *self.labels, "", self.alphabet]
+        digest = hashlib.sha256("\n".join(told).encode())
+        for split in SPLITS:
+            for part in self.split(split).content:
+                digest.update(part)
+        return digest.hexdigest()[:16]
+
+    def check(self, training: TrainingSettings, where: str) -> None:
+        pass  # every file has an example, and a batch may be smaller

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lmcore.data import SPLITS, CorpusSettings, Data
+from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
 from lmcore.labelled import labelled_files, read_lines
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
-from lmcore.sentences import SentenceBatch, Sentences
+from lmcore.sentences import SentenceBatch, SentenceData, Sentences
 from lmcore.settings import PathText
 from lmcore.task import TAGGING
 from lmcore.text import by_frequency
@@ -26,7 +25,6 @@ from lmcore.vocabulary import EOS, UNK, Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lmcore.training_settings import TrainingSettings
 
 Tagged = list[tuple[str, str]]  # the words of a sentence, each with its tag
 UD_ENGLISH = {  # the English Web Treebank of Universal Dependencies
@@ -80,6 +78,11 @@ class TaggedSentences:
         """(sentences,): how many tokens each has."""
         return self.sentences.lengths
 
+    @property
+    def content(self) -> list[bytes]:
+        """What tells these sentences from others."""
+        return [*self.sentences.content, self.tags.numpy().tobytes()]
+
     def batch(self, places: Tensor) -> TaggedBatch:
         """The sentences at these places (batch,)."""
         batch = self.sentences.batch(places)
@@ -88,24 +91,12 @@ class TaggedSentences:
 
 
 @dataclass(frozen=True)
-class TaggedData(Data):
-    """Three splits of tagged sentences. `labels` are the tags of the training split."""
+class TaggedData(SentenceData):
+    """Three splits of tagged sentences; their labels are tags."""
 
     train: TaggedSentences
     valid: TaggedSentences
     test: TaggedSentences
-    labels: tuple[str, ...] = field(kw_only=True)
-    alphabet: str = field(kw_only=True)
-
-    @cached_property
-    def key(self) -> str:
-        told = [*self.vocabulary.words, "", *self.labels, "", self.alphabet]
-        digest = hashlib.sha256("\n".join(told).encode())
-        for split in SPLITS:
-            one: TaggedSentences = self.split(split)
-            for part in (*one.sentences.content, one.tags.numpy().tobytes()):
-                digest.update(part)
-        return digest.hexdigest()[:16]
 
     def tokens(self, split: str) -> int:
         return len(self.split(split).tags)
@@ -114,9 +105,6 @@ class TaggedData(Data):
     def naive(self) -> float:
         usual = torch.bincount(self.train.tags).argmax()
         return 100 * float((self.valid.tags != usual).double().mean())
-
-    def check(self, training: TrainingSettings, where: str) -> None:
-        pass  # every file has a sentence, and a batch may be smaller
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split).lengths):,}" for split in SPLITS)

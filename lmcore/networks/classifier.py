@@ -14,6 +14,7 @@ from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.networks.classifier_settings import (
     ATTENTION,
+    ENCODER,
     OUTPUT,
     OUTPUT_BIAS,
     POOLED,
@@ -34,14 +35,14 @@ class Classifier(ExampleNetwork):
     ) -> None:
         super().__init__(settings, weights, biases)
         self.read = Words(settings.words, weights, biases)
-        self.encoder = Bidirectional.of(settings.cell, settings.prefixes, weights, biases)
+        self.encoder = Bidirectional.of(settings.cell, ENCODER, weights, biases)
         self.attention = weights[ATTENTION]
         self.pooled, self.pooled_bias = weights[POOLED], biases[POOLED_BIAS]
         self.output, self.output_bias = weights[OUTPUT], biases[OUTPUT_BIAS]
 
     @property
     def named_layers(self) -> dict[str, Layer]:
-        return {**self.read.named_layers, **self.encoder.named(self.settings.prefixes)}
+        return {**self.read.named_layers, **self.encoder.named(ENCODER)}
 
     def forward(self, batch: ClassifiedBatch) -> Tensor:
         """The logits of the labels: (batch, labels)."""

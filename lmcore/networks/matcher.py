@@ -15,6 +15,8 @@ from lmcore.leaf import Leaf
 from lmcore.networks.matcher_settings import (
     COMPARED,
     COMPARED_BIAS,
+    COMPOSER,
+    ENCODER,
     OUTPUT,
     OUTPUT_BIAS,
     POOLED,
@@ -37,7 +39,7 @@ class Matcher(ExampleNetwork):
         super().__init__(settings, weights, biases)
         self.read = Words(settings.words, weights, biases)
         self.encoder, self.composer = (
-            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.layers
+            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.recurrent
         )
         self.compared, self.compared_bias = weights[COMPARED], biases[COMPARED_BIAS]
         self.pooled, self.pooled_bias = weights[POOLED], biases[POOLED_BIAS]
@@ -45,9 +47,8 @@ class Matcher(ExampleNetwork):
 
     @property
     def named_layers(self) -> dict[str, Layer]:
-        pairs = zip((self.encoder, self.composer), self.settings.layers, strict=True)
-        own = [layer.named(both) for layer, both in pairs]
-        return {**self.read.named_layers, **own[0], **own[1]}
+        own = {**self.encoder.named(ENCODER), **self.composer.named(COMPOSER)}
+        return {**self.read.named_layers, **own}
 
     def forward(self, batch: ClassifiedBatch) -> Tensor:
         """The logits of the labels: (batch, labels)."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lmcore.cells import LSTM, AnyCell
 from lmcore.model_settings import Size
-from lmcore.network_settings import NetworkSettings
-from lmcore.settings import later
+from lmcore.networks.sentence_settings import Directions, SentenceSettings
 from lmcore.sites import both_directions
 from lmcore.task import READING
-from lmcore.word_settings import WordSettings
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
     from lmcore.networks.reader import Reader
-    from lmcore.questions import QuestionData
     from lmcore.weight import Weight
 
 HIGHWAYS = 2
@@ -27,37 +23,18 @@ ABOUT_PARAGRAPH, ABOUT_QUESTION, ABOUT_BOTH = "match.paragraph", "match.question
 FIRST, LAST = "first", "last"
 
 
-class ReaderSettings(NetworkSettings):
+class ReaderSettings(SentenceSettings):
     """The shape of BiDAF: words pass two highways, a phrase layer reads the paragraph and the
-    question, attention flows both ways, `layers` model what was found, and another the ending. The
-    `alphabet` comes from the training split."""
+    question, attention flows both ways, `layers` model what was found, and another the ending."""
 
     task = READING
     kind: Literal["reader"] = "reader"
-    words: WordSettings
     hidden: Size
     layers: Annotated[int, Field(ge=1, le=10)] = 2
-    cell: AnyCell = later(LSTM())
-    alphabet: str = later("")
-
-    def completed(self, data: QuestionData) -> Self:
-        return self.model_copy(update={"alphabet": data.alphabet})
 
     @property
-    def sizes(self) -> dict[str, int]:
-        return self.words.sizes
-
-    @property
-    def fixed(self) -> tuple[str, ...]:
-        return self.words.fixed
-
-    @property
-    def looked_up(self) -> tuple[str, ...]:
-        return self.words.looked_up
-
-    @property
-    def recurrent(self) -> dict[tuple[str, str], int]:
-        """What the names of the sites of each layer begin with, by direction -> its inputs."""
+    def recurrent(self) -> dict[Directions, int]:
+        """The layers, with the inputs of each."""
         hidden = self.hidden
         inputs = [8 * hidden, *[2 * hidden] * (self.layers - 1)]
         return {
@@ -71,13 +48,10 @@ class ReaderSettings(NetworkSettings):
         shapes = self.words.site_shapes(words, len(self.alphabet))
         for at in range(HIGHWAYS):
             shapes |= {f"highway.{at}.change": (width, width), f"highway.{at}.gate": (width, width)}
-        for both, inputs in self.recurrent.items():
-            for prefix in both:
-                for name, size in self.cell.sites(inputs, hidden, hidden).items():
-                    shapes[f"{prefix}.{name}"] = size
         similarity = (ABOUT_PARAGRAPH, ABOUT_QUESTION, ABOUT_BOTH)
         return {
             **shapes,
+            **self.layer_sites(self.recurrent, hidden),
             **dict.fromkeys(similarity, (1, 2 * hidden)),
             FIRST: (1, 10 * hidden),
             LAST: (1, 10 * hidden),
@@ -87,11 +61,7 @@ class ReaderSettings(NetworkSettings):
         width, vectors = self.words.width, self.words.bias_shapes()
         for at in range(HIGHWAYS):
             vectors |= {f"highway.{at}.change.bias": (width,), f"highway.{at}.gate.bias": (width,)}
-        for both in self.recurrent:
-            for prefix in both:
-                for name, size in self.cell.vectors(self.hidden).items():
-                    vectors[f"{prefix}.{name}"] = size
-        return vectors
+        return {**vectors, **self.layer_vectors(self.recurrent, self.hidden)}
 
     def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Reader:
         from lmcore.networks.reader import Reader  # which is made of these settings

@@ -27,7 +27,7 @@ class Tagger(ExampleNetwork):
         super().__init__(settings, weights, biases)
         self.read = Words(settings.words, weights, biases)
         layers = [
-            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.prefixes
+            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.recurrent
         ]
         self.layers, self._layers = nn.ModuleList(layers), layers
         self.output, self.output_bias = weights[OUTPUT], biases[OUTPUT_BIAS]
@@ -35,7 +35,7 @@ class Tagger(ExampleNetwork):
     @property
     def named_layers(self) -> dict[str, Layer]:
         found = self.read.named_layers
-        for layer, both in zip(self._layers, self.settings.prefixes, strict=True):
+        for layer, both in zip(self._layers, self.settings.recurrent, strict=True):
             found = {**found, **layer.named(both)}
         return found
 
