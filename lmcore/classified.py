@@ -14,9 +14,10 @@ from pydantic import Field
 
 from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
-from lmcore.labelled import labelled_files, read_lines, words_in
+from lmcore.labelled import labelled_files, labels_of, read_lines, words_in
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
+from lmcore.score import error_of
 from lmcore.sentences import SentenceBatch, SentenceData, Sentences
 from lmcore.settings import PathText, later
 from lmcore.task import ENTAILMENT, SENTIMENT
@@ -123,7 +124,7 @@ class ClassifiedData(SentenceData):
     @cached_property
     def naive(self) -> float:
         usual = torch.bincount(self.train.labels).argmax()
-        return 100 * float((self.valid.labels != usual).double().mean())
+        return error_of((self.valid.labels != usual).sum(), len(self.valid.labels))
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split).labels):,}" for split in SPLITS)
@@ -138,7 +139,7 @@ def read_labelled(path: Path, name: str, texts: int, between: str) -> list[Label
     """The examples of a file. Raises UserError that names the file as the person knows it, `name`,
     and the line."""
     found = []
-    for number, line in enumerate(read_lines(path, name), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         label, *parts = line.split(between, 1 if texts == 1 else -1)
@@ -170,7 +171,7 @@ def classified_data(
     often = [word for word in by_frequency(counts) if counts[word] > 1 and word not in (EOS, UNK)]
     kept = often if most is None else often[: most - 2]
     vocabulary = Vocabulary(sorted({EOS, UNK, *kept, *more}))
-    labels = tuple(sorted({one.label for one in splits["train"]}))
+    labels = labels_of((one.label for one in splits["train"]), files["train"])
     if len(labels) < 2:
         raise UserError(f"{files['train']} has the label {labels[0]!r} alone; give at least two")
     odd = {split: {one.label for one in splits[split]} - {*labels} for split in SPLITS}

@@ -14,7 +14,7 @@ from torch import Tensor
 from lmcore.errors import UserError
 from lmcore.lessons import Lessons
 from lmcore.network import Network
-from lmcore.score import Comparison, Score
+from lmcore.score import Comparison, Score, error_of
 from lmcore.training_settings import TrainingSettings
 from lmcore.watching import watching
 
@@ -58,7 +58,7 @@ class Batches(Lessons):
         return self._network.loss(self._examples.batch(self._order[1][number]))
 
     def _batches(self, epoch: int) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
         lengths = self._examples.lengths
         order = torch.randperm(len(lengths), generator=generator)
         pools = torch.split(order, POOL * self._batch)
@@ -97,17 +97,15 @@ class ExampleNetwork(Network):
 
     @torch.no_grad()
     def score(self, data: Any, split: str, streams: int = 1) -> Score:
-        """The share of what it gets wrong, in percent. Nothing wrong counts as half a mistake, for
-        values are compared by their logarithms."""
+        """The error, and the accuracy in percent."""
         self.eval()
         started, examples = time.perf_counter(), data.split(split)
         wrong, count = 0.0, 0
         for places in torch.split(by_length(examples), SCORED):
             more, asked = self.mistakes(examples.batch(places))
             wrong, count = wrong + more, count + asked
-        return Score(
-            100 * max(wrong, 0.5) / count, data.tokens(split), time.perf_counter() - started
-        )
+        seconds, right = time.perf_counter() - started, 100 * (1 - wrong / count)
+        return Score(error_of(wrong, count), data.tokens(split), seconds, {"accuracy": right})
 
     def comparison(self, data: Any) -> Comparison:
         return _Whole(self, data)
@@ -150,5 +148,5 @@ def by_length(examples: Examples) -> Tensor:
 def _spread(examples: Examples, most: int, size: int) -> list[Tensor]:
     """At most so many batches of `size` examples of about the same length, spread over all."""
     batches = torch.split(by_length(examples), size)
-    step = max(1, len(batches) // most)
-    return list(batches[::step][:most])
+    count = min(most, len(batches))
+    return [batches[at * len(batches) // count] for at in range(count)]

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from lmcore.errors import UserError
+from lmcore.leaf import Leaf
 from lmcore.network import Network
 
 
@@ -42,3 +43,7 @@ def frozen(network: Network, patterns: Sequence[str]) -> Iterator[None]:
     finally:
         for one in kept:
             one.requires_grad_(True)
+        for part in parts.values():
+            for leaf in part.modules():
+                if isinstance(leaf, Leaf):
+                    leaf.forget()

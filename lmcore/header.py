@@ -135,6 +135,7 @@ def read_header(data: bytes, capacity: Capacity) -> Header:
         if error.errors()[0]["type"] == "json_invalid":
             raise ValueError("its header is no JSON") from None
         raise ValueError(explain(error, "header")[0]) from None
+    header.model.check()
     if header.text != text:
         raise ValueError("its header is spelled in another way than lmpareto spells it")
     _at_most("words", header.words, capacity.words)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
+from lmcore.text import read_string
 
 E = TypeVar("E")
+MOST_LABELS = 1_000
 EVERY = 10  # of so many examples, the last two are for valid and test
 
 
@@ -50,14 +52,21 @@ def labelled_files(
     return {split: read(found[split], named[split]) for split in SPLITS}, named, name
 
 
-def read_lines(path: Path, name: str) -> list[str]:
-    """The lines of a text file. Raises UserError, in which the file is called `name`."""
-    try:
-        return path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
-    except OSError as error:
-        raise UserError(f"{name}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text: {error.reason} at {error.start:,}") from None
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, as `lmcore.text.read_string` reads it."""
+    return read_string(path).replace("\r\n", "\n").split("\n")
+
+
+def labels_of(found: Iterable[str], name: str) -> tuple[str, ...]:
+    """The labels of a training split, each once. Raises UserError where there are so many that they
+    can be none; `name` is what the person calls the split."""
+    labels = tuple(sorted(set(found)))
+    if len(labels) > MOST_LABELS:
+        raise UserError(
+            f"{name} has {len(labels):,} labels, and more than {MOST_LABELS:,} are none; is the "
+            f"label in another column?"
+        )
+    return labels
 
 
 def _split(every: list[E]) -> dict[str, list[E]]:

@@ -189,6 +189,13 @@ class Leaf(nn.Module):
             self._assigned_at, self._age = self.data._version if fresh else None, age
         return self
 
+    def forget(self) -> None:
+        """Compute the value anew when it is asked for, of the same codes."""
+        if self._codes is not None:
+            assigned_at, age = self._assigned_at, self._age
+            self._adopt(self._codes)
+            self._assigned_at, self._age = assigned_at, age
+
     def _stale(self) -> bool:
         if self._assigned_at is None:
             return True

@@ -8,7 +8,7 @@ tagger.tag(["the", "dog", "barks"])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -34,20 +34,25 @@ class LoadedTagger:
     def __repr__(self) -> str:
         return f"<lmcore tagger: {len(self.tags)} tags, {self.bundle.size_bytes:,} bytes>"
 
-    def tag(self, words: Sequence[str]) -> list[str]:
+    def tag(self, words: Iterable[str]) -> list[str]:
         """A tag for each word of a sentence. Raises UserError for a text in place of its words."""
         return self.tag_all([words])[0]
 
     @torch.no_grad()
-    def tag_all(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    def tag_all(self, sentences: Iterable[Iterable[str]]) -> list[list[str]]:
         """The tags of each sentence, each read on its own."""
-        if any(isinstance(words, str) for words in (sentences, *sentences)):
-            raise UserError('a sentence is a list of its words: tagger.tag(["the", "dog"])')
-        found: list[list[str]] = [[] for _ in sentences]
-        asked = [place for place, words in enumerate(sentences) if words]
+        wrong = UserError('a sentence is a list of its words: tagger.tag(["the", "dog"])')
+        if isinstance(sentences, str):
+            raise wrong
+        read = [words if isinstance(words, str) else list(words) for words in sentences]
+        for words in read:
+            if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+                raise wrong
+        found: list[list[str]] = [[] for _ in read]
+        asked = [place for place, words in enumerate(read) if words]
         if not asked:
             return found
-        examples = self._examples([sentences[place] for place in asked])
+        examples = self._examples([read[place] for place in asked])
         for places in torch.split(examples.lengths.argsort(), BATCH):
             batch = examples.batch(places)
             tags = batch.tags.clone()  # (time, batch)

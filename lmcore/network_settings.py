@@ -28,6 +28,9 @@ class NetworkSettings(Family):
         """The settings with all that follows from the data: labels, letters."""
         return self
 
+    def check(self) -> None:
+        """Raises ValueError where no data can have completed the settings so."""
+
     @property
     def units(self) -> tuple[int, ...]:
         """How many units each layer has that recipes can address by its index."""

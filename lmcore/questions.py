@@ -188,6 +188,9 @@ def question_data(
     for split in SPLITS:
         paragraphs = _paragraphs(read[split])
         questions = list(_asked(paragraphs))
+        every = sum(len(paragraph.qas) for paragraph, _ in paragraphs)
+        if unasked := every - len(questions):
+            remarks.append(f"{unasked:,} questions of {split} have no words or no answer")
         if split == "train":
             known = [one for one in questions if one.spans]
             if lost := len(questions) - len(known):

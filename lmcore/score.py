@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsFloat
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,12 @@ class Score:
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds
+
+
+def error_of(wrong: SupportsFloat, asked: int) -> float:
+    """The share of what is wrong, in percent. Nothing wrong counts as half a mistake, for values
+    are compared by their logarithms."""
+    return 100 * max(float(wrong), 0.5) / asked
 
 
 class Comparison(Protocol):

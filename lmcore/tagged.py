@@ -13,9 +13,10 @@ from pydantic import Field
 
 from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
-from lmcore.labelled import labelled_files, read_lines
+from lmcore.labelled import labelled_files, labels_of, read_lines
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
+from lmcore.score import error_of
 from lmcore.sentences import SentenceBatch, SentenceData, Sentences
 from lmcore.settings import PathText
 from lmcore.task import TAGGING
@@ -32,6 +33,7 @@ UD_ENGLISH = {  # the English Web Treebank of Universal Dependencies
     "valid": "ud_ewt/dev.tsv",
     "test": "ud_ewt/test.tsv",
 }
+LONGEST = 50  # words of a sentence, at most, where it is the only one of a file
 NO_TAG, UNKNOWN_TAG = -1, -2  # of padding, and one that the training split has not
 
 
@@ -104,7 +106,7 @@ class TaggedData(SentenceData):
     @cached_property
     def naive(self) -> float:
         usual = torch.bincount(self.train.tags).argmax()
-        return 100 * float((self.valid.tags != usual).double().mean())
+        return error_of((self.valid.tags != usual).sum(), len(self.valid.tags))
 
     def describe(self) -> str:
         sizes = " / ".join(f"{len(self.split(split).lengths):,}" for split in SPLITS)
@@ -121,18 +123,28 @@ def read_tagged(path: Path, name: str, column: int) -> list[Tagged]:
     Raises UserError that names the file as the person knows it, `name`, and the line.
     """
     sentences: list[Tagged] = [[]]
-    for number, line in enumerate(read_lines(path, name), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             sentences.append([])
             continue
         word, *tags = line.split("\t")
-        if len(tags) < column or not word or not tags[column - 1]:
+        if 0 < len(tags) < column:
+            raise UserError(
+                f"{name}, line {number:,} has {len(tags)} column(s) of tags, and "
+                f"corpus.column={column} asks for another"
+            )
+        if len(tags) < column or not word.strip() or not tags[column - 1].strip():
             raise UserError(
                 f"{name}, line {number:,} is {line[:60]!r}; a line is a word, a tab and its tag, "
                 f"or empty after a sentence"
             )
-        sentences[-1].append((word, tags[column - 1]))
+        sentences[-1].append((word, tags[column - 1].strip()))
     found = [sentence for sentence in sentences if sentence]
+    if len(found) == 1 and len(found[0]) > LONGEST:
+        raise UserError(
+            f"{name} has no empty line, so that it is one sentence; a file of tags has a word, a "
+            f"tab and its tag a line, and an empty line after each sentence"
+        )
     if not found:
         raise UserError(f"{name} has no sentence; give one word a line, a tab and its tag")
     return found
@@ -149,7 +161,7 @@ def tagged_data(
     counts = Counter(word for word, _ in chain.from_iterable(splits["train"]))
     often = [word for word in by_frequency(counts) if counts[word] > 1 and word not in (EOS, UNK)]
     vocabulary = Vocabulary(sorted([EOS, UNK, *(often if most is None else often[: most - 2])]))
-    labels = tuple(sorted({tag for _, tag in chain.from_iterable(splits["train"])}))
+    labels = labels_of((tag for _, tag in chain.from_iterable(splits["train"])), files["train"])
     alphabet = alphabet_of(counts)
     odd = {
         split: {tag for _, tag in chain.from_iterable(splits[split])} - {*labels}

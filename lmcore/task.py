@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """The measure of a task, the lower the better. `unit` is what follows a number of it. Where it
-    is a share in percent, the rest has the name `rest`."""
+    """The measure of a task, the lower the better. `unit` is what follows a number of it."""
 
     name: str
     unit: str = ""
-    rest: str = ""
 
     def number(self, value: float, digits: int = 2) -> str:
         """ "83.29", "5.61%"."""
@@ -21,12 +19,6 @@ class Measure:
     def said(self, value: float, digits: int = 2) -> str:
         """ "perplexity 83.29", "error 5.61%"."""
         return f"{self.name} {self.number(value, digits)}"
-
-    def both(self, value: float) -> str:
-        """ "perplexity 83.29", "error 5.61%, accuracy 94.39%"."""
-        if not self.rest:
-            return self.said(value)
-        return f"{self.said(value)}, {self.rest} {self.number(100 - value)}"
 
     def key(self, split: str) -> str:
         """The name of a number of the split in documents: "valid_perplexity"."""
@@ -39,7 +31,7 @@ class Measure:
 
 
 PERPLEXITY = Measure("perplexity")
-ERROR = Measure("error", "%", "accuracy")
+ERROR = Measure("error", "%")
 
 
 @dataclass(frozen=True)
@@ -55,4 +47,4 @@ LANGUAGE = Task("language", PERPLEXITY)
 TAGGING = Task("tagging", ERROR)
 SENTIMENT = Task("sentiment", ERROR)
 ENTAILMENT = Task("entailment", ERROR)
-READING = Task("reading", Measure("error", "%", "F1"))
+READING = Task("reading", ERROR)

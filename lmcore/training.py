@@ -140,7 +140,8 @@ class _Run:
         with torch.no_grad():
             self.updater.step(gradients, rate, record.updates)
             for leaf in self.leaves.values():
-                leaf.updated(rate)
+                if leaf.data.requires_grad:
+                    leaf.updated(rate)
             if self.regularizer:
                 self._regularize(self.regularizer, rate)
             record.updates += 1

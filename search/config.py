@@ -252,7 +252,7 @@ class EffortConfig(StudyConfig):
 
 class WorkConfig(EffortConfig):
     max_size: Size | None
-    max_perplexity: Annotated[float, Field(gt=1)] | None
+    max_perplexity: Annotated[float, Field(gt=0)] | None
 
     @property
     def limits(self) -> Limits:
@@ -276,7 +276,7 @@ class ConfirmConfig(EffortConfig):
 class ExportConfig(StudyConfig):
     to: PathText
     max_size: Size | None
-    max_perplexity: Annotated[float, Field(gt=1)] | None
+    max_perplexity: Annotated[float, Field(gt=0)] | None
     pick: Literal["knee", "smallest", "best"] | None
     trial: int | str | None  # a number, or the name of a baseline
     rung: Rung | None

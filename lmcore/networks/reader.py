@@ -24,7 +24,7 @@ from lmcore.networks.reader_settings import (
     ReaderSettings,
 )
 from lmcore.questions import NO_PLACE, QuestionBatch, Questions
-from lmcore.score import Score
+from lmcore.score import Score, error_of
 from lmcore.sentences import SentenceBatch
 from lmcore.weight import Weight
 from lmcore.word_layer import Words
@@ -131,21 +131,19 @@ class Reader(ExampleNetwork):
     def answers(self, batch: QuestionBatch) -> Tensor:
         """(batch, 2): the first and the last token of the most probable answer of at most `LONGEST`
         tokens."""
-        first, last = self(batch)
-        time = len(first)
-        both = first.T.unsqueeze(2) + last.T.unsqueeze(1)  # (batch, first, last)
-        allowed = torch.ones(time, time, dtype=torch.bool, device=first.device)
-        allowed = allowed.triu().tril(LONGEST - 1)
-        best = both.masked_fill(~allowed, -torch.inf).flatten(1).argmax(1)
-        return torch.stack([best // time, best % time], 1)
+        first, last = (one.T for one in self(batch))  # (batch, time)
+        longer = torch.nn.functional.pad(last, (0, LONGEST - 1), value=-torch.inf)
+        both = first.unsqueeze(2) + longer.unfold(1, LONGEST, 1)  # (batch, first, tokens more)
+        best = both.flatten(1).argmax(1)
+        begin = best // LONGEST
+        return torch.stack([begin, begin + best % LONGEST], 1)
 
     def mistakes(self, batch: QuestionBatch) -> tuple[float, int]:
         raise NotImplementedError("answers are judged with their texts, by `score`")
 
     @torch.no_grad()
     def score(self, data: Any, split: str, streams: int = 1) -> Score:
-        """100 - F1 in percent, as SQuAD defines it, and exact match. Nothing wrong counts as half a
-        mistake."""
+        """What F1 lacks to 100%, with F1 and exact match as SQuAD defines them."""
         self.eval()
         started, examples = time.perf_counter(), data.split(split)
         overlap = same = 0.0
@@ -155,9 +153,9 @@ class Reader(ExampleNetwork):
                 answer, right = examples.answer(place, first, last), examples.answers[place]
                 overlap, same = overlap + f1(answer, right), same + exact(answer, right)
         count = len(examples.answers)
-        error = 100 * max(count - overlap, 0.5) / count
+        more = {"F1": 100 * overlap / count, "exact match": 100 * same / count}
         seconds = time.perf_counter() - started
-        return Score(error, data.tokens(split), seconds, {"exact match": 100 * same / count})
+        return Score(error_of(count - overlap, count), data.tokens(split), seconds, more)
 
     def word_counts(self, examples: Questions) -> Tensor:
         return examples.paragraphs.counts(self.words) + examples.questions.counts(self.words)

@@ -33,6 +33,10 @@ class ReaderSettings(SentenceSettings):
     layers: Annotated[int, Field(ge=1, le=10)] = 2
 
     @property
+    def looked_up(self) -> tuple[str, ...]:
+        return (*super().looked_up, ABOUT_BOTH)  # it scales, and multiplies nothing
+
+    @property
     def recurrent(self) -> dict[Directions, int]:
         """The layers, with the inputs of each."""
         hidden = self.hidden

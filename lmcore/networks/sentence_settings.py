@@ -25,6 +25,10 @@ class SentenceSettings(NetworkSettings, ABC):
     def completed(self, data: Any) -> Self:
         return self.model_copy(update={"alphabet": data.alphabet})
 
+    def check(self) -> None:
+        if len(set(self.alphabet)) < len(self.alphabet):
+            raise ValueError("its alphabet has a letter twice")
+
     @property
     def sizes(self) -> dict[str, int]:
         return self.words.sizes
@@ -66,3 +70,8 @@ class LabellingSettings(SentenceSettings, ABC):
 
     def completed(self, data: Any) -> Self:
         return super().completed(data).model_copy(update={"labels": data.labels})
+
+    def check(self) -> None:
+        super().check()
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ValueError("its labels are none, or one stands there twice")

@@ -186,11 +186,12 @@ def tokens_text(vocabulary: Vocabulary) -> str:
 
     Of white space a blank alone can be read there; other characters of it become <0x0A>, say.
     """
-    lines = (f"{_shown(word)} {index}\n" for index, word in enumerate(vocabulary.words))
+    lines = (f"{shown(word)} {index}\n" for index, word in enumerate(vocabulary.words))
     return "".join(lines)
 
 
-def _shown(word: str) -> str:
+def shown(word: str) -> str:
+    """As a file of names has it, a line each."""
     if word == " ":
         return word
     return "".join(

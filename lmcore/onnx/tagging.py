@@ -23,7 +23,7 @@ from lmcore.onnx import tag_scoring
 from lmcore.onnx.alone import sizes_of, tried
 from lmcore.onnx.graph import Graph
 from lmcore.onnx.layers import LayerGraph
-from lmcore.onnx.networks import TOKENS_FILE, Network, tensor_info, tokens_text
+from lmcore.onnx.networks import TOKENS_FILE, Network, shown, tensor_info, tokens_text
 from lmcore.onnx.products import Products
 from lmcore.sentences import Sentences
 from lmcore.spelling_layer import Spelling
@@ -204,4 +204,4 @@ def _asked(bundle: Bundle, model: Tagger, sentences: TaggedSentences | None) -> 
 
 def _numbered(names: Iterable[str], first: int) -> bytes:
     """A name and its number a line."""
-    return "".join(f"{name} {number}\n" for number, name in enumerate(names, first)).encode()
+    return "".join(f"{shown(name)} {number}\n" for number, name in enumerate(names, first)).encode()

@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
-from lmcore.begun_with import begin_with, bundle_named, set_vectors, vectors_named
+from lmcore.begun_with import (
+    begin_with,
+    beginning_of,
+    bundle_named,
+    set_vectors,
+    vectors_named,
+)
 from lmcore.building import build
 from lmcore.bundle import Bundle, load, save
 from lmcore.codec import Float16
@@ -65,10 +71,7 @@ def dense_key(config: StudyConfig, corpus: Data) -> str:
     """The hash of everything that the trained model depends on."""
     training = config.training.plain()
     if isinstance(config.training, DenseTrainingSettings):
-        if config.training.start is not None:
-            training["start"] = sha256_of(bundle_named(config.training.start))
-        if config.training.vectors is not None:
-            training["vectors"] = sha256_of(vectors_named(config.training.vectors))
+        training |= beginning_of(config.training)
     return content_key(corpus.key, config.model.plain(), training, config.seed)
 
 

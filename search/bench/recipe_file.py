@@ -18,7 +18,7 @@ from search.config import PUBLISHED, StudyConfig
 HEAD = """\
 # A model of lmpareto, whole. `lmpareto build recipe=recipe.yaml to=DIR` makes its file again.
 # Where the dense model is not at hand, it is trained anew from what stands under `dense`; give the
-# place of the text as in `corpus.file=FILE`.
+# place of the data, as in `corpus.file=FILE` or `corpus.train=FILE`.
 """
 
 

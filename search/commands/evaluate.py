@@ -37,7 +37,7 @@ def run(config: EvaluateConfig) -> Answer:
         "tokens_per_second": measured.tokens_per_second,
     }
     said = (
-        f"{config.bundle}: {format_size(bundle.size_bytes)}, {measure.both(measured.value)}"
+        f"{config.bundle}: {format_size(bundle.size_bytes)}, {measure.said(measured.value)}"
         f"{in_bits(bits)}{_more(measured)} on the {measured.tokens:,} tokens of {corpus.name} "
         f"{config.split}, {measured.tokens_per_second:,.0f} tokens/s"
     )
@@ -53,5 +53,5 @@ def run(config: EvaluateConfig) -> Answer:
 
 
 def _more(measured: Score) -> str:
-    """ ", exact match 46.01%" of a network that answers questions."""
+    """ ", exact match 46.01%" of what has several measures."""
     return "".join(f", {name} {value:.2f}%" for name, value in measured.more.items())

@@ -56,7 +56,7 @@ def _title(found: Document) -> Iterator[str]:
 def _kind(model: Mapping[str, Any]) -> str:
     """ "language model of 2 x 200 LSTM units, tied", "tagger of 1 x 100 LSTM units a direction"."""
     cell = model.get("cell", {"kind": "lstm"})["kind"].upper()
-    units = f"{model['layers']} x {_widths(model['hidden'])} {cell} units"
+    units = f"{model.get('layers', 1)} x {_widths(model['hidden'])} {cell} units"
     if _is_language(model):
         return f"language model of {units}, {'tied' if model['tied'] else 'untied'}"
     return f"{model['kind']} of {units} a direction"
@@ -177,7 +177,10 @@ def _text(found: Document) -> Iterator[str]:
 def _limits(found: Document) -> Iterator[str]:
     yield "## Limits"
     yield ""
-    yield f"- It knows {found['words']:,} {found['noun']} and no other{found['unknown']}."
+    if found["model"].get("words", {}).get("letters"):
+        yield f"- It has rows for {found['words']:,} words; others it reads by their letters alone."
+    else:
+        yield f"- It knows {found['words']:,} {found['noun']} and no other{found['unknown']}."
     if _is_language(found["model"]):
         yield "- It writes as its text does, with that text's errors, prejudices and dates."
         yield "- It may repeat passages of the training text."
@@ -196,6 +199,14 @@ def _use(found: Document) -> Iterator[str]:
         yield "```"
         yield ""
         yield "- At the keyboard: `lmpareto complete bundle=model.lmb`"
+    elif found["model"]["kind"] != "tagger":
+        yield "from pathlib import Path"
+        yield "from lmcore.bundle import load"
+        yield ""
+        yield 'network = load(Path("model.lmb")).model'
+        yield "```"
+        yield ""
+        yield f"- {found.get('no_onnx', '')}"
     else:
         yield 'tagger = lmcore.load_tagger("model.lmb")'
         yield 'tagger.tag(["the", "dog", "barks"])'

@@ -127,7 +127,7 @@ def write(name: str, folder: Path, settings: Sequence[str]) -> str:
     measured = bench.measure(resolve(recipe, config.model, context.words))
     bundle = load(bench.path(measured.key))
     model = bundle.model.to(device(config.device))
-    test = score(model, corpus.test, corpus.vocabulary.eos).perplexity
+    test = score(model, corpus.test, corpus.vocabulary.eos).value
     record = {
         **checkpoint.record,
         "size_bytes": measured.size_bytes,

@@ -315,6 +315,9 @@ def test_vectors_are_those_of_a_file(tmp_path: Path) -> None:
     [
         ("good 1 2\n", "line 1 has 2 numbers, and the model takes vectors of 3"),
         ("good 1 x 3\n", "has no vectors of words"),
+        ("zebra 1 2 3\n", "has none of the words of the training text"),
+        ("", "has none of the words"),
+        ("good 1 nan 3\n", "has numbers that are not finite"),
         (None, "cannot read"),
     ],
 )
@@ -324,6 +327,47 @@ def test_what_are_no_vectors_is_told(text: str | None, said: str, tmp_path: Path
         path.write_text(text)
     with pytest.raises(UserError, match=said):
         set_vectors(network_of("classifier"), DATA["classifier"].vocabulary, path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["a b c"]), np.zeros((1, 2)), np.zeros((1, 3), int), None], ids=str
+)
+def test_an_array_of_no_vectors_is_told(array: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.npy").write_bytes(b"")
+    if array is not None:
+        np.save(tmp_path / "mine.npy", array)
+    (tmp_path / "mine.words.txt").write_text("good\n")
+    network, vocabulary = network_of("classifier"), DATA["classifier"].vocabulary
+    with pytest.raises(UserError, match=r"training.vectors: .*mine.npy"):
+        set_vectors(network, vocabulary, tmp_path / "mine.npy")
+    (tmp_path / "mine.words.txt").unlink()
+    np.save(tmp_path / "mine.npy", np.zeros((1, 3)))
+    with pytest.raises(UserError, match=r"cannot read .*mine.words.txt"):
+        set_vectors(network, vocabulary, tmp_path / "mine.npy")
+
+
+def test_lines_may_have_words_of_several_parts_and_a_head(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("2 3\n. . . 1 2 3\ngood 1 2 3 \n")
+    network, vocabulary = network_of("classifier"), DATA["classifier"].vocabulary
+    set_vectors(network, vocabulary, tmp_path / "mine.txt")
+    assert network.sites["vectors"].dense()[vocabulary.ids["good"]].tolist() == [1, 2, 3]
+
+
+def test_what_has_a_row_a_letter_or_a_label_is_taken_where_these_are_the_same() -> None:
+    data, other = DATA["classifier"], network_of("classifier", seed=7)
+    network = network_of("classifier")
+    vectors = other.sites["vectors"].dense()
+    words = [*reversed(data.vocabulary.words)]
+    taken = begin_with(network, data.vocabulary, made_of(other, Vocabulary(words)))
+    assert {"letters", "output", "output.bias", "vectors"} <= set(taken)
+    assert torch.equal(network.sites["vectors"].dense(), vectors.flip(0))
+    shape = other.settings.model_copy(
+        update={"labels": ("x", "y"), "alphabet": data.alphabet[::-1]}
+    )
+    odd = shape.network(other.sites, other.biases)
+    taken = begin_with(network, data.vocabulary, made_of(odd, data.vocabulary))
+    assert not {"letters", "output", "output.bias"} & set(taken)
+    assert "letters.filters" in taken
 
 
 # --- What is left as it is ------------------------------------------------------------------------
@@ -347,6 +391,21 @@ def test_frozen_parts_and_vectors_stay(kind: str) -> None:
     }
     assert same == kept
     assert all(value.requires_grad for value in network.parameters())
+
+
+def test_a_price_of_bits_does_not_move_what_is_fixed() -> None:
+    dense, data = network_of("classifier"), DATA["classifier"]
+    bits = {"kind": "uniform", "step": 0.2, "rate_penalty": 1e-3}
+    given = parse(Recipe, {"sites": {"*": {"bits": bits}}}, "recipe")
+    recipe = resolve(given, dense.settings, len(data.vocabulary))
+    network = build(dense, recipe, Calibration(dense, data.train))
+    before = network.sites["vectors"].leaves["matrix"].data.clone()
+    settings = ADAM.model_copy(update={"epochs": 2})
+    train(network, data.train, settings, 0)
+    assert torch.equal(network.sites["vectors"].leaves["matrix"].data, before)
+    frozen_once = settings.model_copy(update={"frozen": ("output",)})
+    train(network, data.train, frozen_once, 0)
+    train(network, data.train, settings, 0)  # with gradients for all again
 
 
 def test_a_pattern_of_nothing_is_told() -> None:

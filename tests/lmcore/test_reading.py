@@ -224,7 +224,8 @@ def test_its_score_is_that_of_its_answers(data: QuestionData) -> None:
     same = [exact(one, right) for one, right in zip(given, test.answers, strict=True)]
     found = reader.score(data, "test")
     assert found.value == pytest.approx(100 * (1 - sum(overlap) / 20))
-    assert found.more == {"exact match": pytest.approx(100 * sum(same) / 20)}
+    shares = {"F1": 100 * sum(overlap) / 20, "exact match": 100 * sum(same) / 20}
+    assert found.more == pytest.approx(shares)
 
 
 def test_it_learns() -> None:
@@ -270,3 +271,9 @@ def test_its_recipes_are_their_files(
     with torch.no_grad():
         for ours, theirs in zip(model(batch), loaded(batch), strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_what_scales_has_no_errors_to_feed_back(data: QuestionData) -> None:
+    given = {"sites": {"match.both": {"bits": {"kind": "linear", "bits": 4, "feedback": True}}}}
+    with pytest.raises(UserError, match=r"match\.both\.bits\.feedback: got true"):
+        resolve(parse(Recipe, given, "recipe"), SHAPE.completed(data), len(data.vocabulary))

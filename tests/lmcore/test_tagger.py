@@ -19,9 +19,10 @@ from lmcore.bidirectional import Bidirectional, reversed_within
 from lmcore.building import build
 from lmcore.calibration import Calibration
 from lmcore.cells import LSTM
+from lmcore.data import SPLITS
 from lmcore.dropout import Dropout
 from lmcore.errors import UserError
-from lmcore.examples import Batches
+from lmcore.examples import Batches, _spread
 from lmcore.letters import LETTERS, LetterSettings
 from lmcore.loaded_tagger import LoadedTagger
 from lmcore.network import parameters, random_network
@@ -102,8 +103,9 @@ def test_a_file_is_a_word_and_its_tags_a_line(tmp_path: Path) -> None:
         ("a\tX\n\tX\n", r"line 2 is '\\tX'"),
         ("a\t\n", "line 1"),
         ("\n\n", "mine has no sentence"),
+        ("a\tX\n" * 60, "mine has no empty line, so that it is one sentence"),
         ("", "mine has no sentence"),
-        (b"a\xff\tX\n", "mine is not UTF-8 text"),
+        (b"a\xff\tX\n", "is not UTF-8 text: line 1"),
     ],
 )
 def test_what_is_no_such_file_is_told(text: str | bytes, said: str, tmp_path: Path) -> None:
@@ -111,8 +113,19 @@ def test_what_is_no_such_file_is_told(text: str | bytes, said: str, tmp_path: Pa
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=said):
         read_tagged(path, "mine", 1)
-    with pytest.raises(UserError, match="mine: No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*No such file"):
         read_tagged(tmp_path / "none.tsv", "mine", 1)
+
+
+def test_a_missing_column_and_too_many_tags_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tsv"
+    path.write_text("\ufeffa\tX \n")
+    assert read_tagged(path, "mine", 1) == [[("a", "X")]]
+    with pytest.raises(UserError, match=r"has 1 column.* corpus.column=2 asks for another"):
+        read_tagged(path, "mine", 2)
+    splits = {key: [[("a", str(n)) for n in range(1001)]] for key in SPLITS}
+    with pytest.raises(UserError, match="my train has 1,001 labels, and more than 1,000 are none"):
+        tagged_data("mine", splits, {split: f"my {split}" for split in splits}, None)
 
 
 def test_one_file_is_split_and_three_are_not(tmp_path: Path) -> None:
@@ -160,6 +173,12 @@ def test_a_tag_that_train_has_not_is_always_wrong_and_told() -> None:
     )
     assert tagger_of(found).score(found, "valid").value == 100.0
     assert found.naive == 100.0
+
+
+def test_a_naive_answer_without_a_mistake_is_half_wrong() -> None:
+    splits = {key: [[("a", "X"), ("b", "X")]] for key in SPLITS}
+    found = tagged_data("mine", splits, {split: split for split in splits}, None)
+    assert found.naive == 25.0  # half of a mistake in two tags
 
 
 # --- What it computes -----------------------------------------------------------------------------
@@ -272,6 +291,20 @@ def test_an_epoch_has_every_example_once(tagger: Tagger, data: TaggedData) -> No
     assert all(torch.equal(order.sort().values, torch.arange(60)) for order in orders)
 
 
+def test_any_seed_orders_an_epoch(tagger: Tagger, data: TaggedData) -> None:
+    assert Batches(tagger, data.train, ADAM, seed=2**63 - 1)._batches(5)
+
+
+def test_samples_are_spread_over_all_lengths(data: TaggedData) -> None:
+    lengths = data.train.lengths.sort().values
+    for most in (1, 2, 3, 4):
+        taken = _spread(data.train, most, 13)  # of five batches
+        assert len(taken) == most
+        seen = torch.cat([data.train.lengths[places] for places in taken])
+        if most > 1:
+            assert seen.max() >= lengths[-len(lengths) // 3]
+
+
 def test_it_learns_and_goes_on_to_the_bit(data: TaggedData, tmp_path: Path) -> None:
     whole = tagger_of(data)
     record = train(whole, data.train, ADAM, 1, lambda model: model.score(data, "valid").value)
@@ -341,6 +374,19 @@ def test_a_composition_is_its_file_or_is_refused(
     assert bundle.pack(loaded, data.vocabulary) == path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "change", [{"labels": ()}, {"labels": ("A", "A")}, {"alphabet": "aa"}], ids=str
+)
+def test_a_file_that_no_data_can_have_made_is_damaged(
+    change: dict[str, Any], data: TaggedData, tmp_path: Path
+) -> None:
+    shape = SHAPE.completed(data).model_copy(update=change)
+    model = random_network(shape, len(data.vocabulary), 0.1, torch.Generator())
+    bundle.save(tmp_path / "odd.lmb", model, data.vocabulary)
+    with pytest.raises(UserError, match=r"is damaged: its (labels|alphabet)"):
+        bundle.load(tmp_path / "odd.lmb")
+
+
 def test_layers_are_not_reshaped(tagger: Tagger, data: TaggedData) -> None:
     given = {"layers": {"embedding": 3}}
     with pytest.raises(UserError, match=r"recipe.layers.embedding: .*language"):
@@ -358,6 +404,10 @@ def test_a_file_is_used_in_words(data: TaggedData, tmp_path: Path) -> None:
     assert tagger.tag_all(some) == [tagger.tag(words) for words in some]
     assert [len(tags) for tags in tagger.tag_all(some)] == [2, 0, 1, 2]
     assert tagger.tag_all([]) == []
+    assert tagger.tag_all(iter([iter(["the"])])) == [["D"]]
+    for wrong in ([1], [None], "text"):
+        with pytest.raises(UserError, match="a list of its words"):
+            tagger.tag(wrong)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="a list of its words"):
         tagger.tag("the dog")
     with pytest.raises(UserError, match=r"this needs a language model; .* kind tagger"):

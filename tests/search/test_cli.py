@@ -651,8 +651,8 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "a limit that is no size": (["sweep", "study=mine", "max_size=abc"], ["max_size", "'abc'"]),
     "a cache of no size": (["sweep", "study=mine", "max_stages=0GB"], ["max_stages", "'0GB'"]),
     "a perplexity that is none": (
-        ["export", "study=mine", "to=x", "max_perplexity=0.5"],
-        ["max_perplexity", "0.5"],
+        ["export", "study=mine", "to=x", "max_perplexity=0"],
+        ["max_perplexity: got 0"],
     ),
     "two wishes": (
         ["export", "study=mine", "to=x", "max_size=1MB", "trial=1"],

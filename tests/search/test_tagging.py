@@ -190,9 +190,13 @@ def test_a_published_study_is_looked_at_alike(shell: Shell, cache: Path) -> None
     ("arguments", "said"),
     [
         ("task=tagging", "LMPARETO_DATA=FOLDER with ud_ewt/train.tsv in it"),
-        ("task=tagging corpus.train=none.tsv", "corpus.train none.tsv: No such file"),
+        ("task=tagging corpus.train=none.tsv", "cannot read none.tsv: No such file"),
         ("task=tagging corpus.valid=mine.tsv", "corpus.train, corpus.valid and corpus.test, or"),
-        ("task=tagging corpus.train=mine.tsv corpus.column=2", "line 1 is"),
+        ("task=tagging corpus.train=mine.tsv corpus.column=2", "corpus.column=2 asks for another"),
+        (
+            "task=tagging corpus.train=mine.tsv +training.start=no.lmb",
+            "training.start: cannot read",
+        ),
         ("task=taging corpus.train=mine.tsv", "tagging"),
         (
             "task=tagging corpus.train=mine.tsv model=small",
@@ -202,3 +206,18 @@ def test_a_published_study_is_looked_at_alike(shell: Shell, cache: Path) -> None
 )
 def test_what_is_wrong_is_said(arguments: str, said: str, shell: Shell, cache: Path) -> None:
     shell("train", *arguments.split(), cwd=cache).refused(said)
+
+
+@pytest.mark.parametrize("task", ["sentiment", "entailment"])
+def test_a_model_of_another_task_is_taken_home(task: str, shell: Shell, cache: Path) -> None:
+    """Without a form for other programs, which is said."""
+    draw, texts = random.Random(0), 1 if task == "sentiment" else 2
+    lines = ["\t".join((label, *[f"it is {label}"] * texts)) for label in draw.choices("ab", k=60)]
+    (cache / f"{task}.tsv").write_text("\n".join(lines) + "\n")
+    small = ("model.hidden=4", "model.words.embedding=4", "training.epochs=1")
+    data = (f"task={task}", f"corpus.train={task}.tsv")
+    trained = shell("train", *data, *small, "format=json", cwd=cache).ok().document
+    shell("export", f"bundle={trained['bundle']}", *data, f"to={task}", cwd=cache).ok()
+    card = (cache / task / "card.md").read_text()
+    assert "there is no ONNX form of a network of the kind" in card
+    assert "| test error |" in card

@@ -3,7 +3,7 @@
 const SECTIONS = [
   ["sure", "How sure", "Points trained again with other seeds: mean and standard deviation, and the best, the median and the worst front of the seeds.", (state, at, body) => sureSection(state.report.studies[at], body)],
   ["made", "What the front is made of", "How each site is stored, along the front.", (state, at, body) => madeSection(state.report.studies[at], body)],
-  ["mattered", "What mattered", "Which parameters moved size and perplexity.", (state, at, body) => matteredSection(state.report.studies[at], body)],
+  ["mattered", "What mattered", "Which parameters moved the size and the measure.", (state, at, body) => matteredSection(state.report.studies[at], body)],
   ["course", "How the search went", "What was gained for the training spent.", (state, at, body) => courseSection(state.report.studies[at], body)],
   ["trials", "All trials", "", (state, at, body, actions) => (state.showRow = tableSection(state, at, body, actions))],
   ["provenance", "Provenance", "What this study was made with.", (state, at, body) => provenanceSection(state.report.studies[at], body)],
