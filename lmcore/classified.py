@@ -98,6 +98,10 @@ class ClassifiedTexts:
         """(examples,): how many tokens each has."""
         return torch.stack([one.lengths for one in self.texts]).sum(0)
 
+    def counts(self, words: int) -> Tensor:
+        """(words,): how often each word of a vocabulary is in the texts."""
+        return torch.stack([one.counts(words) for one in self.texts]).sum(0)
+
     @property
     def content(self) -> list[bytes]:
         """What tells these texts from others."""

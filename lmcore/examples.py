@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from lmcore.errors import UserError
 from lmcore.lessons import Lessons
@@ -83,29 +84,12 @@ class ExampleNetwork(Network):
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, in nats."""
 
-    @abstractmethod
-    def mistakes(self, batch: Any) -> tuple[float, int]:
-        """What it gets wrong of a batch: the sum of a number from 0 to 1 for each thing that is
-        asked, and how many are asked."""
-
     def lessons(
         self, examples: Examples, settings: TrainingSettings, seed: int, teacher: Any = None
     ) -> Batches:
         if teacher is not None:
             raise UserError("finetuning.distillation: only language models learn from a teacher")
         return Batches(self, examples, settings, seed)
-
-    @torch.no_grad()
-    def score(self, data: Any, split: str, streams: int = 1) -> Score:
-        """The error, and the accuracy in percent."""
-        self.eval()
-        started, examples = time.perf_counter(), data.split(split)
-        wrong, count = 0.0, 0
-        for places in torch.split(by_length(examples), SCORED):
-            more, asked = self.mistakes(examples.batch(places))
-            wrong, count = wrong + more, count + asked
-        seconds, right = time.perf_counter() - started, 100 * (1 - wrong / count)
-        return Score(error_of(wrong, count), data.tokens(split), seconds, {"accuracy": right})
 
     def comparison(self, data: Any) -> Comparison:
         return _Whole(self, data)
@@ -127,6 +111,32 @@ class ExampleNetwork(Network):
             for places in _spread(examples, MOMENT_BATCHES, SCORED):
                 self.loss(examples.batch(places))
         return {site: (value / counts[site]).float() for site, value in sums.items()}
+
+
+class LabellingNetwork(ExampleNetwork):
+    """A network whose forward gives the logits of a label for each thing that is asked: (asked,
+    labels)."""
+
+    @abstractmethod
+    def right(self, batch: Any) -> Tensor:
+        """(asked,): the labels that are right."""
+
+    def loss(self, batch: Any) -> Tensor:
+        return cross_entropy(self(batch), self.right(batch))
+
+    @torch.no_grad()
+    def score(self, data: Any, split: str, streams: int = 1) -> Score:
+        """The error, and the accuracy in percent."""
+        self.eval()
+        started, examples = time.perf_counter(), data.split(split)
+        wrong, count = 0.0, 0
+        for places in torch.split(by_length(examples), SCORED):
+            batch = examples.batch(places)
+            right = self.right(batch)
+            wrong += float((self(batch).argmax(1) != right).sum())
+            count += len(right)
+        seconds, accuracy = time.perf_counter() - started, 100 * (1 - wrong / count)
+        return Score(error_of(wrong, count), data.tokens(split), seconds, {"accuracy": accuracy})
 
 
 class _Whole:

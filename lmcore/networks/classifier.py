@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from lmcore.bidirectional import Bidirectional
 from lmcore.classified import ClassifiedBatch, ClassifiedTexts
-from lmcore.examples import ExampleNetwork
+from lmcore.examples import LabellingNetwork
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.networks.classifier_settings import (
@@ -25,7 +24,7 @@ from lmcore.weight import Weight
 from lmcore.word_layer import Words
 
 
-class Classifier(ExampleNetwork):
+class Classifier(LabellingNetwork):
     """A classifier over Weights."""
 
     settings: ClassifierSettings
@@ -57,11 +56,8 @@ class Classifier(ExampleNetwork):
         z = drop(z.unsqueeze(0)).squeeze(0)
         return self.output.matmul(z) + self.output_bias.value()
 
-    def loss(self, batch: ClassifiedBatch) -> Tensor:
-        return cross_entropy(self(batch), batch.labels)
-
-    def mistakes(self, batch: ClassifiedBatch) -> tuple[float, int]:
-        return float((self(batch).argmax(1) != batch.labels).sum()), len(batch.labels)
+    def right(self, batch: ClassifiedBatch) -> Tensor:
+        return batch.labels
 
     def word_counts(self, examples: ClassifiedTexts) -> Tensor:
-        return torch.stack([one.counts(self.words) for one in examples.texts]).sum(0)
+        return examples.counts(self.words)

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from lmcore.bidirectional import Bidirectional
 from lmcore.classified import ClassifiedBatch, ClassifiedTexts
-from lmcore.examples import ExampleNetwork
+from lmcore.examples import LabellingNetwork
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.networks.matcher_settings import (
@@ -28,7 +27,7 @@ from lmcore.weight import Weight
 from lmcore.word_layer import Words
 
 
-class Matcher(ExampleNetwork):
+class Matcher(LabellingNetwork):
     """A matcher over Weights."""
 
     settings: MatcherSettings
@@ -81,11 +80,8 @@ class Matcher(ExampleNetwork):
         mean = x.masked_fill(padding, 0.0).sum(0) / text.lengths.unsqueeze(1)
         return x.masked_fill(padding, -torch.inf).amax(0), mean
 
-    def loss(self, batch: ClassifiedBatch) -> Tensor:
-        return cross_entropy(self(batch), batch.labels)
-
-    def mistakes(self, batch: ClassifiedBatch) -> tuple[float, int]:
-        return float((self(batch).argmax(1) != batch.labels).sum()), len(batch.labels)
+    def right(self, batch: ClassifiedBatch) -> Tensor:
+        return batch.labels
 
     def word_counts(self, examples: ClassifiedTexts) -> Tensor:
-        return torch.stack([one.counts(self.words) for one in examples.texts]).sum(0)
+        return examples.counts(self.words)

@@ -138,9 +138,6 @@ class Reader(ExampleNetwork):
         begin = best // LONGEST
         return torch.stack([begin, begin + best % LONGEST], 1)
 
-    def mistakes(self, batch: QuestionBatch) -> tuple[float, int]:
-        raise NotImplementedError("answers are judged with their texts, by `score`")
-
     @torch.no_grad()
     def score(self, data: Any, split: str, streams: int = 1) -> Score:
         """What F1 lacks to 100%, with F1 and exact match as SQuAD defines them."""

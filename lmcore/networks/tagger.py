@@ -4,10 +4,9 @@ al. 2016, "Multilingual part-of-speech tagging with bidirectional LSTMs")."""
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from lmcore.bidirectional import Bidirectional
-from lmcore.examples import ExampleNetwork
+from lmcore.examples import LabellingNetwork
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
 from lmcore.networks.tagger_settings import OUTPUT, OUTPUT_BIAS, TaggerSettings
@@ -16,7 +15,7 @@ from lmcore.weight import Weight
 from lmcore.word_layer import Words
 
 
-class Tagger(ExampleNetwork):
+class Tagger(LabellingNetwork):
     """A tagger over Weights."""
 
     settings: TaggerSettings
@@ -48,12 +47,8 @@ class Tagger(ExampleNetwork):
             x = layer(drop(x), batch.sentences.lengths, drop.weights)
         return self.output.matmul(drop(x)[batch.tags != NO_TAG]) + self.output_bias.value()
 
-    def loss(self, batch: TaggedBatch) -> Tensor:
-        return cross_entropy(self(batch), batch.tags[batch.tags != NO_TAG])
-
-    def mistakes(self, batch: TaggedBatch) -> tuple[float, int]:
-        tags = batch.tags[batch.tags != NO_TAG]
-        return float((self(batch).argmax(1) != tags).sum()), len(tags)
+    def right(self, batch: TaggedBatch) -> Tensor:
+        return batch.tags[batch.tags != NO_TAG]
 
     def word_counts(self, examples: TaggedSentences) -> Tensor:
         return examples.sentences.counts(self.words)
