@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
-from lmcore.labelled import labelled_files, labels_of, read_lines, words_in
+from lmcore.labelled import known_file, labelled_files, labels_of, read_lines, words_in
 from lmcore.lazy import torch
 from lmcore.letters import alphabet_of
 from lmcore.score import error_of
@@ -23,6 +23,7 @@ from lmcore.settings import PathText, later
 from lmcore.task import ENTAILMENT, SENTIMENT
 from lmcore.text import by_frequency
 from lmcore.tokens import words_of
+from lmcore.treebank import phrases_of
 from lmcore.vocabulary import EOS, UNK, Vocabulary
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_LABEL = -1  # one that the training split has not
 SST5 = {"train": "sst/sst5-train.txt", "valid": "sst/sst5-dev.txt", "test": "sst/sst5-test.txt"}
+TREES = "sst/trees-fiveclass-train.txt"
 SNLI = {"train": "snli/train-subset.tsv", "valid": "snli/dev.tsv", "test": "snli/test.tsv"}
 
 
@@ -46,7 +48,8 @@ class LabelledText(CorpusSettings):
     none given, the five grades of the Stanford Sentiment Treebank.
 
     The vocabulary is the `max_words` most frequent of the words that train has more than once,
-    with all words of another model, the bundle `vocabulary`, if it is given.
+    with all words of another model, the bundle `vocabulary`, if it is given. With `phrases` every
+    graded phrase of the treebank's training sentences is learned, not these alone.
     """
 
     files = SPLITS  # a vocabulary may be the name of a study
@@ -58,6 +61,7 @@ class LabelledText(CorpusSettings):
     test: PathText | None = None
     max_words: Annotated[int, Field(ge=3)] | None = None
     vocabulary: PathText | None = later(None)
+    phrases: bool = later(False)
 
     def load(self, cache: Path) -> ClassifiedData:
         treebank = not self.places and self.texts == 1
@@ -66,7 +70,16 @@ class LabelledText(CorpusSettings):
         known = SST5 if self.texts == 1 else SNLI
         splits, files, name = labelled_files(self, read, known)
         words = words_in(self.vocabulary) if self.vocabulary else ()
-        return classified_data(name, splits, files, self.max_words, words)
+        phrases = self._phrases() if self.phrases else None
+        return classified_data(name, splits, files, self.max_words, words, phrases)
+
+    def _phrases(self) -> list[Labelled]:
+        if self.places:
+            raise UserError(
+                "corpus.phrases: only the Stanford Sentiment Treebank has them; a file of your own "
+                "may have phrases among its lines"
+            )
+        return read_phrases(known_file(TREES))
 
 
 class LabelledPairs(LabelledText):
@@ -76,6 +89,7 @@ class LabelledPairs(LabelledText):
     task = ENTAILMENT
     texts = 2
     kind: Literal["pairs"] = "pairs"
+    phrases: Literal[False] = later(False)
 
 
 @dataclass(frozen=True)
@@ -157,18 +171,32 @@ def read_labelled(path: Path, name: str, texts: int, between: str) -> list[Label
     return found
 
 
+def read_phrases(path: Path) -> list[Labelled]:
+    """The phrases of a file of the treebank, each once. A phrase of the best grade has 5 there in
+    places, where the grades are 0 to 4."""
+    every = [
+        phrase
+        for number, line in enumerate(read_lines(path), 1)
+        if line.strip()
+        for phrase in phrases_of(line, f"{path}, line {number:,}")
+    ]
+    unique = dict.fromkeys((one.label.replace("5", "4"), *words_of(one.text)) for one in every)
+    return [Labelled(label, (words,)) for label, *words in unique]
+
+
 def classified_data(
     name: str,
     splits: dict[str, list[Labelled]],
     files: dict[str, str],
     most: int | None = None,
     more: Sequence[str] = (),
+    learned: list[Labelled] | None = None,
 ) -> ClassifiedData:
     """The data of the examples of each split; `files` has their names for people.
 
     The vocabulary is the words that train has more than once, the `most` frequent, and the words
-    `more`. A label that train has not stays unknown, so that every answer is wrong; a remark says
-    so. Raises UserError where train has one label alone.
+    `more`. `learned` is what is learned in place of train's examples. A label that train has not
+    stays unknown, so that every answer is wrong; a remark says so. Raises UserError where train has one label alone.
     """
     every = chain.from_iterable(chain.from_iterable(one.texts) for one in splits["train"])
     counts = Counter(every)
@@ -197,6 +225,8 @@ def classified_data(
         known = [places.get(one.label, UNKNOWN_LABEL) for one in examples]
         return ClassifiedTexts(texts, torch.tensor(known))
 
+    if learned is not None:
+        splits = {**splits, "train": learned}
     train, valid, test = (encoded(splits[split]) for split in SPLITS)
     return ClassifiedData(
         name, vocabulary, train, valid, test, remarks, labels=labels, alphabet=alphabet
