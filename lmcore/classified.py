@@ -196,7 +196,8 @@ def classified_data(
 
     The vocabulary is the words that train has more than once, the `most` frequent, and the words
     `more`. `learned` is what is learned in place of train's examples. A label that train has not
-    stays unknown, so that every answer is wrong; a remark says so. Raises UserError where train has one label alone.
+    stays unknown, so that every answer is wrong; a remark says so. Raises UserError where
+    train has one label alone.
     """
     every = chain.from_iterable(chain.from_iterable(one.texts) for one in splits["train"])
     counts = Counter(every)

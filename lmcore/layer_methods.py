@@ -29,6 +29,7 @@ class LayerMethod(ABC, Generic[V]):
     setting: ClassVar[Any]  # the type of the setting, for pydantic
     acts_on: ClassVar[tuple[str, ...] | None] = None  # the sites it reshapes, None for all
     is_open: ClassVar[bool] = False  # whether a training decides what sizes are left
+    of_languages: ClassVar[bool] = True  # whether it reshapes language models alone
     keeps_size: ClassVar[bool] = False  # whether it is taken although no size changes
     # Whether recipes have the setting as null, too. A new method's is left out where it is None:
     # else the keys of all earlier recipes with layers would change.

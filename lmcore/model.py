@@ -16,7 +16,7 @@ from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons, Windows
 from lmcore.loss import cross_entropy, sampled_cross_entropy
 from lmcore.model_settings import ModelSettings
-from lmcore.network import Network, random_network
+from lmcore.network import Network, dense_network, random_network
 from lmcore.score import Score
 from lmcore.text_calibration import moments, window_losses
 from lmcore.training_settings import TrainingSettings
@@ -155,6 +155,5 @@ def random_model(
 def dense_model(
     settings: ModelSettings, matrices: dict[str, Tensor], biases: dict[str, Leaf]
 ) -> LanguageModel:
-    """A dense model of these matrices, site by site, for inference until it is trained."""
-    weights = {site: Weight.of(matrix) for site, matrix in matrices.items()}
-    return LanguageModel(settings, weights, biases).eval()
+    """A dense language model as `dense_network` makes it."""
+    return cast(LanguageModel, dense_network(settings, matrices, biases))

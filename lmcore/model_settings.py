@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -9,12 +10,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 import lmcore.looped_cells  # noqa: F401, makes its cells known
 from lmcore import sites, task
 from lmcore.cells import LSTM, AnyCell
+from lmcore.language_units import units_of
 from lmcore.network_settings import LANGUAGE, NetworkSettings
 from lmcore.settings import later
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
     from lmcore.model import LanguageModel
+    from lmcore.units import Units
     from lmcore.weight import Weight
 
 Size = Annotated[int, Field(ge=1)]
@@ -127,6 +130,17 @@ class ModelSettings(NetworkSettings):
         widths = tuple(units + 1 for units in self.units)
         wider = self.model_copy(update={"projection": widths, "embedding": widths[-1] + 1})
         return {**self.site_shapes(words), **wider.site_shapes(words)}
+
+    def removable(self, embedding: bool) -> list[Units]:
+        return units_of(self, embedding)
+
+    def resized(self, shapes: Mapping[str, tuple[int, int]]) -> Self:
+        layers = range(self.layers)
+        units = [shapes[self.site(at, sites.INPUT)][0] // self.cell.gates for at in layers]
+        widths = [shapes.get(self.site(at, sites.PROJECTION), (0,))[0] for at in layers]
+        embedding = shapes[sites.EMBEDDING][1]
+        sizes = {"hidden": tuple(units), "projection": tuple(widths), "embedding": embedding}
+        return self.model_validate({**self.model_dump(), **sizes})
 
     def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> LanguageModel:
         from lmcore.model import LanguageModel  # which is made of these settings

@@ -99,6 +99,14 @@ def parameters(network: nn.Module) -> dict[str, Tensor]:
     return dict(network.named_parameters(remove_duplicate=True))
 
 
+def dense_network(
+    settings: NetworkSettings, matrices: Mapping[str, Tensor], biases: dict[str, Leaf]
+) -> Network:
+    """A dense network of these matrices, site by site, for inference until it is trained."""
+    weights = {site: Weight.of(matrix) for site, matrix in matrices.items()}
+    return settings.network(weights, biases).eval()
+
+
 def random_network(
     settings: NetworkSettings, words: int, init: float, generator: torch.Generator
 ) -> Network:

@@ -14,6 +14,7 @@ from lmcore.task import Task
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
     from lmcore.network import Network
+    from lmcore.units import Units
     from lmcore.weight import Weight
 
 LANGUAGE = "language"  # the kind that files and databases had before there were others
@@ -40,6 +41,16 @@ class NetworkSettings(Family):
     def sizes(self) -> dict[str, int]:
         """Sizes that a range may be a share of, by name."""
         return {}
+
+    def removable(self, embedding: bool) -> list[Units]:
+        """The hidden units that may be removed, layer by layer, and where `embedding` its columns;
+        of matrices that are stored densely."""
+        return []
+
+    def resized(self, shapes: Mapping[str, tuple[int, int]]) -> Self:
+        """The settings of the same network after units were removed: its matrices have these shapes
+        now."""
+        return self
 
     @property
     def fixed(self) -> tuple[str, ...]:

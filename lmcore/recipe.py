@@ -30,7 +30,6 @@ from lmcore.training_settings import FineTuningSettings
 
 if TYPE_CHECKING:
     from lmcore.calibration import Calibration
-    from lmcore.model import LanguageModel
     from lmcore.network import N
     from lmcore.network_settings import NetworkSettings
 
@@ -86,7 +85,7 @@ class LayerSettings(_LayerFields):
     def shape(self, model: NetworkSettings) -> NetworkSettings:
         """The model's settings after canonical settings; as many units as there are at most."""
         for method, value in self.asked:
-            model = method.shape(value, _language(method, model))
+            model = method.shape(value, _reshapable(method, model))
         return model
 
     def site_shapes(self, model: NetworkSettings, words: int) -> dict[str, MatrixShape]:
@@ -106,15 +105,15 @@ class LayerSettings(_LayerFields):
         narrower embedding if the pruned one is no wider.
         """
         for method, value in self.asked:
-            model = cast("LanguageModel", dense)  # no other can have such settings
-            model, calibration = method.apply(value, model, calibration)
-            dense = cast("N", model)
+            # of another kind than the method reshapes, no network has such settings
+            reshaped, calibration = method.apply(value, cast("Any", dense), calibration)
+            dense = cast("N", reshaped)
         return dense, calibration
 
 
-def _language(method: LayerMethod[Any], model: NetworkSettings) -> ModelSettings:
+def _reshapable(method: LayerMethod[Any], model: NetworkSettings) -> Any:
     """The model's settings. Raises UserError where it is none that the method can reshape."""
-    if not isinstance(model, ModelSettings):
+    if method.of_languages and not isinstance(model, ModelSettings):
         raise UserError(
             f"recipe.layers.{method.field}: it reshapes language models; this is one of the kind "
             f"{model.kind}"
@@ -140,9 +139,9 @@ def _taken(
     if method.keeps_size:
         return {
             **without,
-            method.field: method.canonical(setting, _language(method, shape_without), words),
+            method.field: method.canonical(setting, _reshapable(method, shape_without), words),
         }, shape_without
-    whole = _language(method, model)
+    whole = _reshapable(method, model)
     value = method.canonical(setting, whole, words)
     if value is None:
         return without, shape_without

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,13 @@ class ContextSettings(Settings):
         return {**layers, MIXTURE: (self.layers + 1,), SCALE: (1,)}
 
 
+class Part(NamedTuple):
+    """Numbers side by side: so many, and whose units they are, where these may be removed."""
+
+    width: int
+    units: str | None = None
+
+
 class WordSettings(Settings):
     """What is known of a word, side by side: a row of the trained `embedding`, of fixed `vectors`,
     what its `letters` say. With a `context`, in place of the embedding a mixture of the layers of a
@@ -72,10 +79,18 @@ class WordSettings(Settings):
         return {"embedding": self.embedding} if self.embedding else {}
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """What a word is, side by side."""
+        embedding = self.embedding or 0
+        first = Part(2 * embedding) if self.context else Part(embedding, sites.EMBEDDING)
+        filters = self.letters.filters if self.letters else 0
+        every = (first, Part(self.vectors or 0), Part(filters))
+        return tuple(part for part in every if part.width)
+
+    @property
     def width(self) -> int:
         """How many numbers a word is."""
-        embedding = (self.embedding or 0) * (2 if self.context else 1)
-        return embedding + (self.vectors or 0) + (self.letters.filters if self.letters else 0)
+        return sum(part.width for part in self.parts)
 
     @property
     def fixed(self) -> tuple[str, ...]:

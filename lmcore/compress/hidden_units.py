@@ -1,21 +1,21 @@
 """Intrinsic sparse structures: group Lasso on hidden units, and their removal (Wen et al. 2018).
 
 Group k of a layer is all that its unit k touches: row k of every gate in each of its matrices,
-column k of its recurrent matrices, and column k of what comes next. Biases are left out: nothing
+column k of its recurrent matrices, and the columns of what reads it. Biases are left out: nothing
 reads a unit without columns, whatever its bias. A unit whose whole group is zero is removed; what
-is left is a smaller dense layer.
+is left is a smaller dense layer. The settings of a network say which groups there are: `removable`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator
 
 from lmcore import sites
 from lmcore.codec import Ladder
+from lmcore.errors import UserError
 from lmcore.layer_methods import LayerMethod
 from lmcore.lazy import torch
 from lmcore.model_settings import ModelSettings
@@ -23,14 +23,15 @@ from lmcore.progress import Observer, ignore
 from lmcore.settings import Settings
 from lmcore.structure import DenseStructure
 from lmcore.training_settings import TrainingSettings
+from lmcore.units import Units
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmcore.calibration import Calibration
-    from lmcore.model import LanguageModel
+    from lmcore.network import N, Network
+    from lmcore.network_settings import NetworkSettings
 
-ROWS, COLUMNS = 0, 1
 EPSILON = 1e-8  # under the root, as in the paper's code
 
 
@@ -41,8 +42,8 @@ class UnitsSettings(Settings):
     - `method` threshold adds lambda times the sum of the groups' norms to the loss, and after each
       update makes the weights below `threshold` zero, as the paper does. proximal changes no loss:
       after each update it shrinks each group's norm by rate x lambda.
-    - `embedding` says whether the embedding's columns, with those of the first input matrix, are
-      groups too. With a tied decoder they belong to the last layer's groups anyway.
+    - `embedding` says whether the embedding's columns, with those of what reads them, are groups
+      too. With a tied decoder they belong to the last layer's groups anyway.
     """
 
     strength: Annotated[float, Field(gt=0)]
@@ -75,6 +76,7 @@ class FewerUnits(LayerMethod[UnitsSettings]):
     setting: ClassVar[Any] = UnitsSettings
     is_open: ClassVar[bool] = True
     is_written_as_null: ClassVar[bool] = True
+    of_languages: ClassVar[bool] = False
 
     def examples(self, model: ModelSettings) -> Ladder:
         dropout = {"kind": "element", "rate": 0.0}
@@ -85,118 +87,30 @@ class FewerUnits(LayerMethod[UnitsSettings]):
         return f"hidden units removed by group Lasso of strength {plain['strength']:.3g}"
 
     def canonical(
-        self, asked: UnitsSettings, model: ModelSettings, words: int
+        self, asked: UnitsSettings, model: NetworkSettings, words: int
     ) -> UnitsSettings | None:
+        if not model.removable(asked.embedding):
+            raise UserError(
+                f"recipe.layers.units: in a network of the kind {model.kind} no layer loses units"
+            )
         return asked if asked.training.epochs else None
 
     def apply(
-        self, value: UnitsSettings, dense: LanguageModel, calibration: Calibration
-    ) -> tuple[LanguageModel, Calibration]:
+        self, value: UnitsSettings, dense: Any, calibration: Calibration
+    ) -> tuple[Any, Calibration]:
         return dense, calibration
-
-
-@dataclass(frozen=True)
-class Slice:
-    """What unit k touches in a site's matrix: its rows (axis 0) or columns (axis 1) k, n + k, ...,
-    where n is the number of units."""
-
-    site: str
-    axis: int
-
-
-@dataclass(frozen=True)
-class Units:
-    """Units that can be removed, `count` of them: a layer's, or the embedding's columns."""
-
-    name: str  # "lstm.0", "embedding"
-    count: int
-    slices: tuple[Slice, ...]
-
-    def squares(self, matrices: dict[str, Tensor]) -> Tensor:
-        """(count,): the sum of squares of each group."""
-        total: Tensor | None = None
-        for piece in self.slices:
-            matrix = matrices[piece.site].square().sum(1 - piece.axis)
-            squares = matrix.view(-1, self.count).sum(0)
-            total = squares if total is None else total + squares
-        assert total is not None
-        for site in self._crossed:
-            total = total - self._crossings(matrices[site]).square().sum(0)
-        return total
-
-    def scale_(self, matrices: dict[str, Tensor], factors: Tensor) -> None:
-        """Multiply each group by its factor (count,), in place."""
-        crossings = {site: self._crossings(matrices[site]) * factors for site in self._crossed}
-        for piece in self.slices:
-            matrix = matrices[piece.site]
-            every = factors.repeat(matrix.shape[piece.axis] // self.count)
-            matrix.mul_(every.unsqueeze(1 - piece.axis))
-        for site, scaled in crossings.items():
-            self._crossings(matrices[site]).copy_(scaled)
-
-    @property
-    def _crossed(self) -> list[str]:
-        """The sites of which a group has rows and columns."""
-        columns = {piece.site for piece in self.slices if piece.axis == COLUMNS}
-        return [piece.site for piece in self.slices if piece.axis == ROWS and piece.site in columns]
-
-    def _crossings(self, matrix: Tensor) -> Tensor:
-        """(blocks, count): where each unit's rows and its column meet, as a view."""
-        return matrix.view(-1, self.count, self.count).diagonal(dim1=1, dim2=2)
-
-
-def units_of(model: ModelSettings, embedding: bool) -> list[Units]:
-    """The groups of a model with matrices that are stored densely."""
-    every, found, last = model.site_shapes(words=1), [], model.layers - 1
-    columns = [
-        Slice(sites.EMBEDDING, COLUMNS),
-        Slice(model.site(0, sites.INPUT), COLUMNS),
-    ]
-    for layer, count in enumerate(model.units):
-        slices = [Slice(site, ROWS) for site in _unit_rows(model, layer)]
-        projection = model.site(layer, sites.PROJECTION)
-        if projection in every:
-            slices.append(Slice(projection, COLUMNS))
-        else:
-            slices += [Slice(site, COLUMNS) for site in _output_columns(model, layer)]
-            if layer != last:
-                slices.append(Slice(model.site(layer + 1, sites.INPUT), COLUMNS))
-            elif not model.tied:
-                slices.append(Slice(sites.DECODER, COLUMNS))
-            elif sites.DECODER_PROJECTION in every:
-                slices.append(Slice(sites.DECODER_PROJECTION, COLUMNS))
-            else:  # tied, as wide as the embedding: one set of units
-                slices += columns
-        found.append(Units(model.layer_name(layer), count, tuple(slices)))
-    if not embedding or columns[0] in found[-1].slices:
-        return found
-    if sites.DECODER_PROJECTION in every:
-        columns.append(Slice(sites.DECODER_PROJECTION, ROWS))
-    elif model.tied:  # the last projection writes what the decoder and its own layer read
-        columns.append(Slice(model.site(last, sites.PROJECTION), ROWS))
-        columns += [Slice(site, COLUMNS) for site in _output_columns(model, last)]
-    return [*found, Units(sites.EMBEDDING, model.embedding, tuple(columns))]
-
-
-def _unit_rows(model: ModelSettings, layer: int) -> list[str]:
-    """The sites whose rows are of a layer's units."""
-    return [site for name, site in model.sites_of(layer).items() if name != sites.PROJECTION]
-
-
-def _output_columns(model: ModelSettings, layer: int) -> list[str]:
-    """The sites of a layer that read the layer's own output."""
-    before = (sites.INPUT, sites.PROJECTION)
-    return [site for name, site in model.sites_of(layer).items() if name not in before]
 
 
 class GroupLasso:
     """The penalty while training; a `progress.Regularizer`. A group that is zero stays zero."""
 
-    def __init__(self, model: LanguageModel, settings: UnitsSettings) -> None:
+    def __init__(self, network: Network, settings: UnitsSettings) -> None:
         self.settings = settings
-        self.units = units_of(model.settings, settings.embedding)
+        self.units: list[Units] = network.settings.removable(settings.embedding)
         self.matrices: dict[str, Tensor] = {}
-        for site, weight in model.sites.items():
+        for site, weight in network.sites.items():
+            if site in network.settings.fixed:
+                continue
             assert isinstance(weight.structure, DenseStructure), (
                 "units are removed from dense models"
             )
@@ -231,76 +145,77 @@ class GroupLasso:
 
 
 def with_fewer_units(
-    dense: LanguageModel,
-    text: Tensor,
+    dense: N,
+    examples: Any,
     settings: UnitsSettings,
     seed: int,
     observe: Observer = ignore,
     checkpoint: Path | None = None,
     device: str = "cpu",
-) -> LanguageModel:
-    """The dense model, trained on with the penalty, without the units that became zero.
+) -> N:
+    """The dense network, trained on with the penalty, without the units that became zero.
 
-    `dense` itself stays as it is; `text` is word ids (tokens,). The copy is trained on `device`.
-    The other arguments are those of `training.train`. Raises DivergedError.
+    `dense` itself stays as it is. The copy is trained on `device`. The other arguments are those
+    of `training.train`. Raises DivergedError.
     """
     from lmcore.leaf import Leaf
-    from lmcore.model import dense_model
+    from lmcore.network import dense_network
     from lmcore.training import train
 
     matrices = {site: weight.dense().detach() for site, weight in dense.sites.items()}
     biases = {name: Leaf(leaf.value().detach()) for name, leaf in dense.biases.items()}
-    model = dense_model(dense.settings, matrices, biases).to(device)
-    lasso = GroupLasso(model, settings)
+    network = dense_network(dense.settings, matrices, biases).to(device)
+    lasso = GroupLasso(network, settings)
     train(
-        model,
-        text,
+        network,
+        examples,
         settings.training,
         seed,
         observe=observe,
         checkpoint=checkpoint,
         regularizer=lasso,
     )
-    return remove_units(model.cpu(), settings.embedding)
+    return cast("N", remove_units(network.cpu(), settings.embedding))
 
 
-def remove_units(model: LanguageModel, embedding: bool) -> LanguageModel:
-    """The dense model without the units whose whole group is zero; its output is the same.
+def remove_units(network: N, embedding: bool) -> N:
+    """The dense network without the units whose whole group is zero; its output is the same.
 
-    At least one unit of each layer stays. Of a layer with a projection at least one unit more than
-    the projection is wide stays. A tied embedding with a `decoder.projection` must not become as
-    wide as what that projection reads: one unit more stays there.
+    At least so many units of each group stay as the group says. A tied embedding with a
+    `decoder.projection` must not become as wide as what that projection reads: one unit more stays
+    there.
     """
     from lmcore.leaf import Leaf
-    from lmcore.model import dense_model
+    from lmcore.network import dense_network
 
-    settings = model.settings
-    matrices = {site: weight.dense().detach() for site, weight in model.sites.items()}
-    vectors = {name: leaf.value().detach() for name, leaf in model.biases.items()}
-    groups = units_of(settings, embedding)
+    settings: NetworkSettings = network.settings
+    matrices = {site: weight.dense().detach() for site, weight in network.sites.items()}
+    vectors = {name: leaf.value().detach() for name, leaf in network.biases.items()}
+    groups = settings.removable(embedding)
     alive = {units.name: units.squares(matrices) > 0 for units in groups}
-    layers = [settings.layer_name(layer) for layer in range(settings.layers)]
-    widths = dict(zip(layers, settings.projection or (0,) * settings.layers, strict=True))
-    for name, flags in alive.items():
-        _keep(flags, widths.get(name, 0) + 1)
-    if sites.DECODER_PROJECTION in matrices:
-        _keep_unequal(settings, alive)
     for units in groups:
-        kept = alive[units.name].nonzero().squeeze(1)
-        for piece in units.slices:
-            matrices[piece.site] = _take(matrices[piece.site], piece.axis, kept, units.count)
-        for name in vectors:
-            if name.startswith(f"{units.name}."):
-                vectors[name] = _take(vectors[name], 0, kept, units.count)
-    projections = [settings.site(layer, sites.PROJECTION) for layer in range(settings.layers)]
-    after = {
-        "hidden": tuple(int(alive[name].sum()) for name in layers),
-        "projection": tuple(len(matrices.get(site, ())) for site in projections),
-        "embedding": matrices[sites.EMBEDDING].shape[1],
+        _keep(alive[units.name], units.least)
+    if isinstance(settings, ModelSettings) and sites.DECODER_PROJECTION in matrices:
+        _keep_unequal(settings, alive)
+    kept = {
+        (site, axis): torch.ones(size, dtype=torch.bool)
+        for site, matrix in matrices.items()
+        for axis, size in enumerate(matrix.shape)
     }
+    for units in groups:
+        dead = (~alive[units.name]).nonzero().squeeze(1)
+        for piece in units.slices:
+            kept[piece.site, piece.axis][piece.places(dead)] = False
+        for name, vector in vectors.items():
+            if name.startswith(f"{units.name}."):
+                vectors[name] = vector[alive[units.name].repeat(len(vector) // units.count)]
+    for (site, axis), flags in kept.items():
+        if not flags.all():
+            matrices[site] = matrices[site].index_select(axis, flags.nonzero().squeeze(1))
+    shapes = {site: (one.shape[0], one.shape[1]) for site, one in matrices.items()}
+    shaped = settings.resized(shapes)
     biases = {name: Leaf(value) for name, value in vectors.items()}
-    shaped = ModelSettings.model_validate({**settings.model_dump(), **after})
-    return dense_model(shaped, matrices, biases)
+    return cast("N", dense_network(shaped, matrices, biases))
 
 
 def _keep(alive: Tensor, least: int) -> None:
@@ -318,10 +233,3 @@ def _keep_unequal(settings: ModelSettings, alive: dict[str, Tensor]) -> None:
     if columns.sum() == output.sum():
         fewer = output if columns.all() else columns
         _keep(fewer, int(fewer.sum()) + 1)
-
-
-def _take(tensor: Tensor, axis: int, kept: Tensor, count: int) -> Tensor:
-    """The rows or columns k, count + k, ... of the kept units."""
-    blocks = tensor.shape[axis] // count
-    index = (torch.arange(blocks).unsqueeze(1) * count + kept).flatten()
-    return tensor.index_select(axis, index)

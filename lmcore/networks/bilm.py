@@ -38,11 +38,11 @@ class BiLM(Network):
         super().__init__(settings, weights, biases)
         self.ahead, self.back = (
             LanguageModel(
-                settings.one,
+                settings.of(direction),
                 {name: weights[named] for name, named in names.items() if named in weights},
                 {name: biases[named] for name, named in names.items() if named in biases},
             )
-            for names in map(settings.named, DIRECTIONS)
+            for direction, names in zip(DIRECTIONS, map(settings.named, DIRECTIONS), strict=True)
         )
 
     @property

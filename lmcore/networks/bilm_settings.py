@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 from pydantic import Field
 
@@ -13,6 +15,7 @@ from lmcore.network_settings import NetworkSettings
 from lmcore.settings import later
 from lmcore.sites import BACKWARD, FORWARD
 from lmcore.task import LANGUAGE
+from lmcore.units import Units
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -25,7 +28,8 @@ S = TypeVar("S")
 
 class BiLMSettings(NetworkSettings):
     """The shape of two language models, one of which reads from the end. They share the embedding,
-    which is tied to the decoder, and the way there from the last layers."""
+    which is tied to the decoder, and the way there from the last layers. Layers have `hidden`
+    units, but for those in `hidden_of`: {forward.0: 150}."""
 
     task = LANGUAGE
     kind: Literal["bilm"] = "bilm"
@@ -33,13 +37,14 @@ class BiLMSettings(NetworkSettings):
     hidden: Size
     embedding: Size
     cell: AnyCell = later(LSTM())
+    hidden_of: dict[str, Size] = later({})
 
-    @property
-    def one(self) -> ModelSettings:
+    def of(self, direction: str) -> ModelSettings:
         """The shape of one of the two."""
+        names = (sites.layer_name(direction, layer) for layer in range(self.layers))
         return ModelSettings(
             layers=self.layers,
-            hidden=self.hidden,
+            hidden=tuple(self.hidden_of.get(name, self.hidden) for name in names),
             embedding=self.embedding,
             tied=True,
             cell=self.cell,
@@ -55,27 +60,55 @@ class BiLMSettings(NetworkSettings):
 
     def named(self, direction: str) -> dict[str, str]:
         """Each site and vector of the model of a direction -> its name here."""
-        prefix = f"{self.cell.prefix}."
+        one = self.of(direction)
         return {
-            name: f"{direction}.{name.removeprefix(prefix)}" if name.startswith(prefix) else name
-            for name in (*self.one.site_shapes(1), *self.one.bias_shapes(1))
+            name: self._named(direction, name)
+            for name in (*one.site_shapes(1), *one.bias_shapes(1))
         }
+
+    def _named(self, direction: str, name: str) -> str:
+        prefix = f"{self.cell.prefix}."
+        return f"{direction}.{name.removeprefix(prefix)}" if name.startswith(prefix) else name
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
-        return self._both(self.one.site_shapes(words))
+        return self._both([self.of(one).site_shapes(words) for one in DIRECTIONS])
 
     def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
-        return self._both(self.one.bias_shapes(words))
+        return self._both([self.of(one).bias_shapes(words) for one in DIRECTIONS])
 
-    def _both(self, shapes: dict[str, S]) -> dict[str, S]:
+    def _both(self, each: Sequence[dict[str, S]]) -> dict[str, S]:
         """Those of the layers of each direction, then the shared ones."""
         found = {
-            named: shapes[name]
-            for direction in DIRECTIONS
-            for name, named in self.named(direction).items()
-            if name in shapes and name != named
+            self._named(direction, name): shape
+            for direction, shapes in zip(DIRECTIONS, each, strict=True)
+            for name, shape in shapes.items()
+            if name not in sites.SHARED
         }
-        return {**found, **{name: shape for name, shape in shapes.items() if name in sites.SHARED}}
+        shared = {name: shape for name, shape in each[0].items() if name in sites.SHARED}
+        return {**found, **shared}
+
+    def removable(self, embedding: bool) -> list[Units]:
+        """But for the last layers, whose outputs are those of one decoder."""
+        return [
+            replace(
+                units,
+                name=self._named(direction, units.name),
+                slices=tuple(
+                    replace(one, site=self._named(direction, one.site)) for one in units.slices
+                ),
+            )
+            for direction in DIRECTIONS
+            for units in self.of(direction).removable(embedding=False)[:-1]
+        ]
+
+    def resized(self, shapes: Mapping[str, tuple[int, int]]) -> Self:
+        every = {
+            name: shapes[f"{name}.{sites.INPUT}"][0] // self.cell.gates
+            for direction in DIRECTIONS
+            for name in (sites.layer_name(direction, layer) for layer in range(self.layers))
+        }
+        others = {name: units for name, units in every.items() if units != self.hidden}
+        return self.model_copy(update={"hidden_of": others})
 
     def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> BiLM:
         from lmcore.networks.bilm import BiLM  # which is made of these settings

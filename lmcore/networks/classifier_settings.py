@@ -8,6 +8,7 @@ from lmcore.model_settings import Size
 from lmcore.networks.sentence_settings import Directions, LabellingSettings
 from lmcore.sites import both_directions
 from lmcore.task import SENTIMENT
+from lmcore.word_settings import Part
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 ENCODER = both_directions("encoder", 0)
 ATTENTION, POOLED, OUTPUT = "attention", "pooled", "output"
+POOLINGS = ("largest", "mean", "attentive mean")
 POOLED_BIAS, OUTPUT_BIAS = "pooled.bias", "output.bias"
 
 
@@ -25,27 +27,31 @@ class ClassifierSettings(LabellingSettings):
 
     task = SENTIMENT
     kind: Literal["classifier"] = "classifier"
-    hidden: Size
     pooled: Size
 
     @property
-    def recurrent(self) -> dict[Directions, int]:
-        """The layers, with the inputs of each."""
-        return {ENCODER: self.words.width}
+    def layers_of(self) -> tuple[Directions, ...]:
+        return (ENCODER,)
+
+    @property
+    def reads(self) -> dict[str, tuple[Part, ...]]:
+        encoded = self.output_of(ENCODER)
+        layers = dict.fromkeys(ENCODER, self.words.parts)
+        return {**layers, ATTENTION: encoded, POOLED: encoded * len(POOLINGS)}
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
         return {
             **self.words.site_shapes(words, len(self.alphabet)),
-            **self.layer_sites(self.recurrent, self.hidden),
-            ATTENTION: (1, 2 * self.hidden),
-            POOLED: (self.pooled, 6 * self.hidden),
+            **self.layer_sites,
+            ATTENTION: (1, self.inputs_of(ATTENTION)),
+            POOLED: (self.pooled, self.inputs_of(POOLED)),
             OUTPUT: (len(self.labels), self.pooled),
         }
 
     def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
         return {
             **self.words.bias_shapes(),
-            **self.layer_vectors(self.recurrent, self.hidden),
+            **self.layer_vectors,
             POOLED_BIAS: (self.pooled,),
             OUTPUT_BIAS: (len(self.labels),),
         }

@@ -38,7 +38,7 @@ class Matcher(LabellingNetwork):
         super().__init__(settings, weights, biases)
         self.read = Words(settings.words, weights, biases)
         self.encoder, self.composer = (
-            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.recurrent
+            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.layers_of
         )
         self.compared, self.compared_bias = weights[COMPARED], biases[COMPARED_BIAS]
         self.pooled, self.pooled_bias = weights[POOLED], biases[POOLED_BIAS]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from lmcore.model_settings import Size
 from lmcore.networks.sentence_settings import Directions, LabellingSettings
 from lmcore.sites import both_directions
 from lmcore.task import ENTAILMENT
+from lmcore.word_settings import Part
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -25,26 +25,35 @@ class MatcherSettings(LabellingSettings):
 
     task = ENTAILMENT
     kind: Literal["matcher"] = "matcher"
-    hidden: Size
 
     @property
-    def recurrent(self) -> dict[Directions, int]:
-        """The layers, with the inputs of each."""
-        return {ENCODER: self.words.width, COMPOSER: self.hidden}
+    def layers_of(self) -> tuple[Directions, ...]:
+        return ENCODER, COMPOSER
+
+    @property
+    def reads(self) -> dict[str, tuple[Part, ...]]:
+        # the scores of the texts' attention read the encoder, without a matrix
+        encoded = tuple(Part(part.width) for part in self.output_of(ENCODER))
+        return {
+            **dict.fromkeys(ENCODER, self.words.parts),
+            COMPARED: encoded * 4,
+            **dict.fromkeys(COMPOSER, (Part(self.hidden),)),
+            POOLED: self.output_of(COMPOSER) * 4,
+        }
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
         return {
             **self.words.site_shapes(words, len(self.alphabet)),
-            **self.layer_sites(self.recurrent, self.hidden),
-            COMPARED: (self.hidden, 8 * self.hidden),
-            POOLED: (self.hidden, 8 * self.hidden),
+            **self.layer_sites,
+            COMPARED: (self.hidden, self.inputs_of(COMPARED)),
+            POOLED: (self.hidden, self.inputs_of(POOLED)),
             OUTPUT: (len(self.labels), self.hidden),
         }
 
     def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
         return {
             **self.words.bias_shapes(),
-            **self.layer_vectors(self.recurrent, self.hidden),
+            **self.layer_vectors,
             COMPARED_BIAS: (self.hidden,),
             POOLED_BIAS: (self.hidden,),
             OUTPUT_BIAS: (len(self.labels),),

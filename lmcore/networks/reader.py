@@ -62,7 +62,7 @@ class Reader(ExampleNetwork):
         )
         layers = {
             both: Bidirectional.of(settings.cell, both, weights, biases)
-            for both in settings.recurrent
+            for both in settings.layers_of
         }
         self.layers, self._named = nn.ModuleList(layers.values()), layers
         self.phrase, *self._modelling, self.ending = layers.values()

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lmcore.model_settings import Size
 from lmcore.networks.sentence_settings import Directions, SentenceSettings
 from lmcore.sites import both_directions
 from lmcore.task import READING
+from lmcore.word_settings import Part
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from lmcore.weight import Weight
 
 HIGHWAYS = 2
-PHRASE, MODELLING, ENDING = "phrase", "modelling", "ending"
+PHRASE, ENDING = both_directions("phrase", 0), both_directions("ending", 0)
 # what the similarity of a token of the paragraph and one of the question is made of
 ABOUT_PARAGRAPH, ABOUT_QUESTION, ABOUT_BOTH = "match.paragraph", "match.question", "match.both"
+SIMILARITY = ABOUT_PARAGRAPH, ABOUT_QUESTION, ABOUT_BOTH
 FIRST, LAST = "first", "last"
 
 
@@ -29,7 +30,6 @@ class ReaderSettings(SentenceSettings):
 
     task = READING
     kind: Literal["reader"] = "reader"
-    hidden: Size
     layers: Annotated[int, Field(ge=1, le=10)] = 2
 
     @property
@@ -37,35 +37,47 @@ class ReaderSettings(SentenceSettings):
         return (*super().looked_up, ABOUT_BOTH)  # it scales, and multiplies nothing
 
     @property
-    def recurrent(self) -> dict[Directions, int]:
-        """The layers, with the inputs of each."""
-        hidden = self.hidden
-        inputs = [8 * hidden, *[2 * hidden] * (self.layers - 1)]
+    def layers_of(self) -> tuple[Directions, ...]:
+        return (PHRASE, *self.modelling, ENDING)
+
+    @property
+    def modelling(self) -> tuple[Directions, ...]:
+        """The modelling layers."""
+        return tuple(both_directions("modelling", layer) for layer in range(self.layers))
+
+    @property
+    def reads(self) -> dict[str, tuple[Part, ...]]:
+        # as in Wen et al., no unit of the phrase layer is removed
+        phrase = tuple(Part(part.width) for part in self.output_of(PHRASE))
+        found = phrase * 4
+        reads = {
+            **dict.fromkeys(PHRASE, (Part(self.words.width),)),
+            **dict.fromkeys(SIMILARITY, phrase),
+        }
+        before = found
+        for both in self.modelling:
+            reads |= dict.fromkeys(both, before)
+            before = self.output_of(both)
         return {
-            both_directions(PHRASE, 0): self.words.width,
-            **{both_directions(MODELLING, at): size for at, size in enumerate(inputs)},
-            both_directions(ENDING, 0): 14 * hidden,
+            **reads,
+            FIRST: found + before,
+            **dict.fromkeys(ENDING, found + before * 3),
+            LAST: found + self.output_of(ENDING),
         }
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
-        hidden, width = self.hidden, self.words.width
+        width = self.words.width
         shapes = self.words.site_shapes(words, len(self.alphabet))
         for at in range(HIGHWAYS):
             shapes |= {f"highway.{at}.change": (width, width), f"highway.{at}.gate": (width, width)}
-        similarity = (ABOUT_PARAGRAPH, ABOUT_QUESTION, ABOUT_BOTH)
-        return {
-            **shapes,
-            **self.layer_sites(self.recurrent, hidden),
-            **dict.fromkeys(similarity, (1, 2 * hidden)),
-            FIRST: (1, 10 * hidden),
-            LAST: (1, 10 * hidden),
-        }
+        scores = (*SIMILARITY, FIRST, LAST)
+        return {**shapes, **self.layer_sites, **{one: (1, self.inputs_of(one)) for one in scores}}
 
     def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
         width, vectors = self.words.width, self.words.bias_shapes()
         for at in range(HIGHWAYS):
             vectors |= {f"highway.{at}.change.bias": (width,), f"highway.{at}.gate.bias": (width,)}
-        return {**vectors, **self.layer_vectors(self.recurrent, self.hidden)}
+        return {**vectors, **self.layer_vectors}
 
     def network(self, weights: dict[str, Weight], biases: dict[str, Leaf]) -> Reader:
         from lmcore.networks.reader import Reader  # which is made of these settings

@@ -26,7 +26,7 @@ class Tagger(LabellingNetwork):
         super().__init__(settings, weights, biases)
         self.read = Words(settings.words, weights, biases)
         layers = [
-            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.recurrent
+            Bidirectional.of(settings.cell, both, weights, biases) for both in settings.layers_of
         ]
         self.layers, self._layers = nn.ModuleList(layers), layers
         self.output, self.output_bias = weights[OUTPUT], biases[OUTPUT_BIAS]
@@ -34,7 +34,7 @@ class Tagger(LabellingNetwork):
     @property
     def named_layers(self) -> dict[str, Layer]:
         found = self.read.named_layers
-        for layer, both in zip(self._layers, self.settings.recurrent, strict=True):
+        for layer, both in zip(self._layers, self.settings.layers_of, strict=True):
             found = {**found, **layer.named(both)}
         return found
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lmcore.model_settings import Size
 from lmcore.networks.sentence_settings import Directions, LabellingSettings
 from lmcore.sites import both_directions
 from lmcore.task import TAGGING
+from lmcore.word_settings import Part
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -26,25 +26,30 @@ class TaggerSettings(LabellingSettings):
     task = TAGGING
     kind: Literal["tagger"] = "tagger"
     layers: Annotated[int, Field(ge=1, le=10)] = 1
-    hidden: Size
 
     @property
-    def recurrent(self) -> dict[Directions, int]:
-        """The layers, with the inputs of each."""
-        inputs = [self.words.width, *[2 * self.hidden] * (self.layers - 1)]
-        return {both_directions(ENCODER, layer): size for layer, size in enumerate(inputs)}
+    def layers_of(self) -> tuple[Directions, ...]:
+        return tuple(both_directions(ENCODER, layer) for layer in range(self.layers))
+
+    @property
+    def reads(self) -> dict[str, tuple[Part, ...]]:
+        found, before = dict[str, tuple[Part, ...]](), self.words.parts
+        for both in self.layers_of:
+            found |= dict.fromkeys(both, before)
+            before = self.output_of(both)
+        return {**found, OUTPUT: before}
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
         return {
             **self.words.site_shapes(words, len(self.alphabet)),
-            **self.layer_sites(self.recurrent, self.hidden),
-            OUTPUT: (len(self.labels), 2 * self.hidden),
+            **self.layer_sites,
+            OUTPUT: (len(self.labels), self.inputs_of(OUTPUT)),
         }
 
     def bias_shapes(self, words: int) -> dict[str, tuple[int]]:
         return {
             **self.words.bias_shapes(),
-            **self.layer_vectors(self.recurrent, self.hidden),
+            **self.layer_vectors,
             OUTPUT_BIAS: (len(self.labels),),
         }
 

@@ -111,7 +111,7 @@ def tagging(model: Tagger, integer_activations: bool = True) -> Network:
     products = Products(graph, integer_activations)
     ids = graph.op("Transpose", "x", perm=[1, 0])  # (L, N)
     x = _words(graph, products, model, ids)
-    for layer, (ahead, back) in zip(model.layers, model.settings.recurrent, strict=True):
+    for layer, (ahead, back) in zip(model.layers, model.settings.layers_of, strict=True):
         assert isinstance(layer, Bidirectional), "a tagger's layers"
         first = _run(graph, products, layer.ahead, ahead, x)
         turned = graph.op("ReverseSequence", x, "x_lens", batch_axis=1, time_axis=0)

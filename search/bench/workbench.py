@@ -199,7 +199,7 @@ class Workbench:
                 return known
             state = path.with_suffix(".safetensors")  # of a training that is not over
             model = with_fewer_units(
-                self.dense.language,
+                self.dense.model,
                 self.corpus.train,
                 units,
                 _seed(key),

@@ -25,7 +25,7 @@ from lmcore import bundle
 from lmcore.building import build
 from lmcore.calibration import Calibration
 from lmcore.cells import Cell
-from lmcore.compress.hidden_units import remove_units, units_of
+from lmcore.compress.hidden_units import remove_units
 from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.model import LanguageModel, random_model
@@ -156,7 +156,7 @@ def with_units_gone(dense: LanguageModel, seed: int) -> LanguageModel:
         s: weight.leaves["matrix"].data for s, weight in stage.sites.items()
     }
     with torch.no_grad():
-        for units in units_of(stage.settings, embedding=True):
+        for units in stage.settings.removable(embedding=True):
             share = torch.rand((), generator=generator)
             units.scale_(matrices, (torch.rand(units.count, generator=generator) < share).float())
     return remove_units(stage, embedding=True)

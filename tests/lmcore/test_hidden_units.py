@@ -19,7 +19,6 @@ from lmcore.compress.hidden_units import (
     GroupLasso,
     UnitsSettings,
     remove_units,
-    units_of,
     with_fewer_units,
 )
 from lmcore.corpus import Corpus, Vocabulary
@@ -147,7 +146,7 @@ def kill(model: LanguageModel, group: set[Entry]) -> None:
 def test_groups_are_those_of_the_definition(cell: Cell, shape: str, embedding: bool) -> None:
     settings = settings_of(shape, cell)
     groups = by_definition(settings, embedding)
-    found = {units.name: units for units in units_of(settings, embedding)}
+    found = {units.name: units for units in settings.removable(embedding)}
     assert list(found) == list(groups)
     matrices = {site: value.detach() for site, value in matrices_of(model_of(settings)).items()}
     for name, units in found.items():
