@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lmcore.errors import UserError
-from lmcore.lessons import Lessons
+from lmcore.lessons import Lessons, distillation_of
 from lmcore.network import Network
 from lmcore.score import Comparison, Score, error_of
 from lmcore.training_settings import TrainingSettings
@@ -41,9 +41,15 @@ class Batches(Lessons):
     an epoch may be smaller."""
 
     def __init__(
-        self, network: ExampleNetwork, examples: Examples, settings: TrainingSettings, seed: int
+        self,
+        network: ExampleNetwork,
+        examples: Examples,
+        settings: TrainingSettings,
+        seed: int,
+        teacher: ExampleNetwork | None = None,
     ) -> None:
-        """Raises UserError where there is no example."""
+        """Until it is closed, the teacher is in eval mode, on the network's device. Raises
+        UserError where there is no example."""
         if not len(examples.lengths):
             raise UserError("the training split has no example")
         self._network, self._examples, self._seed = network, examples, seed
@@ -51,12 +57,28 @@ class Batches(Lessons):
         self.updates = math.ceil(len(examples.lengths) / settings.batch)
         self.tokens = int(examples.lengths.sum()) // self.updates
         self._order: tuple[int, list[Tensor]] = (-1, [])  # an epoch, and its batches
+        self._distillation, self._teacher = distillation_of(settings, teacher), teacher
+        if teacher:
+            self._before = teacher.training, teacher.device
+            teacher.eval().to(network.device)
 
     def loss(self, update: int, sampled: bool) -> Tensor:
         epoch, number = divmod(update, self.updates)
         if self._order[0] != epoch:
             self._order = epoch, self._batches(epoch)
-        return self._network.loss(self._examples.batch(self._order[1][number]))
+        batch = self._examples.batch(self._order[1][number])
+        scores = self._network.scores(batch)
+        loss = self._network.loss_of(scores, batch)
+        if not (self._teacher and self._distillation):
+            return loss
+        with torch.no_grad():
+            theirs = self._teacher.scores(batch)
+        mix, temperature = self._distillation.mix, self._distillation.temperature
+        soft = [
+            divergence(one / temperature, other / temperature)
+            for one, other in zip(scores, theirs, strict=True)
+        ]
+        return (1 - mix) * loss + mix * temperature**2 * torch.stack(soft).sum()
 
     def _batches(self, epoch: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
@@ -74,22 +96,39 @@ class Batches(Lessons):
         pass
 
     def close(self) -> None:
-        pass
+        if self._teacher:
+            mode, home = self._before
+            self._teacher.to(home).train(mode)
+
+
+def divergence(scores: Tensor, theirs: Tensor) -> Tensor:
+    """KL(softmax(theirs) || softmax(scores)), a mean over the rows of (n, choices) in nats. A
+    choice that is none scores -inf with both."""
+    shares, log_shares = theirs.softmax(1), theirs.log_softmax(1)
+    lost = torch.where(shares > 0, shares * (log_shares - scores.log_softmax(1)), 0.0)
+    return lost.sum(1).mean()
 
 
 class ExampleNetwork(Network):
     """A network of a task with examples."""
 
     @abstractmethod
+    def scores(self, batch: Any) -> tuple[Tensor, ...]:
+        """For each decision (n, choices): log-probabilities, up to a number a row. A choice that is
+        none scores -inf."""
+
+    @abstractmethod
+    def loss_of(self, scores: tuple[Tensor, ...], batch: Any) -> Tensor:
+        """The mean loss of a batch with these scores, in nats."""
+
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, in nats."""
+        return self.loss_of(self.scores(batch), batch)
 
     def lessons(
         self, examples: Examples, settings: TrainingSettings, seed: int, teacher: Any = None
     ) -> Batches:
-        if teacher is not None:
-            raise UserError("finetuning.distillation: only language models learn from a teacher")
-        return Batches(self, examples, settings, seed)
+        return Batches(self, examples, settings, seed, teacher)
 
     def comparison(self, data: Any) -> Comparison:
         return _Whole(self, data)
@@ -121,8 +160,11 @@ class LabellingNetwork(ExampleNetwork):
     def right(self, batch: Any) -> Tensor:
         """(asked,): the labels that are right."""
 
-    def loss(self, batch: Any) -> Tensor:
-        return cross_entropy(self(batch), self.right(batch))
+    def scores(self, batch: Any) -> tuple[Tensor, ...]:
+        return (self(batch),)
+
+    def loss_of(self, scores: tuple[Tensor, ...], batch: Any) -> Tensor:
+        return cross_entropy(scores[0], self.right(batch))
 
     @torch.no_grad()
     def score(self, data: Any, split: str, streams: int = 1) -> Score:

@@ -21,6 +21,7 @@ from lmcore.training_settings import (
 if TYPE_CHECKING:
     from lmcore.cells import State
     from lmcore.model import LanguageModel
+    from lmcore.network import Network
 
 
 class Lessons(ABC):
@@ -146,13 +147,22 @@ def _teacher(
     teacher: LanguageModel | None, settings: TrainingSettings, model: LanguageModel
 ) -> _Teacher | None:
     """The teacher that the settings ask for."""
+    wanted = distillation_of(settings, teacher)
+    if teacher is None or wanted is None:
+        return None
+    return _Teacher(teacher, wanted, settings.batch, model.decoder_bias.data.device)
+
+
+def distillation_of(
+    settings: TrainingSettings, teacher: Network | None
+) -> DistillationSettings | None:
+    """What the settings ask of a teacher. Raises ValueError where there is one and they ask for
+    none, or the other way round."""
     wanted = settings.distillation if isinstance(settings, FineTuningSettings) else None
     if (teacher is None) != (wanted is None):
         given = "no teacher" if teacher is None else "a teacher"
         raise ValueError(f"finetuning.distillation is {wanted}, and train got {given}")
-    if teacher is None or wanted is None:
-        return None
-    return _Teacher(teacher, wanted, settings.batch, model.decoder_bias.data.device)
+    return wanted
 
 
 def _named(name: str, states: list[State]) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lmcore.errors import UserError
 from lmcore.evaluation import TextComparison, score
 from lmcore.layer import Layer
 from lmcore.leaf import Leaf
@@ -61,9 +60,7 @@ class BiLM(Network):
         self, examples: Tensor, settings: TrainingSettings, seed: int, teacher: BiLM | None = None
     ) -> Lessons:
         """The windows of a text (tokens,), for each direction those of its own reading."""
-        if teacher is not None:
-            raise UserError("finetuning.distillation: a bilm does not learn from a teacher")
-        return _Both(self, examples, settings)
+        return _Both(self, examples, settings, teacher)
 
     def score(self, data: Corpus, split: str, streams: int = 1) -> Score:
         """The perplexity: exp of the mean of what both predict, in nats a token."""
@@ -92,9 +89,15 @@ class BiLM(Network):
 class _Both(Lessons):
     """The windows of both directions, one of each an update."""
 
-    def __init__(self, model: BiLM, text: Tensor, settings: TrainingSettings) -> None:
+    def __init__(
+        self, model: BiLM, text: Tensor, settings: TrainingSettings, teacher: BiLM | None
+    ) -> None:
         self._model = model
-        self._lessons = [Windows(one, ids, settings, None) for one, ids in model.readers(text)]
+        teachers = (teacher.ahead, teacher.back) if teacher else (None, None)
+        self._lessons = [
+            Windows(one, ids, settings, taught)
+            for (one, ids), taught in zip(model.readers(text), teachers, strict=True)
+        ]
         self.updates, self.tokens = self._lessons[0].updates, self._lessons[0].tokens
 
     def loss(self, update: int, sampled: bool) -> Tensor:

@@ -118,20 +118,23 @@ class Reader(ExampleNetwork):
         logits = weight.matmul(self.dropout(x)).squeeze(2)  # (time, batch)
         return logits.masked_fill(padding, -torch.inf).log_softmax(0)
 
-    def loss(self, batch: QuestionBatch) -> Tensor:
+    def scores(self, batch: QuestionBatch) -> tuple[Tensor, ...]:
+        first, last = self(batch)
+        return first.T, last.T
+
+    def loss_of(self, scores: tuple[Tensor, ...], batch: QuestionBatch) -> Tensor:
         """Minus the logarithm of the probability of the answer's first token, and of its last one.
         Where an answer has several places, their probabilities are summed."""
-        found = self(batch)
         nats = [
             -_at(one, places).logsumexp(1).mean()
-            for one, places in zip(found, (batch.first, batch.last), strict=True)
+            for one, places in zip(scores, (batch.first, batch.last), strict=True)
         ]
         return nats[0] + nats[1]
 
     def answers(self, batch: QuestionBatch) -> Tensor:
         """(batch, 2): the first and the last token of the most probable answer of at most `LONGEST`
         tokens."""
-        first, last = (one.T for one in self(batch))  # (batch, time)
+        first, last = self.scores(batch)  # (batch, time)
         longer = torch.nn.functional.pad(last, (0, LONGEST - 1), value=-torch.inf)
         both = first.unsqueeze(2) + longer.unfold(1, LONGEST, 1)  # (batch, first, tokens more)
         best = both.flatten(1).argmax(1)
@@ -159,7 +162,7 @@ class Reader(ExampleNetwork):
 
 
 def _at(log_probabilities: Tensor, places: Tensor) -> Tensor:
-    """(batch, places) of (time, batch); -inf where there is no place."""
+    """(batch, places) of (batch, time); -inf where there is no place."""
     none = places == NO_PLACE
-    found = log_probabilities.T.gather(1, places.masked_fill(none, 0))
+    found = log_probabilities.gather(1, places.masked_fill(none, 0))
     return found.masked_fill(none, -torch.inf)

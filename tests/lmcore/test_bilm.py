@@ -102,12 +102,6 @@ def both(model: BiLM, corpus: Corpus) -> Any:
     return model.readers(corpus.valid)
 
 
-def test_it_has_no_teacher(corpus: Corpus) -> None:
-    model = bilm_of(len(corpus.vocabulary))
-    with pytest.raises(UserError, match="a bilm does not learn from a teacher"):
-        model.lessons(corpus.train, TRAINING, 0, teacher=model)
-
-
 def test_shared_matrices_are_seen_from_both_sides() -> None:
     model = bilm_of()
     text = torch.randint(WORDS, (400,), generator=torch.Generator().manual_seed(0))

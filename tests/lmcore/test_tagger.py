@@ -35,9 +35,7 @@ from lmcore.settings import parse
 from lmcore.tagged import NO_TAG, TaggedData, TaggedText, read_tagged, tagged_data
 from lmcore.training import train
 from lmcore.training_settings import (
-    DistillationSettings,
     DropoutSettings,
-    FineTuningSettings,
     TrainingSettings,
 )
 from lmcore.word_settings import WordSettings
@@ -323,15 +321,6 @@ def test_it_learns_and_goes_on_to_the_bit(data: TaggedData, tmp_path: Path) -> N
     train(straight, data.train, ADAM, 1)
     for name, value in parameters(straight).items():
         assert torch.equal(value, parameters(resumed)[name]), name
-
-
-def test_no_other_network_teaches_it(data: TaggedData) -> None:
-    drop = DropoutSettings(kind="element", rate=0.0)
-    tuning = FineTuningSettings(
-        epochs=1, rate=0.01, dropout=drop, distillation=DistillationSettings()
-    )
-    with pytest.raises(UserError, match="only language models learn from a teacher"):
-        train(tagger_of(data), data.train, tuning, 0, teacher=tagger_of(data))
 
 
 # --- Recipes and files ----------------------------------------------------------------------------
