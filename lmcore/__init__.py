@@ -1,7 +1,8 @@
 """LSTM language models and the ways to shrink them. Knows nothing of Optuna, Hydra or SQL.
 
 `lmcore.load("model.lmb")` gives a language model to work with: see `lmcore.api`.
-`lmcore.load_tagger("tagger.lmb")` gives a tagger: see `lmcore.loaded_tagger`.
+`load_tagger`, `load_classifier` and `load_reader` give networks of other tasks: see
+`lmcore.loaded_tagger`, `loaded_classifier` and `loaded_reader`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmcore.api import LoadedModel
+    from lmcore.loaded_classifier import LoadedClassifier
+    from lmcore.loaded_reader import LoadedReader
     from lmcore.loaded_tagger import LoadedTagger
 
-__all__ = ["load", "load_tagger"]
+__all__ = ["load", "load_classifier", "load_reader", "load_tagger"]
 
 
 def load(path: str | Path | None = None) -> LoadedModel:
@@ -28,3 +31,18 @@ def load_tagger(path: str | Path) -> LoadedTagger:
     from lmcore import loaded_tagger
 
     return loaded_tagger.load_tagger(path)
+
+
+def load_classifier(path: str | Path) -> LoadedClassifier:
+    """The classifier of a bundle, of texts or of pairs, ready to be asked; see
+    `lmcore.loaded_classifier`."""
+    from lmcore import loaded_classifier
+
+    return loaded_classifier.load_classifier(path)
+
+
+def load_reader(path: str | Path) -> LoadedReader:
+    """The reader of a bundle, ready to be asked; see `lmcore.loaded_reader`."""
+    from lmcore import loaded_reader
+
+    return loaded_reader.load_reader(path)

@@ -34,8 +34,8 @@ class Context(nn.Module):
             for direction in (FORWARD, BACKWARD)
             for prefix in settings.prefixes(direction)
         }
-        self._ahead, self._back = (
-            [layers[prefix] for prefix in settings.prefixes(direction)]
+        self.ahead, self.back = (
+            {prefix: layers[prefix] for prefix in settings.prefixes(direction)}
             for direction in (FORWARD, BACKWARD)
         )
         self.layers, self.named_layers = nn.ModuleList(layers.values()), layers
@@ -45,19 +45,21 @@ class Context(nn.Module):
         """x (time, batch, in) of sentences of so many tokens (batch,), which the `end` (in,) of a
         sentence goes before, from either side -> (time, batch, 2 x in)."""
         turned = reversed_within(x, lengths)
-        ahead = self._read(self._ahead, x, end, dropout)
+        ahead = self._read(self.ahead, x, end, dropout)
         back = [
-            reversed_within(one, lengths) for one in self._read(self._back, turned, end, dropout)
+            reversed_within(one, lengths) for one in self._read(self.back, turned, end, dropout)
         ]
         layers = [torch.cat(pair, 2) for pair in zip([x, *ahead], [x, *back], strict=True)]
         shares = self.weights.value().softmax(0)
         mixed = torch.stack(layers, -1) @ shares
         return (1 + self.scale.value()) * mixed
 
-    def _read(self, layers: list[Layer], x: Tensor, end: Tensor, dropout: Dropout) -> list[Tensor]:
+    def _read(
+        self, layers: dict[str, Layer], x: Tensor, end: Tensor, dropout: Dropout
+    ) -> list[Tensor]:
         """The output of each layer, (time, batch, hidden)."""
         x, found = torch.cat([end.expand(1, *x.shape[1:]), x]), []
-        for layer in layers:
+        for layer in layers.values():
             x, _ = layer(x, layer.zero_state(x.shape[1]), dropout.weights)
             found.append(x[1:])
         return found

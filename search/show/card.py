@@ -19,6 +19,36 @@ LICENCES = {  # kind of a corpus -> what a person should know of its licence
     "ptb": "Penn Treebank belongs to the Linguistic Data Consortium (LDC99T42); its text in "
     "Mikolov's preprocessing is in wide use for research. Ask the LDC before a commercial use",
     "pydoc": "the documentation of Python 3.11, under the Python Software Foundation License",
+    "tagged": "the English Web Treebank of Universal Dependencies is under CC BY-SA 4.0",
+    "labelled": "the Stanford Sentiment Treebank is for research",
+    "pairs": "SNLI is under CC BY-SA 4.0",
+    "questions": "SQuAD 1.1 is under CC BY-SA 4.0",
+    "paragraphs": "SQuAD 1.1 is under CC BY-SA 4.0; Penn Treebank belongs to the Linguistic Data "
+    "Consortium (LDC99T42)",
+}
+CALLS = {  # kind of a network -> how it is used
+    "tagger": (
+        'tagger = lmcore.load_tagger("model.lmb")',
+        'tagger.tag(["the", "dog", "barks"])',
+    ),
+    "classifier": (
+        'classifier = lmcore.load_classifier("model.lmb")',
+        'classifier.label("a lovely film")',
+    ),
+    "matcher": (
+        'classifier = lmcore.load_classifier("model.lmb")',
+        'classifier.label("a man sleeps", "nobody is awake")',
+    ),
+    "reader": (
+        'reader = lmcore.load_reader("model.lmb")',
+        'reader.answer("Who barked?", "In the evening Rex barked at the moon.")',
+    ),
+    "bilm": (
+        "from pathlib import Path",
+        "from lmcore.bundle import load",
+        "",
+        'network = load(Path("model.lmb")).model  # other tasks read words by it: training.start',
+    ),
 }
 STREAM = """\
 import numpy as np
@@ -199,27 +229,20 @@ def _use(found: Document) -> Iterator[str]:
         yield "```"
         yield ""
         yield "- At the keyboard: `lmpareto complete bundle=model.lmb`"
-    elif found["model"]["kind"] != "tagger":
-        yield "from pathlib import Path"
-        yield "from lmcore.bundle import load"
-        yield ""
-        yield 'network = load(Path("model.lmb")).model'
-        yield "```"
-        yield ""
-        yield f"- {found.get('no_onnx', '')}"
     else:
-        yield 'tagger = lmcore.load_tagger("model.lmb")'
-        yield 'tagger.tag(["the", "dog", "barks"])'
+        yield from CALLS[found["model"]["kind"]]
         yield "```"
         yield ""
         if found.get("onnx"):
+            tags = found["model"]["kind"] == "tagger"
+            shape, file = ("N, L, tags", "tags.txt") if tags else ("N, labels", "labels.txt")
             yield (
                 "- `model.onnx`: `x` (N, L) and `letters` (N, L, 16), both int64, filled up with "
-                "anything, and `x_lens` (N,) int64 -> `log_softmax` (N, L, tags) float32"
+                f"anything, and `x_lens` (N,) int64 -> `log_softmax` ({shape}) float32"
             )
             yield (
-                "- `tokens.txt`, `letters.txt` and `tags.txt` have the ids, `name id` a line; a "
-                "word that is not there is `<unk>`, a letter 1, and 0 fills up a word's letters"
+                f"- `tokens.txt`, `letters.txt` and `{file}` have the ids, `name id` a line; a "
+                f"word that is not there is `<unk>`, a letter 1, and 0 fills up a word's letters"
             )
         if found.get("no_onnx"):
             yield f"- {found['no_onnx']}"

@@ -19,9 +19,10 @@ from lmcore.errors import UserError
 from lmcore.files import finite, write_atomic, write_json, written_at_once
 from lmcore.inspection import parts_of
 from lmcore.model import LanguageModel
+from lmcore.networks.classifier import Classifier
 from lmcore.networks.tagger import Tagger
 from lmcore.onnx.export import export_onnx
-from lmcore.onnx.tagging import export_tagger
+from lmcore.onnx.labelling import export_labelling
 from lmcore.plain_weights import plain_weights
 from lmcore.recall import recall
 from lmcore.vocabulary import UNK
@@ -107,7 +108,7 @@ def _document(exported: Exported, bundle: Bundle) -> dict[str, Any]:
         "model": model.plain(),
         "corpus": exported.corpus
         and {
-            "kind": recipe.corpus.kind if recipe else "",
+            "kind": "" if recipe is None or recipe.corpus.places else recipe.corpus.kind,
             "text": exported.corpus.describe(),
             "key": exported.corpus.key,
         },
@@ -157,8 +158,8 @@ def _written_onnx(
         case LanguageModel():
             text = _sentences_of(bundle) if examples is None else examples
             return {"onnx": export_onnx(bundle, folder, text, test).plain()}
-        case Tagger():
-            return {"onnx": export_tagger(bundle, folder, examples, test or 0.0).plain()}
+        case Tagger() | Classifier():
+            return {"onnx": export_labelling(bundle, folder, examples, test or 0.0).plain()}
         case other:
             return {"no_onnx": NO_ONNX.format(other.settings.kind)}
 

@@ -28,7 +28,7 @@ from lmcore.loaded_tagger import LoadedTagger
 from lmcore.network import parameters, random_network
 from lmcore.networks.tagger import Tagger
 from lmcore.networks.tagger_settings import TaggerSettings
-from lmcore.onnx import tag_scoring, tagging
+from lmcore.onnx import label_scoring, labelling, tagging
 from lmcore.onnx.scoring import session
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
@@ -427,7 +427,7 @@ def test_a_model_of_onnx_answers_alike(
         "letters": batch.sentences.letters.transpose(0, 1).contiguous().numpy(),
         "x_lens": batch.sentences.lengths.numpy(),
     }
-    written = tagging.tagging(model, integer_activations=False)
+    written = tagging.tagging(model, data.vocabulary.eos, integer_activations=False)
     (found,) = session(written.data).run(["log_softmax"], asked)
     theirs = torch.from_numpy(found).transpose(0, 1)[batch.tags != NO_TAG]
     with torch.no_grad():
@@ -440,14 +440,14 @@ def test_what_is_exported_is_tried_alone(data: TaggedData, tmp_path: Path) -> No
     bundle.save(path, tagger_of(data), data.vocabulary)
     loaded, folder = bundle.load(path), tmp_path / "home"
     own = loaded.model.score(data, "test").value
-    record = tagging.export_tagger(loaded, folder, data.test, own)
+    record = labelling.export_labelling(loaded, folder, data.test, own)
     assert record.error == pytest.approx(own)
     assert record.tokens == data.tokens("test")
-    named = {tag_scoring.MODEL, "tokens.txt", "letters.txt", "tags.txt"}
+    named = {label_scoring.MODEL, "tokens.txt", "letters.txt", "tags.txt"}
     assert {one.name for one in folder.iterdir()} == set(record.bytes) == named
     assert (folder / "tags.txt").read_text().splitlines()[0] == f"{data.labels[0]} 0"
     assert (folder / "letters.txt").read_text().splitlines()[0] == f"{data.alphabet[0]} 2"
-    assert tagging.export_tagger(loaded, tmp_path / "alone").error == 0.0
+    assert labelling.export_labelling(loaded, tmp_path / "alone").error == 0.0
 
 
 def test_what_answers_otherwise_is_not_written(data: TaggedData, tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_what_answers_otherwise_is_not_written(data: TaggedData, tmp_path: Path)
     loaded = bundle.load(path)
     own = loaded.model.score(data, "test").value
     with pytest.raises(UserError, match="does not answer as the bundle does"):
-        tagging.export_tagger(loaded, tmp_path / "home", data.test, own - 0.2)
+        labelling.export_labelling(loaded, tmp_path / "home", data.test, own - 0.2)
     assert not (tmp_path / "home").exists()
 
 

@@ -210,7 +210,7 @@ def test_what_is_wrong_is_said(arguments: str, said: str, shell: Shell, cache: P
 
 @pytest.mark.parametrize("task", ["sentiment", "entailment"])
 def test_a_model_of_another_task_is_taken_home(task: str, shell: Shell, cache: Path) -> None:
-    """Without a form for other programs, which is said."""
+    """That of pairs without a form for other programs, which is said."""
     draw, texts = random.Random(0), 1 if task == "sentiment" else 2
     lines = ["\t".join((label, *[f"it is {label}"] * texts)) for label in draw.choices("ab", k=60)]
     (cache / f"{task}.tsv").write_text("\n".join(lines) + "\n")
@@ -219,5 +219,11 @@ def test_a_model_of_another_task_is_taken_home(task: str, shell: Shell, cache: P
     trained = shell("train", *data, *small, "format=json", cwd=cache).ok().document
     shell("export", f"bundle={trained['bundle']}", *data, f"to={task}", cwd=cache).ok()
     card = (cache / task / "card.md").read_text()
-    assert "there is no ONNX form of a network of the kind" in card
+    assert ("there is no ONNX form of a network of the kind matcher" in card) == (texts == 2)
     assert "| test error |" in card
+    assert "Licence: the text is its owner's" in card
+    called = re.search(r'classifier.label\(".*"\)', card)
+    assert called
+    classifier = lmcore.load_classifier(cache / task / "model.lmb")
+    assert classifier.label(*["it is a"] * texts) in ("a", "b")
+    assert (cache / task / "labels.txt").exists() == (texts == 1)
