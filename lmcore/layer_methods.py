@@ -10,7 +10,8 @@ from lmcore.model_settings import ModelSettings
 
 if TYPE_CHECKING:
     from lmcore.calibration import Calibration
-    from lmcore.model import LanguageModel
+    from lmcore.network import N
+    from lmcore.network_settings import NetworkSettings
 
 V = TypeVar("V")  # the method's setting
 
@@ -29,7 +30,6 @@ class LayerMethod(ABC, Generic[V]):
     setting: ClassVar[Any]  # the type of the setting, for pydantic
     acts_on: ClassVar[tuple[str, ...] | None] = None  # the sites it reshapes, None for all
     is_open: ClassVar[bool] = False  # whether a training decides what sizes are left
-    of_languages: ClassVar[bool] = True  # whether it reshapes language models alone
     keeps_size: ClassVar[bool] = False  # whether it is taken although no size changes
     # Whether recipes have the setting as null, too. A new method's is left out where it is None:
     # else the keys of all earlier recipes with layers would change.
@@ -43,7 +43,7 @@ class LayerMethod(ABC, Generic[V]):
             raise TypeError(f"{cls.__name__} and {name} both have the setting {cls.field!r}")
 
     def examples(self, model: ModelSettings) -> Ladder:
-        """Settings for this model, each as {field: setting}, the contract is tested with."""
+        """Settings for a language model, each as {field: setting}, the contract is tested with."""
         raise NotImplementedError(
             f"{type(self).__name__} has no examples for the tests of the contract"
         )
@@ -53,21 +53,19 @@ class LayerMethod(ABC, Generic[V]):
         return f"{self.field}: {plain}"
 
     @abstractmethod
-    def canonical(self, asked: V, model: ModelSettings, words: int) -> V | None:
+    def canonical(self, asked: V, model: NetworkSettings, words: int) -> V | None:
         """What the setting amounts to for this model, None where it changes nothing.
 
         Raises UserError where the model cannot have it. A setting is taken only where the whole
         model gets smaller by it, or where the method `keeps_size`; the caller looks after that.
         """
 
-    def shape(self, value: V, model: ModelSettings) -> ModelSettings:
+    def shape(self, value: V, model: NetworkSettings) -> NetworkSettings:
         """The model's settings with a canonical setting, but for sizes that are open."""
         return model
 
     @abstractmethod
-    def apply(
-        self, value: V, dense: LanguageModel, calibration: Calibration
-    ) -> tuple[LanguageModel, Calibration]:
+    def apply(self, value: V, dense: N, calibration: Calibration) -> tuple[N, Calibration]:
         """The reshaped dense model, and what the text tells of it.
 
         `dense` may have fewer units than the model that the setting is canonical for.

@@ -10,14 +10,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 import lmcore.looped_cells  # noqa: F401, makes its cells known
 from lmcore import sites, task
 from lmcore.cells import LSTM, AnyCell
-from lmcore.language_units import units_of
+from lmcore.language_units import readers_of, units_of
 from lmcore.network_settings import LANGUAGE, NetworkSettings
 from lmcore.settings import later
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
     from lmcore.model import LanguageModel
-    from lmcore.units import Units
+    from lmcore.units import Slice, Units
     from lmcore.weight import Weight
 
 Size = Annotated[int, Field(ge=1)]
@@ -133,6 +133,31 @@ class ModelSettings(NetworkSettings):
 
     def removable(self, embedding: bool) -> list[Units]:
         return units_of(self, embedding)
+
+    @property
+    def readers(self) -> dict[str, tuple[Slice, ...]]:
+        return readers_of(self)
+
+    @property
+    def projectable(self) -> dict[str, int]:
+        return {self.layer_name(layer): width for layer, width in enumerate(self.widths)}
+
+    def projected(self, widths: Mapping[str, int]) -> Self:
+        before = self.projection or (0,) * self.layers
+        names = map(self.layer_name, range(self.layers))
+        after = tuple(widths.get(name) or old for name, old in zip(names, before, strict=True))
+        return self.model_copy(update={"projection": after if any(after) else ()})
+
+    def embedded(self, size: int) -> Self:
+        return self.model_copy(update={"embedding": size})
+
+    @property
+    def tied_to(self) -> int | None:
+        return self.widths[-1] if self.tied else None
+
+    @property
+    def decoded(self) -> str | None:
+        return self.layer_name(self.layers - 1) if self.tied else None
 
     def resized(self, shapes: Mapping[str, tuple[int, int]]) -> Self:
         layers = range(self.layers)

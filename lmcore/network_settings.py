@@ -14,7 +14,7 @@ from lmcore.task import Task
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
     from lmcore.network import Network
-    from lmcore.units import Units
+    from lmcore.units import Slice, Units
     from lmcore.weight import Weight
 
 LANGUAGE = "language"  # the kind that files and databases had before there were others
@@ -46,6 +46,36 @@ class NetworkSettings(Family):
         """The hidden units that may be removed, layer by layer, and where `embedding` its columns;
         of matrices that are stored densely."""
         return []
+
+    @property
+    def readers(self) -> dict[str, tuple[Slice, ...]]:
+        """What reads the output of each layer that may be projected, its own matrices first, and
+        what reads the rows of the embedding, where these may become fewer numbers; but for a tied
+        decoder, whose matrix the embedding is."""
+        return {}
+
+    @property
+    def projectable(self) -> dict[str, int]:
+        """The layers that may be projected, and how wide the output of each is."""
+        return {}
+
+    def projected(self, widths: Mapping[str, int]) -> Self:
+        """The settings with projections of these widths, of some of the layers."""
+        return self
+
+    def embedded(self, size: int) -> Self:
+        """The settings with an embedding of so many columns."""
+        return self
+
+    @property
+    def tied_to(self) -> int | None:
+        """How wide what a decoder reads is whose matrix is the embedding; None without one."""
+        return None
+
+    @property
+    def decoded(self) -> str | None:
+        """The layer, of those that may be projected, that such a decoder reads."""
+        return None
 
     def resized(self, shapes: Mapping[str, tuple[int, int]]) -> Self:
         """The settings of the same network after units were removed: its matrices have these shapes

@@ -12,7 +12,7 @@ import math
 import pkgutil
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, create_model
 
@@ -85,7 +85,7 @@ class LayerSettings(_LayerFields):
     def shape(self, model: NetworkSettings) -> NetworkSettings:
         """The model's settings after canonical settings; as many units as there are at most."""
         for method, value in self.asked:
-            model = method.shape(value, _reshapable(method, model))
+            model = method.shape(value, model)
         return model
 
     def site_shapes(self, model: NetworkSettings, words: int) -> dict[str, MatrixShape]:
@@ -105,20 +105,8 @@ class LayerSettings(_LayerFields):
         narrower embedding if the pruned one is no wider.
         """
         for method, value in self.asked:
-            # of another kind than the method reshapes, no network has such settings
-            reshaped, calibration = method.apply(value, cast("Any", dense), calibration)
-            dense = cast("N", reshaped)
+            dense, calibration = method.apply(value, dense, calibration)
         return dense, calibration
-
-
-def _reshapable(method: LayerMethod[Any], model: NetworkSettings) -> Any:
-    """The model's settings. Raises UserError where it is none that the method can reshape."""
-    if method.of_languages and not isinstance(model, ModelSettings):
-        raise UserError(
-            f"recipe.layers.{method.field}: it reshapes language models; this is one of the kind "
-            f"{model.kind}"
-        )
-    return model
 
 
 def _taken(
@@ -139,13 +127,12 @@ def _taken(
     if method.keeps_size:
         return {
             **without,
-            method.field: method.canonical(setting, _reshapable(method, shape_without), words),
+            method.field: method.canonical(setting, shape_without, words),
         }, shape_without
-    whole = _reshapable(method, model)
-    value = method.canonical(setting, whole, words)
+    value = method.canonical(setting, model, words)
     if value is None:
         return without, shape_without
-    taken, shape = _taken(others, method.shape(value, whole), words)
+    taken, shape = _taken(others, method.shape(value, model), words)
     if method.is_open or shape.weights(words) < shape_without.weights(words):
         return {**taken, method.field: value}, shape
     return without, shape_without

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,20 @@ class Slice:
     site: str
     axis: int
     starts: tuple[int, ...] = (0,)
+
+    def blocks(self, matrix: Tensor, count: int) -> list[Tensor]:
+        """What the matrix has of `count` units, in one block after each of the starts."""
+        return [matrix.narrow(self.axis, start, count) for start in self.starts]
+
+    def replaced(self, matrix: Tensor, count: int, blocks: Sequence[Tensor]) -> Tensor:
+        """The matrix with other blocks in the place of these, of whatever size."""
+        parts: list[Tensor] = []
+        at = 0
+        for start, block in zip(self.starts, blocks, strict=True):
+            parts += [matrix.narrow(self.axis, at, start - at), block]
+            at = start + count
+        rest = matrix.narrow(self.axis, at, matrix.shape[self.axis] - at)
+        return torch.cat([part for part in (*parts, rest) if part.numel()], self.axis)
 
     def places(self, units: Tensor) -> Tensor:
         """(starts x units,): the rows or columns of these units (units,)."""
@@ -80,6 +94,6 @@ def rows_of(site: str, rows: int, count: int) -> Slice:
     return Slice(site, ROWS, tuple(range(0, rows, count)))
 
 
-def columns_of(sites: Iterable[str]) -> list[Slice]:
+def columns_of(sites: Iterable[str]) -> tuple[Slice, ...]:
     """The columns of units that these sites read, and nothing else."""
-    return [Slice(site, COLUMNS) for site in sites]
+    return tuple(Slice(site, COLUMNS) for site in sites)

@@ -46,10 +46,15 @@ class ContextSettings(Settings):
 
 
 class Part(NamedTuple):
-    """Numbers side by side: so many, and whose units they are, where these may be removed."""
+    """Numbers side by side: so many, and whose units they are, where these may be removed.
+
+    `one_by_one`: each unit was compared or multiplied on its own, so that no projection can stand
+    between.
+    """
 
     width: int
     units: str | None = None
+    one_by_one: bool = False
 
 
 class WordSettings(Settings):

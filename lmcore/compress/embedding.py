@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 
 from lmcore import sites
 from lmcore.codec import Ladder
 from lmcore.compress.low_rank import DAMPING, roots, truncated_svd
+from lmcore.errors import UserError
 from lmcore.layer_methods import LayerMethod
 from lmcore.lazy import torch
-from lmcore.model_settings import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmcore.calibration import Calibration
-    from lmcore.model import LanguageModel
+    from lmcore.model_settings import ModelSettings
+    from lmcore.network import N
+    from lmcore.network_settings import NetworkSettings
 
 
 class ReducedEmbedding(LayerMethod[int]):
@@ -36,40 +40,52 @@ class ReducedEmbedding(LayerMethod[int]):
     def sentence(self, plain: Any) -> str:
         return f"an embedding of {plain} columns"
 
-    def canonical(self, asked: int, model: ModelSettings, words: int) -> int | None:
-        return asked if asked < model.embedding else None
+    def canonical(self, asked: int, model: NetworkSettings, words: int) -> int | None:
+        check_embedding(model, self.field)
+        return asked if asked < model.sizes[sites.EMBEDDING] else None
 
-    def shape(self, value: int, model: ModelSettings) -> ModelSettings:
-        return model.model_copy(update={"embedding": value})
+    def shape(self, value: int, model: NetworkSettings) -> NetworkSettings:
+        return model.embedded(value)
 
-    def apply(
-        self, value: int, dense: LanguageModel, calibration: Calibration
-    ) -> tuple[LanguageModel, Calibration]:
+    def apply(self, value: int, dense: N, calibration: Calibration) -> tuple[N, Calibration]:
         """An embedding is left as it is if the pruned model's is no wider."""
-        if value >= dense.settings.embedding:
+        if value >= dense.settings.sizes[sites.EMBEDDING]:
             return dense, calibration
         reduced = reduce_embedding(dense, value, calibration)
         return reduced, calibration.of(reduced)
 
 
-def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) -> LanguageModel:
-    """The dense model with the embedding A (words, size) of the best E ~ A B.
+def check_embedding(model: NetworkSettings, field: str) -> None:
+    """Raises UserError where the embedding's columns cannot be other ones."""
+    if sites.EMBEDDING not in model.sizes:
+        why = f"this network of the kind {model.kind} has no embedding"
+    elif sites.EMBEDDING not in model.readers:
+        why = "the layers of a context are mixed with the embedding, so it stays as wide as they"
+    else:
+        return
+    raise UserError(f"recipe.layers.{field}: {why}")
+
+
+def reduce_embedding(network: N, size: int, calibration: Calibration) -> N:
+    """The dense network with the embedding A (words, size) of the best E ~ A B.
 
     E (words, embedding) is the embedding that is there. A and B minimise |D (E - A B) C^(1/2)|.
     D is diagonal: the square roots of the words' counts. C (embedding, embedding) weighs a
-    difference by what it makes after the first input matrix W: C = W^T W. B is multiplied into W.
-    Of a tied embedding, the second moments of what the decoder sees are added to C, both scaled
-    to a mean diagonal of 1, and B is multiplied into `decoder.projection`, or becomes it.
+    difference by what it makes after the matrices W that read the rows: C is the sum of W^T W.
+    B is multiplied into each W. Of a tied embedding, the second moments of what the decoder sees
+    are added to C, both scaled to a mean diagonal of 1, and B is multiplied into
+    `decoder.projection`, or becomes it.
     """
-    from lmcore.model import dense_model
+    from lmcore.network import dense_network
 
-    settings = model.settings
-    matrices = {site: weight.dense().detach() for site, weight in model.sites.items()}
-    first = settings.site(0, sites.INPUT)
-    table, after = matrices[sites.EMBEDDING].double(), matrices[first].double()
-    consumer = after.T @ after
+    settings: NetworkSettings = network.settings
+    before, readers = settings.sizes[sites.EMBEDDING], settings.readers[sites.EMBEDDING]
+    matrices = {site: weight.dense().detach() for site, weight in network.sites.items()}
+    table = matrices[sites.EMBEDDING].double()
+    blocks = {one: one.blocks(matrices[one.site].double(), before) for one in readers}
+    consumer = sum_of(block.T @ block for found in blocks.values() for block in found)
     moments = consumer / consumer.diagonal().mean().clamp(min=1e-30)
-    if settings.tied:
+    if settings.tied_to is not None:
         seen = calibration.inputs[sites.EMBEDDING].double()
         moments = moments + seen / seen.diagonal().mean().clamp(min=1e-30)
     root, inverse = roots(moments)
@@ -78,29 +94,36 @@ def reduce_embedding(model: LanguageModel, size: int, calibration: Calibration) 
     left, right = truncated_svd(rows * (table @ root), size)
     narrow, wide = left / rows, right @ inverse  # (words, size), (size, embedding)
     matrices[sites.EMBEDDING] = narrow.float()
-    matrices[first] = (after @ wide.T).float()
-    if settings.tied:
-        before = matrices.get(sites.DECODER_PROJECTION)
-        to_decoder = wide.float() if before is None else wide.float() @ before
+    for one, found in blocks.items():
+        after = [(block @ wide.T).float() for block in found]
+        matrices[one.site] = one.replaced(matrices[one.site], before, after)
+    if settings.tied_to is not None:
+        way = matrices.get(sites.DECODER_PROJECTION)
+        to_decoder = wide.float() if way is None else wide.float() @ way
         matrices[sites.DECODER_PROJECTION] = to_decoder
-    shaped = settings.model_copy(update={"embedding": size})
+    shaped = settings.embedded(size)
     fold_square(shaped, matrices)
-    return dense_model(shaped, matrices, model.biases)
+    return cast("N", dense_network(shaped, matrices, network.biases))
 
 
-def fold_square(settings: ModelSettings, matrices: dict[str, Tensor]) -> None:
-    """Removes the `decoder.projection` T of a model that cannot have one, in place.
+def fold_square(settings: NetworkSettings, matrices: dict[str, Tensor]) -> None:
+    """Removes the `decoder.projection` T of a network that cannot have one, in place.
 
-    A tied embedding E as wide as the last layer's output has no T. Where `matrices` has a T all
-    the same, E T replaces E, and W T^-1' replaces the first input matrix W, so that W E' stays as
-    it was. Where T has no inverse, its pseudoinverse is taken.
+    A tied embedding E as wide as what its decoder reads has no T. Where `matrices` has a T all
+    the same, E T replaces E, and W T^-1' replaces each matrix W that reads E's rows, so that W E'
+    stays as it was. Where T has no inverse, its pseudoinverse is taken.
     """
-    if not settings.tied or settings.embedding != settings.widths[-1]:
+    if settings.sizes.get(sites.EMBEDDING) != settings.tied_to:
         return
     square = matrices.pop(sites.DECODER_PROJECTION, None)
     if square is None:
         return
-    first = settings.site(0, sites.INPUT)
     back = torch.linalg.pinv(square.double())
     matrices[sites.EMBEDDING] = (matrices[sites.EMBEDDING].double() @ square.double()).float()
-    matrices[first] = (matrices[first].double() @ back.T).float()
+    for one in settings.readers[sites.EMBEDDING]:
+        matrices[one.site] = (matrices[one.site].double() @ back.T).float()
+
+
+def sum_of(tensors: Iterable[Tensor]) -> Tensor:
+    """Their sum, from the first one on."""
+    return functools.reduce(torch.Tensor.add, tensors)

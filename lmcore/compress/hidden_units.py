@@ -76,7 +76,6 @@ class FewerUnits(LayerMethod[UnitsSettings]):
     setting: ClassVar[Any] = UnitsSettings
     is_open: ClassVar[bool] = True
     is_written_as_null: ClassVar[bool] = True
-    of_languages: ClassVar[bool] = False
 
     def examples(self, model: ModelSettings) -> Ladder:
         dropout = {"kind": "element", "rate": 0.0}
@@ -96,8 +95,8 @@ class FewerUnits(LayerMethod[UnitsSettings]):
         return asked if asked.training.epochs else None
 
     def apply(
-        self, value: UnitsSettings, dense: Any, calibration: Calibration
-    ) -> tuple[Any, Calibration]:
+        self, value: UnitsSettings, dense: N, calibration: Calibration
+    ) -> tuple[N, Calibration]:
         return dense, calibration
 
 

@@ -5,7 +5,8 @@ m feeds the recurrence, the next layer and the decoder, which get that much narr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -16,13 +17,14 @@ from lmcore.compress.low_rank import roots
 from lmcore.errors import UserError
 from lmcore.layer_methods import LayerMethod
 from lmcore.lazy import torch
-from lmcore.model_settings import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lmcore.calibration import Calibration
-    from lmcore.model import LanguageModel
+    from lmcore.model_settings import ModelSettings
+    from lmcore.network import N
+    from lmcore.network_settings import NetworkSettings
 
 Widths = int | tuple[int, ...]
 
@@ -44,100 +46,85 @@ class SharedProjection(LayerMethod[Widths]):
     def sentence(self, plain: Any) -> str:
         return f"a shared projection to {' and '.join(str(width or 'none') for width in plain)}"
 
-    def canonical(self, asked: Widths, model: ModelSettings, words: int) -> Widths | None:
+    def canonical(self, asked: Widths, model: NetworkSettings, words: int) -> Widths | None:
         """One width a layer, 0 where the layer's projection would not make the model smaller."""
-        if isinstance(asked, tuple) and len(asked) != model.layers:
+        layers = model.projectable
+        if not layers:
+            raise UserError(
+                f"recipe.layers.projection: in a network of the kind {model.kind} no layer is "
+                f"projected"
+            )
+        if isinstance(asked, tuple) and len(asked) != len(layers):
             raise UserError(
                 f"recipe.layers.projection: got {list(asked)}; "
-                f"it takes one width a layer, {model.layers} in all"
+                f"it takes one width a layer, {len(layers)} in all"
             )
-        widths = asked if isinstance(asked, tuple) else (asked,) * model.layers
-        saving = projected_widths(widths, model, words)
+        widths = asked if isinstance(asked, tuple) else (asked,) * len(layers)
+        saving = tuple(
+            width if _saves(model, words, layer, width) else 0
+            for layer, width in zip(layers, widths, strict=True)
+        )
         return saving if any(saving) else None
 
-    def shape(self, value: Widths, model: ModelSettings) -> ModelSettings:
-        return with_projections(model, value) if isinstance(value, tuple) else model
+    def shape(self, value: Widths, model: NetworkSettings) -> NetworkSettings:
+        return model.projected(_named(value, model))
 
-    def apply(
-        self, value: Widths, dense: LanguageModel, calibration: Calibration
-    ) -> tuple[LanguageModel, Calibration]:
+    def apply(self, value: Widths, dense: N, calibration: Calibration) -> tuple[N, Calibration]:
         """A projection is skipped if the pruned layer has no more units than its width."""
-        assert isinstance(value, tuple), "canonical makes one width a layer of it"
-        pairs = zip(value, dense.settings.widths, strict=True)
-        narrowed = project(dense, tuple(w if w < now else 0 for w, now in pairs), calibration)
+        layers = dense.settings.projectable
+        named = _named(value, dense.settings)
+        fitting = {layer: width for layer, width in named.items() if width < layers[layer]}
+        narrowed = project(dense, fitting, calibration)
         return narrowed, calibration.of(narrowed)
 
 
-def projected_widths(widths: tuple[int, ...], model: ModelSettings, words: int) -> tuple[int, ...]:
-    """The projection of each layer, 0 where it would not make the model smaller."""
-    return tuple(
-        width if _saves(model, words, layer, width) else 0 for layer, width in enumerate(widths)
-    )
+def _named(value: Widths, model: NetworkSettings) -> dict[str, int]:
+    """Layer -> its width, of those that are projected."""
+    assert isinstance(value, tuple), "canonical makes one width a layer of it"
+    pairs = zip(model.projectable, value, strict=True)
+    return {layer: width for layer, width in pairs if width}
 
 
-def _saves(model: ModelSettings, words: int, layer: int, width: int) -> bool:
-    if not 0 < width < model.widths[layer]:
+def _saves(model: NetworkSettings, words: int, layer: str, width: int) -> bool:
+    if not 0 < width < model.projectable[layer]:
         return False
-    one = tuple(width if index == layer else 0 for index in range(model.layers))
-    return with_projections(model, one).weights(words) < model.weights(words)
+    return model.projected({layer: width}).weights(words) < model.weights(words)
 
 
-def with_projections(model: ModelSettings, widths: tuple[int, ...]) -> ModelSettings:
-    """The model with projections of these widths; where a width is 0, the layer keeps its own."""
-    before = model.projection or (0,) * model.layers
-    after = tuple(new or old for new, old in zip(widths, before, strict=True))
-    return model.model_copy(update={"projection": after if any(after) else ()})
-
-
-def project(
-    model: LanguageModel, widths: tuple[int, ...], calibration: Calibration
-) -> LanguageModel:
-    """The dense model with projections of these widths, each below the layer's, 0 for none.
+def project(network: N, widths: Mapping[str, int], calibration: Calibration) -> N:
+    """The dense network with projections of these widths, each below the layer's.
 
     P (width, hidden) starts as the best map for what reads the layer's h. Let M be the matrices
     that read h, each divided by its norm, one below the other. P and the narrower matrices M'
     minimise the mean of |M h - M' P h|^2 on training text. Where a layer has a projection already,
     the new one comes after it, and both become one matrix.
     """
-    from lmcore.model import dense_model
+    from lmcore.network import dense_network
 
-    settings = model.settings
-    matrices = {site: weight.dense().detach() for site, weight in model.sites.items()}
-    for layer, width in enumerate(widths):
-        if not width:
-            continue
-        own = settings.site(layer, sites.PROJECTION)
+    settings: NetworkSettings = network.settings
+    matrices = {site: weight.dense().detach() for site, weight in network.sites.items()}
+    for layer, width in widths.items():
+        own, count = f"{layer}.{sites.PROJECTION}", settings.projectable[layer]
         before = matrices.pop(own, None)
-        fed = _fed_by(settings, layer)
-        seen = [matrices[site] for site in fed]
-        is_last = layer + 1 == settings.layers
+        blocks = {one: one.blocks(matrices[one.site], count) for one in settings.readers[layer]}
+        seen = [block for found in blocks.values() for block in found]
         # its tied embedding is as wide as h was: its decoder is reached from m
-        needs_decoder = is_last and settings.tied and sites.DECODER_PROJECTION not in fed
+        needs_decoder = layer == settings.decoded and sites.DECODER_PROJECTION not in matrices
         if needs_decoder:
             seen.append(matrices[sites.EMBEDDING])
         moments = calibration.inputs[own]
         if before is not None:
             moments = before @ moments @ before.T
         to_narrow, to_wide = _best_map(seen, moments, width)
-        for site in fed:
-            matrices[site] = matrices[site] @ to_wide
+        for one, found in blocks.items():
+            after = [block @ to_wide for block in found]
+            matrices[one.site] = one.replaced(matrices[one.site], count, after)
         if needs_decoder:
             matrices[sites.DECODER_PROJECTION] = to_wide
         matrices[own] = to_narrow if before is None else to_narrow @ before
-    shaped = with_projections(settings, widths)
-    fold_square(shaped, matrices)
-    return dense_model(shaped, matrices, model.biases)
-
-
-def _fed_by(settings: ModelSettings, layer: int) -> list[str]:
-    """The sites that read a layer's output, but for a tied embedding: the layer's own, then what
-    comes next."""
-    before = (sites.INPUT, sites.PROJECTION)
-    fed = [site for name, site in settings.sites_of(layer).items() if name not in before]
-    if layer + 1 < settings.layers:
-        return [*fed, settings.site(layer + 1, sites.INPUT)]
-    after, every = (sites.DECODER, sites.DECODER_PROJECTION), settings.site_shapes(words=1)
-    return [*fed, *(site for site in after if site in every)]
+        settings = settings.projected({layer: width})
+    fold_square(settings, matrices)
+    return cast("N", dense_network(settings, matrices, network.biases))
 
 
 def _best_map(matrices: list[Tensor], moments: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from lmcore import sites
 from lmcore.codec import Ladder
+from lmcore.compress.embedding import check_embedding
 from lmcore.layer_methods import LayerMethod
 from lmcore.lazy import torch
-from lmcore.model_settings import ModelSettings
 
 if TYPE_CHECKING:
     from lmcore.calibration import Calibration
-    from lmcore.model import LanguageModel
+    from lmcore.model_settings import ModelSettings
+    from lmcore.network import N
+    from lmcore.network_settings import NetworkSettings
 
 PRINCIPAL: Literal["principal"] = "principal"
 
@@ -41,42 +43,47 @@ class Rotation(LayerMethod[Literal["principal"]]):
         return "the embedding along its principal axes"
 
     def canonical(
-        self, asked: Literal["principal"], model: ModelSettings, words: int
+        self, asked: Literal["principal"], model: NetworkSettings, words: int
     ) -> Literal["principal"] | None:
-        """None for a tied embedding as wide as the last layer's output: nothing stands between the
-        two that could turn back what the decoder reads."""
+        """None for a tied embedding as wide as what the decoder reads: nothing stands between the
+        two that could turn it back."""
+        check_embedding(model, self.field)
         return asked if _can_turn(model) else None
 
     def apply(
-        self, value: Literal["principal"], dense: LanguageModel, calibration: Calibration
-    ) -> tuple[LanguageModel, Calibration]:
+        self, value: Literal["principal"], dense: N, calibration: Calibration
+    ) -> tuple[N, Calibration]:
         if not _can_turn(dense.settings):
             return dense, calibration
         turned = with_principal_axes(dense)
         return turned, calibration.of(turned)
 
 
-def _can_turn(model: ModelSettings) -> bool:
-    return not model.tied or model.embedding != model.widths[-1]
+def _can_turn(model: NetworkSettings) -> bool:
+    return model.tied_to != model.sizes[sites.EMBEDDING]
 
 
-def with_principal_axes(model: LanguageModel) -> LanguageModel:
-    """The same dense model with the embedding E V, along E's principal axes, the longest first.
+def with_principal_axes(network: N) -> N:
+    """The same dense network with the embedding E V, along E's principal axes, the longest first.
 
     V (embedding, embedding) has the eigenvectors of E^T E. It is undone in what reads the rows:
-    the first input matrix W becomes W V and, of a tied embedding, `decoder.projection` T becomes
-    V^T T. Each eigenvector is given the sign of its largest entry, so that V is a function of E.
+    each such matrix W becomes W V and, of a tied embedding, `decoder.projection` T becomes V^T T.
+    Each eigenvector is given the sign of its largest entry, so that V is a function of E.
     """
-    from lmcore.model import dense_model
+    from lmcore.network import dense_network
 
-    matrices = {site: weight.dense().detach() for site, weight in model.sites.items()}
-    table, first = matrices[sites.EMBEDDING].double(), model.settings.site(0, sites.INPUT)
+    settings: NetworkSettings = network.settings
+    matrices = {site: weight.dense().detach() for site, weight in network.sites.items()}
+    table = matrices[sites.EMBEDDING].double()
     axes = torch.linalg.eigh(table.T @ table).eigenvectors.flip(1)
     largest = axes.abs().argmax(0, keepdim=True)
     axes = axes * axes.gather(0, largest).sign()
     matrices[sites.EMBEDDING] = (table @ axes).float()
-    matrices[first] = (matrices[first].double() @ axes).float()
-    if model.settings.tied:
+    for one in settings.readers[sites.EMBEDDING]:
+        blocks = one.blocks(matrices[one.site], len(axes))
+        turned = [(block.double() @ axes).float() for block in blocks]
+        matrices[one.site] = one.replaced(matrices[one.site], len(axes), turned)
+    if settings.tied_to is not None:
         projection = matrices[sites.DECODER_PROJECTION].double()
         matrices[sites.DECODER_PROJECTION] = (axes.T @ projection).float()
-    return dense_model(model.settings, matrices, model.biases)
+    return cast("N", dense_network(settings, matrices, network.biases))

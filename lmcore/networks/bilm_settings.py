@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
@@ -15,7 +15,7 @@ from lmcore.network_settings import NetworkSettings
 from lmcore.settings import later
 from lmcore.sites import BACKWARD, FORWARD
 from lmcore.task import LANGUAGE
-from lmcore.units import Units
+from lmcore.units import Slice, Units
 
 if TYPE_CHECKING:
     from lmcore.leaf import Leaf
@@ -29,7 +29,8 @@ S = TypeVar("S")
 class BiLMSettings(NetworkSettings):
     """The shape of two language models, one of which reads from the end. They share the embedding,
     which is tied to the decoder, and the way there from the last layers. Layers have `hidden`
-    units, but for those in `hidden_of`: {forward.0: 150}."""
+    units, but for those in `hidden_of`, {forward.0: 150}, and no projection, but for those in
+    `projection_of`. The last layers have neither."""
 
     task = LANGUAGE
     kind: Literal["bilm"] = "bilm"
@@ -38,13 +39,15 @@ class BiLMSettings(NetworkSettings):
     embedding: Size
     cell: AnyCell = later(LSTM())
     hidden_of: dict[str, Size] = later({})
+    projection_of: dict[str, Size] = later({})
 
     def of(self, direction: str) -> ModelSettings:
         """The shape of one of the two."""
-        names = (sites.layer_name(direction, layer) for layer in range(self.layers))
+        names = [sites.layer_name(direction, layer) for layer in range(self.layers)]
         return ModelSettings(
             layers=self.layers,
             hidden=tuple(self.hidden_of.get(name, self.hidden) for name in names),
+            projection=tuple(self.projection_of.get(name, 0) for name in names),
             embedding=self.embedding,
             tied=True,
             cell=self.cell,
@@ -93,13 +96,55 @@ class BiLMSettings(NetworkSettings):
             replace(
                 units,
                 name=self._named(direction, units.name),
-                slices=tuple(
-                    replace(one, site=self._named(direction, one.site)) for one in units.slices
-                ),
+                slices=self._slices(direction, units.slices),
             )
             for direction in DIRECTIONS
             for units in self.of(direction).removable(embedding=False)[:-1]
         ]
+
+    def _slices(self, direction: str, slices: Iterable[Slice]) -> tuple[Slice, ...]:
+        return tuple(replace(one, site=self._named(direction, one.site)) for one in slices)
+
+    @property
+    def readers(self) -> dict[str, tuple[Slice, ...]]:
+        found: dict[str, tuple[Slice, ...]] = {}
+        for direction in DIRECTIONS:
+            own = self.of(direction)
+            for name, slices in own.readers.items():
+                named, read = self._named(direction, name), self._slices(direction, slices)
+                if name != own.decoded:
+                    found[named] = (*found.get(named, ()), *read)
+        return found
+
+    @property
+    def projectable(self) -> dict[str, int]:
+        return {
+            self._named(direction, name): width
+            for direction in DIRECTIONS
+            for own in [self.of(direction)]
+            for name, width in own.projectable.items()
+            if name != own.decoded
+        }
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        return tuple(self.hidden_of.get(name, self.hidden) for name in self.projectable)
+
+    def every_site(self, words: int) -> dict[str, tuple[int, int]]:
+        wider = {name: units + 1 for name, units in zip(self.projectable, self.units, strict=True)}
+        sizes = {"projection_of": wider, "embedding": self.hidden + 1}
+        wide = self.model_copy(update=sizes)
+        return {**self.site_shapes(words), **wide.site_shapes(words)}
+
+    def projected(self, widths: Mapping[str, int]) -> Self:
+        return self.model_copy(update={"projection_of": {**self.projection_of, **widths}})
+
+    def embedded(self, size: int) -> Self:
+        return self.model_copy(update={"embedding": size})
+
+    @property
+    def tied_to(self) -> int | None:
+        return self.hidden
 
     def resized(self, shapes: Mapping[str, tuple[int, int]]) -> Self:
         every = {

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ENCODER = both_directions("encoder", 0)
 ATTENTION, POOLED, OUTPUT = "attention", "pooled", "output"
-POOLINGS = ("largest", "mean", "attentive mean")
 POOLED_BIAS, OUTPUT_BIAS = "pooled.bias", "output.bias"
 
 
@@ -35,9 +34,9 @@ class ClassifierSettings(LabellingSettings):
 
     @property
     def reads(self) -> dict[str, tuple[Part, ...]]:
-        encoded = self.output_of(ENCODER)
+        encoded, largest = self.output_of(ENCODER), self.output_of(ENCODER, one_by_one=True)
         layers = dict.fromkeys(ENCODER, self.words.parts)
-        return {**layers, ATTENTION: encoded, POOLED: encoded * len(POOLINGS)}
+        return {**layers, ATTENTION: encoded, POOLED: (*largest, *encoded, *encoded)}
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:
         return {

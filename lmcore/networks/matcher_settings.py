@@ -38,7 +38,7 @@ class MatcherSettings(LabellingSettings):
             **dict.fromkeys(ENCODER, self.words.parts),
             COMPARED: encoded * 4,
             **dict.fromkeys(COMPOSER, (Part(self.hidden),)),
-            POOLED: self.output_of(COMPOSER) * 4,
+            POOLED: self.output_of(COMPOSER, one_by_one=True) * 4,  # largest and mean, of both
         }
 
     def site_shapes(self, words: int) -> dict[str, tuple[int, int]]:

@@ -57,11 +57,11 @@ class ReaderSettings(SentenceSettings):
         before = found
         for both in self.modelling:
             reads |= dict.fromkeys(both, before)
-            before = self.output_of(both)
+            before, products = self.output_of(both), self.output_of(both, one_by_one=True)
         return {
             **reads,
             FIRST: found + before,
-            **dict.fromkeys(ENDING, found + before * 3),
+            **dict.fromkeys(ENDING, found + before * 2 + products),
             LAST: found + self.output_of(ENDING),
         }
 

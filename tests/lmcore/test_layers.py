@@ -17,7 +17,7 @@ from lmcore.building import build
 from lmcore.calibration import Calibration
 from lmcore.cells import LSTM, Cell
 from lmcore.compress.embedding import reduce_embedding
-from lmcore.compress.projection import project
+from lmcore.compress.projection import project as project_layers
 from lmcore.corpus import Corpus, Vocabulary
 from lmcore.errors import UserError
 from lmcore.evaluation import score
@@ -39,6 +39,14 @@ def resolved(model: ModelSettings = MODEL, **given: Any) -> Recipe:
 
 def layers_of(model: ModelSettings = MODEL, **given: Any) -> LayerSettings:
     return resolved(model, layers=given).layers
+
+
+def project(
+    model: LanguageModel, widths: tuple[int, ...], calibration: Calibration
+) -> LanguageModel:
+    """The model with projections of these widths, one a layer, 0 for none."""
+    named = zip(model.settings.projectable, widths, strict=True)
+    return project_layers(model, {name: width for name, width in named if width}, calibration)
 
 
 def readers(settings: ModelSettings, layer: int) -> list[str]:

@@ -376,12 +376,6 @@ def test_a_file_that_no_data_can_have_made_is_damaged(
         bundle.load(tmp_path / "odd.lmb")
 
 
-def test_layers_are_not_reshaped(tagger: Tagger, data: TaggedData) -> None:
-    given = {"layers": {"embedding": 3}}
-    with pytest.raises(UserError, match=r"recipe.layers.embedding: .*language"):
-        resolve(parse(Recipe, given, "recipe"), tagger.settings, len(data.vocabulary))
-
-
 def test_a_file_is_used_in_words(data: TaggedData, tmp_path: Path) -> None:
     model = tagger_of(data)
     train(model, data.train, ADAM, 1)
