@@ -60,10 +60,12 @@ def check_embedding(model: NetworkSettings, field: str) -> None:
     if sites.EMBEDDING not in model.sizes:
         why = f"this network of the kind {model.kind} has no embedding"
     elif sites.EMBEDDING not in model.readers:
-        why = "the layers of a context are mixed with the embedding, so it stays as wide as they"
+        why = (
+            "something here takes the embedding number by number, a highway or a mixture of layers"
+        )
     else:
         return
-    raise UserError(f"recipe.layers.{field}: {why}")
+    raise UserError(f"recipe.layers.{field}: {why}, so leave this setting out")
 
 
 def reduce_embedding(network: N, size: int, calibration: Calibration) -> N:

@@ -44,14 +44,18 @@ class BiLMSettings(NetworkSettings):
     def of(self, direction: str) -> ModelSettings:
         """The shape of one of the two."""
         names = [sites.layer_name(direction, layer) for layer in range(self.layers)]
-        return ModelSettings(
+        one = ModelSettings(
             layers=self.layers,
             hidden=tuple(self.hidden_of.get(name, self.hidden) for name in names),
-            projection=tuple(self.projection_of.get(name, 0) for name in names),
             embedding=self.embedding,
             tied=True,
             cell=self.cell,
         )
+        widths = {
+            sites.layer_name(self.cell.prefix, layer): self.projection_of.get(name, 0)
+            for layer, name in enumerate(names)
+        }
+        return one.projected(widths)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -112,7 +112,8 @@ class SentenceSettings(NetworkSettings, ABC):
         }
 
     def every_site(self, words: int) -> dict[str, tuple[int, int]]:
-        wider = {prefix: self.units_in(prefix) + 1 for prefix in self.projectable}
+        # a space for all networks may have settings for projections that none here can get
+        wider = {prefix: self.units_in(prefix) + 1 for prefix in self.prefixes}
         wide = self.model_copy(update={"projection_of": wider})
         return {**self.site_shapes(words), **wide.site_shapes(words)}
 

@@ -34,7 +34,9 @@ class ModelSpace:
     """What a study samples for one of its dense models.
 
     `dense` is that model's name among `names`, `words` the size of the vocabulary. `occurrences`
-    maps each parameter's name to where it acts; `branches` are the occurrences of conditions.
+    maps each parameter's name to where it acts; `branches` are the occurrences of conditions. A
+    matrix is dense where it is too small for the structure of a pattern. `named` are the sites that
+    have settings of their own.
     Raises UserError for a template that cannot be read.
     """
 
@@ -50,6 +52,7 @@ class ModelSpace:
         patterns = template.get("sites", {})
         reader = _reader(dense, names, model)
         self.layers = reader.read(template.get("layers", {}), "layers")
+        self.named = {site for site in patterns if site in model.every_site(words)}
         self.sites = {
             site: _read_site(site, pattern, patterns[pattern], reader)
             for site in model.every_site(words)
@@ -105,7 +108,13 @@ class ModelSpace:
             if site in self.sites and (value := self.sites[site].fill(answers)) is not LEFT_OUT
         }
         data = {"layers": layers, "sites": sites, **self.rest.fill(answers)}
-        return answers, resolve(parse(Recipe, data, "space"), self.model, self.words)
+        recipe = parse(Recipe, data, "space")
+        fitting = {
+            site: settings if site in self.named else settings.fitted(answers.sites[site])
+            for site, settings in recipe.sites.items()
+        }
+        recipe = recipe.model_copy(update={"sites": fitting})
+        return answers, resolve(recipe, self.model, self.words)
 
     def _layers(self, answers: Answers) -> Any:
         layers = answers.settle("layers", lambda: self.layers.fill(answers))

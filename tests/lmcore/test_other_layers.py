@@ -138,7 +138,7 @@ VECTORS = WordSettings(vectors=4)
 WRONG = [
     (VECTORS, {"embedding": 3}, "this network of the kind classifier has no embedding"),
     (VECTORS, {"rotation": "principal"}, "this network of the kind classifier has no embedding"),
-    (CONTEXT, {"embedding": 3}, "the layers of a context are mixed with the embedding"),
+    (CONTEXT, {"embedding": 3}, "takes the embedding number by number, a highway or a mixture"),
     (CONTEXT, {"projection": 2}, "in a network of the kind classifier no layer is projected"),
 ]
 
