@@ -61,7 +61,7 @@ class LabelledText(CorpusSettings):
     test: PathText | None = None
     max_words: Annotated[int, Field(ge=3)] | None = None
     vocabulary: PathText | None = later(None)
-    phrases: bool = later(False)
+    phrases: bool = False
 
     def load(self, cache: Path) -> ClassifiedData:
         treebank = not self.places and self.texts == 1
@@ -89,7 +89,7 @@ class LabelledPairs(LabelledText):
     task = ENTAILMENT
     texts = 2
     kind: Literal["pairs"] = "pairs"
-    phrases: Literal[False] = later(False)
+    phrases: Literal[False] = False
 
 
 @dataclass(frozen=True)

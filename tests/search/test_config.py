@@ -22,7 +22,6 @@ from lmcore.model_settings import ModelSettings
 from lmcore.network_settings import NetworkSettings
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
-from lmcore.task import LANGUAGE
 from search.cli import COMMANDS
 from search.config import StudyConfig, SweepConfig
 from search.space.space import Space
@@ -50,8 +49,16 @@ NEEDED = {
     "replay": ["trial=1"],
 }
 WORDS = {"ptb": 10_000, "pydoc": 1_500, "text": 10_000}
-# the others reshape language models, or need matrices that are large enough for three cores
-OF_ANY_NETWORK = ("activation_svd", "bits", "codes", "everything", "pruning", "semi_nmf", "svd")
+NO_EMBEDDING = "this network of the kind reader has no embedding|here it is one of"
+NO_PROJECTION = "takes no list of one value a layer"
+REFUSED = {  # a space for settings that a network cannot have, and why
+    **dict.fromkeys(
+        (("reader", one) for one in ("compositions", "embedding", "methods", "transform")),
+        NO_EMBEDDING,
+    ),
+    ("classifier", "projection"): NO_PROJECTION,
+    ("matcher", "projection"): NO_PROJECTION,
+}
 SECRET = "s3cret"
 
 
@@ -138,11 +145,13 @@ def test_every_option_of_every_group_parses_and_keeps_what_it_sets(group: str, o
     own = own_values(CONF / group / f"{option}.yaml")
     own = {name: value for name, value in own.items() if "${" not in str(value)}
     config = composed("train", f"task={task_of(group, own)}", f"{group}={option}").plain()
-    assert contained(own, config.get(group, {}))
+    assert contained(own, config if group == "words" else config.get(group, {}))
 
 
 def task_of(group: str, own: dict[str, Any]) -> str:
-    """The task that a corpus or a network is for."""
+    """The task that a corpus or a network is for, and one whose words are read as a group says."""
+    if group == "words":
+        return "sentiment"
     families: dict[str, Any] = {"corpus": CorpusSettings, "model": NetworkSettings}
     if group not in families:
         return "language"
@@ -177,13 +186,19 @@ def test_every_sampler_proposes_and_learns(option: str) -> None:
 def test_every_space_fits_every_model(model: str, spaces: dict[str, Any]) -> None:
     own = own_values(CONF / "model" / f"{model}.yaml")
     settings = composed("train", f"task={task_of('model', own)}", f"model={model}").model
-    if not isinstance(settings, ModelSettings):
-        spaces = {name: spaces[name] for name in OF_ANY_NETWORK}
-        known = {"labels": ("a", "b", "c"), "alphabet": "abcdefgh"}
-        own = {name: value for name, value in known.items() if hasattr(settings, name)}
-        settings = settings.model_copy(update=own)
-    for space in spaces.values():
-        Space(space, settings, WORDS["ptb"])
+    for name, space in spaces.items():
+        if why := REFUSED.get((model, name)):
+            with pytest.raises(UserError, match=why):
+                Space(space, completed(settings), WORDS["ptb"])
+        else:
+            Space(space, completed(settings), WORDS["ptb"])
+
+
+def completed(settings: NetworkSettings) -> NetworkSettings:
+    """With labels and letters, which come from the data."""
+    known = {"labels": ("a", "b", "c"), "alphabet": "abcdefgh"}
+    own = {name: value for name, value in known.items() if hasattr(settings, name)}
+    return settings.model_copy(update=own)
 
 
 @pytest.mark.parametrize("space", [name for name in GROUPS["space"] if name != "methods"])
@@ -210,16 +225,14 @@ def test_published_studies_keep_their_spaces(spaces: dict[str, Any]) -> None:
 def test_a_study_can_begin(study: str) -> None:
     """Its space, the values it starts from and its baselines fit its model and corpus."""
     config = composed("sweep", f"study={study}")
-    if config.corpus.task != LANGUAGE:
-        return  # labels, and with them shapes, come from the data
-    words = WORDS[config.corpus.kind]
-    models = {name: one.model for name, one in config.models.items()}
-    space = Space(config.space, config.model, words, models)
+    words, model = WORDS.get(config.corpus.kind, 10_000), completed(config.model)
+    models = {name: completed(one.model) for name, one in config.models.items()}
+    space = Space(config.space, model, words, models)
     start = own_values(CONF / "study" / f"{study}.yaml").get("start", [])
     for values in [*start, *config.start]:
         space.start(values)
     for name, recipe in config.baselines.items():
-        resolve(parse(Recipe, recipe, f"baselines.{name}"), config.model, words)
+        resolve(parse(Recipe, recipe, f"baselines.{name}"), model, words)
 
 
 def test_the_cache_holds_all_that_runs_write(tmp_path: Path) -> None:
