@@ -64,13 +64,13 @@ class LabelledText(CorpusSettings):
     phrases: bool = False
 
     def load(self, cache: Path) -> ClassifiedData:
+        phrases = self._phrases() if self.phrases else None
         treebank = not self.places and self.texts == 1
         between = " " if treebank else "\t"
         read = partial(read_labelled, texts=self.texts, between=between)
         known = SST5 if self.texts == 1 else SNLI
         splits, files, name = labelled_files(self, read, known)
         words = words_in(self.vocabulary) if self.vocabulary else ()
-        phrases = self._phrases() if self.phrases else None
         return classified_data(name, splits, files, self.max_words, words, phrases)
 
     def _phrases(self) -> list[Labelled]:
@@ -204,7 +204,8 @@ def classified_data(
     often = [word for word in by_frequency(counts) if counts[word] > 1 and word not in (EOS, UNK)]
     kept = often if most is None else often[: most - 2]
     vocabulary = Vocabulary(sorted({EOS, UNK, *kept, *more}))
-    labels = labels_of((one.label for one in splits["train"]), files["train"])
+    learned = splits["train"] if learned is None else learned
+    labels = labels_of((one.label for one in learned), files["train"])
     if len(labels) < 2:
         raise UserError(f"{files['train']} has the label {labels[0]!r} alone; give at least two")
     odd = {split: {one.label for one in splits[split]} - {*labels} for split in SPLITS}
@@ -226,9 +227,7 @@ def classified_data(
         known = [places.get(one.label, UNKNOWN_LABEL) for one in examples]
         return ClassifiedTexts(texts, torch.tensor(known))
 
-    if learned is not None:
-        splits = {**splits, "train": learned}
-    train, valid, test = (encoded(splits[split]) for split in SPLITS)
+    train, valid, test = map(encoded, (learned, splits["valid"], splits["test"]))
     return ClassifiedData(
         name, vocabulary, train, valid, test, remarks, labels=labels, alphabet=alphabet
     )
