@@ -22,8 +22,8 @@ def run(config: ConfirmConfig) -> Answer:
     tell_corpus(context)
     confirmed, history = confirm(context), history_of(context)
     sure, results = sureness_of(history), history.results
-    table = front_table(results.front, results.beside, sure, results.limits)
+    shown = results.front, results.beside, sure, results.limits
     return Answer(
-        {**confirmed_document(confirmed), **front_document(results.front, sure, results.limits)},
-        f"{confirmed_text(confirmed)}\n{table}",
+        {**confirmed_document(confirmed), **front_document(*shown)},
+        f"{confirmed_text(confirmed)}\n{front_table(*shown)}",
     )

@@ -41,7 +41,7 @@ def run(config: FrontConfig) -> Answer:
     table = front_table(results.front, results.beside, sure, results.limits)
     drawn = sys.stdout.isatty() if config.scatter == "auto" else config.scatter
     text = f"{_scatter(results)}\n\n{table}" if drawn else table
-    return Answer(front_document(results.front, sure, results.limits), text)
+    return Answer(front_document(results.front, results.beside, sure, results.limits), text)
 
 
 def _scatter(results: Results) -> str:

@@ -25,8 +25,8 @@ def run(config: SweepConfig) -> Answer:
     done, history = progress_of(context), history_of(context)
     results, sure = history.results, sureness_of(history)
     crew = crew_of(context, done.left, Machine.here(config.device))
-    table = front_table(results.front, results.beside, sure, results.limits)
+    shown = results.front, results.beside, sure, results.limits
     return Answer(
-        {**progress_document(done), **front_document(results.front, sure, results.limits)},
-        f"{progress_text(done, crew.workers)}\n{table}",
+        {**progress_document(done), **front_document(*shown)},
+        f"{progress_text(done, crew.workers)}\n{front_table(*shown)}",
     )

@@ -25,33 +25,38 @@ SHOWN = 12  # points of a predicted front in a table
 
 
 def front_document(
-    front: Front, sure: Mapping[str, Sure], limits: Mapping[str, Sequence[str]] = {}
+    front: Front,
+    baselines: Iterable[Point],
+    sure: Mapping[str, Sure],
+    limits: Mapping[str, Sequence[str]] = {},
 ) -> dict[str, Any]:
-    """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}]}, the
-    measure by its own name.
+    """{"study", "front": [{"trial", "rung", "size_bytes", "valid_perplexity", "recipe", ...}],
+    "baselines": [{"name", ...}]}, the measure by its own name.
 
     `sure` has the points that were trained again with other seeds, by name; `limits` the names for
     limits that a point is the best of, which it then has as "limits". A point of a corpus whose
     tokens spell the text has "bits_per_byte", too, one of a study with speed as an objective
     "relative_speed".
     """
+
+    def told(point: Point) -> dict[str, Any]:
+        return {
+            "size_bytes": point.size_bytes,
+            front.measure.key("valid"): point.valid_perplexity,
+            **bits_in("bits_per_byte", point.bits_per_byte),
+            "tokens_per_second": point.tokens_per_second,
+            **speed_in(point.relative_speed),
+            **({"limits": [*limits[point.name]]} if point.name in limits else {}),
+            "recipe": point.recipe,
+            "seeds": asdict(sure[point.name]) if point.name in sure else None,
+        }
+
     return {
         "study": front.study,
         "front": [
-            {
-                "trial": point.trial,
-                "rung": point.rung,
-                "size_bytes": point.size_bytes,
-                front.measure.key("valid"): point.valid_perplexity,
-                **bits_in("bits_per_byte", point.bits_per_byte),
-                "tokens_per_second": point.tokens_per_second,
-                **speed_in(point.relative_speed),
-                **({"limits": [*limits[point.name]]} if point.name in limits else {}),
-                "recipe": point.recipe,
-                "seeds": asdict(sure[point.name]) if point.name in sure else None,
-            }
-            for point in front.points
+            {"trial": point.trial, "rung": point.rung, **told(point)} for point in front.points
         ],
+        "baselines": [{"name": point.name, **told(point)} for point in baselines],
     }
 
 

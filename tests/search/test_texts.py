@@ -45,7 +45,7 @@ def test_every_point_has_the_bits_of_its_perplexity(swept: Sweep, results: Resul
     for point in results.front.points:
         wanted = tokens * math.log2(point.valid_perplexity) / size_bytes
         assert point.bits_per_byte == pytest.approx(wanted)
-    shown = front_document(results.front, {})["front"]
+    shown = front_document(results.front, results.beside, {})["front"]
     assert [one["bits_per_byte"] for one in shown] == [
         point.bits_per_byte for point in results.front.points
     ]
@@ -87,5 +87,5 @@ def test_a_study_of_words_shows_none(tmp_path: Path) -> None:
     (point,) = results.front.points
     assert point.bits_per_byte is None
     assert "text" not in results.measured(point.name).provenance
-    assert "bits_per_byte" not in front_document(results.front, {})["front"][0]
+    assert "bits_per_byte" not in front_document(results.front, results.beside, {})["front"][0]
     assert "bits/byte" not in front_table(results.front, results.beside, {})

@@ -167,7 +167,7 @@ def test_the_front_says_which_limit_a_point_is_the_best_of(
 ) -> None:
     _, history = named(context, tight=sizes[0])
     found = history.results
-    document = front_document(found.front, {}, found.limits)["front"]
+    document = front_document(found.front, [], {}, found.limits)["front"]
     assert [one.get("limits") for one in document] == [["tight"]] + [None] * (len(sizes) - 1)
     first = front_table(found.front, [], {}, found.limits).splitlines()[1]
     assert first.split()[-1] == "tight" or first.endswith("tight  <- knee")

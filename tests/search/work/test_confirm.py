@@ -230,7 +230,7 @@ def test_status_and_front_say_it(context: WorkContext[ConfirmConfig]) -> None:
         assert 0 < one.on_front <= 1
     table = front_table(front, [], sure)
     assert table.count("seeds") == len(sure)
-    documents = {one["trial"]: one["seeds"] for one in front_document(front, sure)["front"]}
+    documents = {one["trial"]: one["seeds"] for one in front_document(front, [], sure)["front"]}
     assert any(documents.values())
     bands = bands_of(history)
     assert bands["best"]

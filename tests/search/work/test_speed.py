@@ -89,7 +89,7 @@ def test_the_front_is_non_dominated_in_all_three(swept: Sweep) -> None:
         )
     }
     assert {point.name for point in results.front.points} == wanted
-    document = front_document(results.front, {})["front"]
+    document = front_document(results.front, results.beside, {})["front"]
     assert [one["relative_speed"] for one in document] == [
         results.measured(point.name).relative_speed for point in results.front.points
     ]
@@ -152,7 +152,7 @@ def test_what_another_study_measured_is_timed_and_not_trained(
     # the study without speed is as it was
     results = results_of(before.context)
     assert [point.relative_speed for point in results.front.points] == [None]
-    assert "relative_speed" not in json.dumps(front_document(results.front, {}))
+    assert "relative_speed" not in json.dumps(front_document(results.front, results.beside, {}))
 
 
 @pytest.mark.parametrize("name", ["gp", "nsga2", "random", "tpe"])
