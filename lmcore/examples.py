@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from lmcore.errors import UserError
 from lmcore.lessons import Lessons, distillation_of
 from lmcore.network import Network
+from lmcore.runtime import give_back
 from lmcore.score import Comparison, Score, error_of
 from lmcore.training_settings import TrainingSettings
 from lmcore.watching import watching
@@ -22,6 +23,7 @@ from lmcore.watching import watching
 SCORED = 64  # examples a batch, where nothing is trained
 SAMPLE = 20  # examples of one sample
 MOMENT_BATCHES = 30  # of SCORED examples, for the second moments
+GIVEN_BACK = 50  # updates after which memory that batches of other lengths took is given back
 POOL = 50  # batches whose examples are sorted by length together
 
 
@@ -63,6 +65,8 @@ class Batches(Lessons):
             teacher.eval().to(network.device)
 
     def loss(self, update: int, sampled: bool) -> Tensor:
+        if update % GIVEN_BACK == 0:
+            give_back()
         epoch, number = divmod(update, self.updates)
         if self._order[0] != epoch:
             self._order = epoch, self._batches(epoch)

@@ -33,6 +33,16 @@ def prepare(threads: int = 1) -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def give_back() -> None:
+    """Give the memory that is kept, but not in use, back to the system.
+
+    Buffers of ever other sizes do not fit where earlier ones were: a reader's batches, of
+    paragraphs of 20 to 400 tokens, took 9 GB after an hour in place of 2.
+    """
+    if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def device(name: str) -> torch.device:
     """The device of that name ("cpu", "cuda", "cuda:1"); UserError where there is none."""
     try:
