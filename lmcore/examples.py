@@ -182,7 +182,8 @@ class LabellingNetwork(ExampleNetwork):
             wrong += float((self(batch).argmax(1) != right).sum())
             count += len(right)
         seconds, accuracy = time.perf_counter() - started, 100 * (1 - wrong / count)
-        return Score(error_of(wrong, count), data.tokens(split), seconds, {"accuracy": accuracy})
+        more = {"accuracy": accuracy}
+        return Score(error_of(wrong, count), data.tokens(split), seconds, more, count)
 
 
 class _Whole:

@@ -16,6 +16,7 @@ class Score:
     tokens: int  # that were read
     seconds: float
     more: Mapping[str, float] = field(default_factory=dict)  # other shares, in percent
+    asked: int = 0  # answers that were judged; a language model is judged by its tokens
 
     @property
     def tokens_per_second(self) -> float:

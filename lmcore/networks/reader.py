@@ -155,7 +155,7 @@ class Reader(ExampleNetwork):
         count = len(examples.answers)
         more = {"F1": 100 * overlap / count, "exact match": 100 * same / count}
         seconds = time.perf_counter() - started
-        return Score(error_of(count - overlap, count), data.tokens(split), seconds, more)
+        return Score(error_of(count - overlap, count), data.tokens(split), seconds, more, count)
 
     def word_counts(self, examples: Questions) -> Tensor:
         return examples.paragraphs.counts(self.words) + examples.questions.counts(self.words)

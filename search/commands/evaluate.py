@@ -33,12 +33,13 @@ def run(config: EvaluateConfig) -> Answer:
         measure.name: measured.value,
         **bits_in("bits_per_byte", bits),
         **{name.replace(" ", "_"): value for name, value in measured.more.items()},
+        **({"answers": measured.asked} if measured.asked else {}),
         "tokens": measured.tokens,
         "tokens_per_second": measured.tokens_per_second,
     }
     said = (
         f"{config.bundle}: {format_size(bundle.size_bytes)}, {measure.said(measured.value)}"
-        f"{in_bits(bits)}{_more(measured)} on the {measured.tokens:,} tokens of {corpus.name} "
+        f"{in_bits(bits)}{_more(measured)} on the {_judged(measured)} of {corpus.name} "
         f"{config.split}, {measured.tokens_per_second:,.0f} tokens/s"
     )
     if not isinstance(model, LanguageModel):
@@ -52,6 +53,14 @@ def run(config: EvaluateConfig) -> Answer:
     )
 
 
+def _judged(measured: Score) -> str:
+    """What the value is of: "44,932 tokens", "2,210 answers (44,932 tokens)"."""
+    tokens = f"{measured.tokens:,} tokens"
+    return f"{measured.asked:,} answers ({tokens})" if measured.asked else tokens
+
+
 def _more(measured: Score) -> str:
     """ ", exact match 46.01%" of what has several measures."""
-    return "".join(f", {name} {value:.2f}%" for name, value in measured.more.items())
+    every = "".join(f", {name} {value:.2f}%" for name, value in measured.more.items())
+    is_perfect = measured.more.get("accuracy") == 100
+    return f"{every} (no mistake counts as half a one)" if is_perfect else every

@@ -47,7 +47,7 @@ CALLS = {  # kind of a network -> how it is used
         "from pathlib import Path",
         "from lmcore.bundle import load",
         "",
-        'network = load(Path("model.lmb")).model  # other tasks read words by it: training.start',
+        'network = load(Path("model.lmb")).model',
     ),
 }
 STREAM = """\
@@ -113,8 +113,9 @@ def _numbers(found: Document) -> Iterator[str]:
     yield ""
     if not _is_language(found["model"]):
         yield (
-            "The error is the share of wrong answers. All numbers are of the test split unless "
-            "another is named. Only speed differs when they are measured again."
+            "The error is the share of wrong answers, where none counts as half a one. All "
+            "numbers are of the test split unless another is named. Only speed differs when they "
+            "are measured again."
         )
         return
     yield (
@@ -181,17 +182,27 @@ def _training(found: Document) -> Iterator[str]:
     yield ""
     if "epochs" in training:
         yield (
-            f"The dense model was trained for {training['epochs']:g} epochs by "
+            f"The dense model was trained for {_epochs(training)} by "
             f"{training['optimizer']} at a rate of {training['rate']:g}, seed {found['seed']}."
         )
     else:
         yield f"The dense model was {training.get('kind', 'given')}, not trained by lmpareto."
+    if start := training.get("start"):
+        frozen = f"; {', '.join(training['frozen'])} stayed so" if training.get("frozen") else ""
+        yield f"It began with the parts of {start}{frozen}."
+    if vectors := training.get("vectors"):
+        yield f"Its vectors of words are those of {vectors}."
     for where, lines in sentences(recipe).items():
         yield f"- {where}: {'; '.join(lines)}"
     if tuning := recipe.get("finetuning"):
-        yield f"- then fine-tuned for {tuning['epochs']:g} epochs, at a rate of {tuning['rate']:g}"
+        yield f"- then fine-tuned for {_epochs(tuning)}, at a rate of {tuning['rate']:g}"
     yield ""
     yield "`recipe.yaml` has every setting; `lmpareto build recipe=recipe.yaml to=DIR` repeats it."
+
+
+def _epochs(training: Mapping[str, Any]) -> str:
+    count = training["epochs"]
+    return f"{count:g} epoch{'' if count == 1 else 's'}"
 
 
 def _text(found: Document) -> Iterator[str]:
@@ -202,6 +213,8 @@ def _text(found: Document) -> Iterator[str]:
     yield ""
     yield f"{corpus['text']}."
     yield f"Licence: {LICENCES.get(corpus['kind'], OWN_TEXT)}."
+    if (found["training"] or {}).get("start") == "elmo":
+        yield f"Its words were learned from other texts, too: {LICENCES['paragraphs']}."
 
 
 def _limits(found: Document) -> Iterator[str]:
@@ -221,8 +234,9 @@ def _use(found: Document) -> Iterator[str]:
     yield "## Use"
     yield ""
     yield "```python"
-    yield "import lmcore"
-    yield ""
+    if found["model"].get("kind") != "bilm":
+        yield "import lmcore"
+        yield ""
     if _is_language(found["model"]):
         yield 'lm = lmcore.load("model.lmb")'
         yield 'lm.next_words("the", k=5)'
@@ -233,17 +247,33 @@ def _use(found: Document) -> Iterator[str]:
         yield from CALLS[found["model"]["kind"]]
         yield "```"
         yield ""
+        if found["model"]["kind"] == "bilm":
+            hidden, layers = found["model"]["hidden"], found["model"]["layers"]
+            yield (
+                "- Another network reads words by it: `lmpareto train task=sentiment words=elmo "
+                "corpus.vocabulary=model.lmb training.start=model.lmb "
+                f"model.words.embedding={hidden} model.words.context.hidden={hidden} "
+                f"model.words.context.layers={layers}`"
+            )
         if found.get("onnx"):
             tags = found["model"]["kind"] == "tagger"
             shape, file = ("N, L, tags", "tags.txt") if tags else ("N, labels", "labels.txt")
             yield (
-                "- `model.onnx`: `x` (N, L) and `letters` (N, L, 16), both int64, filled up with "
-                f"anything, and `x_lens` (N,) int64 -> `log_softmax` ({shape}) float32"
+                "- `model.onnx`: `x` (N, L) and `letters` (N, L, 16), both int64, and `x_lens` "
+                f"(N,) int64 -> `log_softmax` ({shape}) float32. `x` has the ids of words, "
+                "`letters` those of the first 16 letters of each, `x_lens` how many words a row "
+                "has; what stands behind them may be anything"
             )
             yield (
-                f"- `tokens.txt`, `letters.txt` and `{file}` have the ids, `name id` a line; a "
-                f"word that is not there is `<unk>`, a letter 1, and 0 fills up a word's letters"
+                f"- `tokens.txt`, `letters.txt` and `{file}` have the ids, `name id` a line. A "
+                f"word that is not there has the id of `<unk>`, a letter that is not there 1; 0 "
+                f"fills up a word's letters"
             )
+            if not tags:
+                yield (
+                    "- a text becomes words in lower case; every sign is a word of its own, and "
+                    "`don't` is `do n't`, `it's` `it 's`: `lmcore.tokens.words_of` in Python"
+                )
         if found.get("no_onnx"):
             yield f"- {found['no_onnx']}"
     if found.get("onnx") and _is_language(found["model"]):

@@ -9,7 +9,7 @@ from lmcore.bundle import Bundle, load
 from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of
-from lmcore.task import Measure
+from lmcore.task import LANGUAGE, Measure, Task
 from search.bench.recipe_file import RecipeFile
 from search.bench.workbench import stored_recipe
 from search.config import StudyConfig
@@ -102,10 +102,17 @@ def check_words(bundle: Bundle, corpus: Data, name: str) -> None:
         raise UserError(
             f"{name} has a vocabulary of {len(own):,} {own.noun}, corpus {corpus.name} "
             f"another of {len(other):,} {other.noun}: it was trained on another text; give that "
-            f"text by the study (study=NAME) or by its file (corpus=text corpus.file=FILE)"
+            f"text by the study (study=NAME) or by its file ({_by_file(settings.task)})"
         )
     if settings.completed(corpus) != settings:
         raise UserError(f"{name} was trained on data with other labels than {corpus.name} has")
+
+
+def _by_file(task: Task) -> str:
+    """How a person gives a text of their own."""
+    if task == LANGUAGE:
+        return "corpus=text corpus.file=FILE"
+    return f"task={task.name} corpus.train=FILE"
 
 
 def bundle_of(
