@@ -170,7 +170,7 @@ def test_a_file_is_measured_on_its_data_alone(shell: Shell, cache: Path) -> None
     other = write_sentences(cache / "other.tsv").read_text().replace("\tD", "\tDET")
     (cache / "other.tsv").write_text(other)
     shell(*asked[:3], "corpus.train=other.tsv", cwd=cache).refused("with other labels than tagged")
-    (cache / "text.txt").write_text("the dog sees the cat\n" * 30)
+    (cache / "text.txt").write_text("the dog sees the cat\n" * 900)
     of_text = shell(*asked[:2], "corpus=text", "corpus.file=text.txt", cwd=cache)
     of_text.refused("task=tagging corpus.train=FILE")
     shell("complete", "bundle=alone/model.lmb", cwd=cache).refused("needs a language model")
