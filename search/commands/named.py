@@ -41,7 +41,7 @@ BEGUN_ONLY = (
     *("worker", "confirm", "status", "front", "dashboard", "plot", "report"),
     *("export", "replay", "publish"),
 )
-SHOWN = 12  # names in a message, the nearest
+SHOWN = 24
 NONE_HERE = "; published studies are in the folder studies/ of the project's page, not installed"
 
 

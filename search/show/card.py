@@ -250,7 +250,7 @@ def _use(found: Document) -> Iterator[str]:
         if found["model"]["kind"] == "bilm":
             hidden, layers = found["model"]["hidden"], found["model"]["layers"]
             yield (
-                "- Another network reads words by it: `lmpareto train task=sentiment words=elmo "
+                "- Another network reads words by it: `lmpareto train task=sentiment embeddings=elmo "
                 "corpus.vocabulary=model.lmb training.start=model.lmb "
                 f"model.words.embedding={hidden} model.words.context.hidden={hidden} "
                 f"model.words.context.layers={layers}`"

@@ -265,7 +265,11 @@ def test_optunas_own_command_opens_the_study(studio: Studio) -> None:
 
 def test_front_as_a_table_and_as_a_document(studio: Studio) -> None:
     document = studio("front", "format=json").ok().document
-    assert document == {"study": "mine", "front": studio.front}
+    assert document["study"] == "mine"
+    assert document["front"] == studio.front
+    beside = {one["name"]: one for one in document["baselines"]}
+    assert "dense" in beside
+    assert beside["coarse"]["size_bytes"] < beside["dense"]["size_bytes"]
     for point in document["front"]:
         assert {"trial", "size_bytes", "valid_perplexity", "recipe"} <= set(point)
         assert isinstance(point["trial"], int)

@@ -145,12 +145,12 @@ def test_every_option_of_every_group_parses_and_keeps_what_it_sets(group: str, o
     own = own_values(CONF / group / f"{option}.yaml")
     own = {name: value for name, value in own.items() if "${" not in str(value)}
     config = composed("train", f"task={task_of(group, own)}", f"{group}={option}").plain()
-    assert contained(own, config if group == "words" else config.get(group, {}))
+    assert contained(own, config if group == "embeddings" else config.get(group, {}))
 
 
 def task_of(group: str, own: dict[str, Any]) -> str:
     """The task that a corpus or a network is for, and one whose words are read as a group says."""
-    if group == "words":
+    if group == "embeddings":
         return "sentiment"
     families: dict[str, Any] = {"corpus": CorpusSettings, "model": NetworkSettings}
     if group not in families:
