@@ -24,6 +24,7 @@ from lmcore.vocabulary import UNK, Vocabulary
 KNOWN = {"glove.6B.50d": "glove/glove.6B.50d.subset.f16.npy"}
 OF_WORDS = (*sites.WORD_SITES, sites.VECTORS, sites.DECODER_BIAS)  # have a row a word
 OF_FIELDS = {"alphabet": (letters.EMBEDDED,), "labels": ("output", "output.bias")}
+CONTEXT = (f"{sites.FORWARD}.", f"{sites.BACKWARD}.")  # what its parts' names begin with
 STUDIES = Path(__file__).parent.parent / "studies"  # exists in a checkout only
 
 
@@ -82,6 +83,13 @@ def begin_with(network: Network, vocabulary: Vocabulary, other: Bundle) -> list[
         **network.biases,
     }
     others = _of_others(network, other.model)
+    own, given = ({n for n in names if n.startswith(CONTEXT)} for names in (ours, theirs))
+    if own and given and own != given:
+        odd = ", ".join(sorted(own ^ given)[:3])
+        raise UserError(
+            f"training.start: the layers of its context are not those of model.words.context: one "
+            f"alone has {odd}; layers and cells must be the same"
+        )
     taken = []
     for name, leaf in ours.items():
         if name in theirs and name not in others:

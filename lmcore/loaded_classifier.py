@@ -45,7 +45,10 @@ class LoadedClassifier:
         return self.label_all([texts])[0]
 
     def label_all(self, examples: Iterable[str | Sequence[str]]) -> list[str]:
-        """The label of each text, or of each pair."""
+        """The label of each text, or of each pair. Raises UserError for one text in place of
+        several."""
+        if isinstance(examples, str):
+            raise UserError('it takes several texts: label_all(["a film", "a book"])')
         return [self.labels[place] for place in self._scores(examples).argmax(1).tolist()]
 
     def probabilities(self, *texts: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ import torch
 from lmcore.bundle import Bundle, load
 from lmcore.errors import UserError
 from lmcore.networks.reader import Reader
-from lmcore.questions import NO_PLACE, QuestionBatch
+from lmcore.questions import LONGEST_QUESTION, NO_PLACE, QuestionBatch
 from lmcore.sentences import SentenceBatch, Sentences
 from lmcore.tokens import tokens_of, words_of
 
@@ -35,7 +35,7 @@ class LoadedReader:
     def answer(self, question: str, paragraph: str) -> str:
         """The part of the paragraph that is the likeliest answer. Raises UserError where one of the
         two has no word."""
-        tokens, asked = tokens_of(paragraph), words_of(question)
+        tokens, asked = tokens_of(paragraph), words_of(question)[:LONGEST_QUESTION]
         if not tokens or not asked:
             raise UserError("a question and a paragraph have words")
         none = torch.full((1, 1), NO_PLACE)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from lmcore.errors import UserError
 
 _PART = re.compile(r"\(\s*([^\s()]+)|([^\s()]+)|(\))")
-_SPELLED = {"-LRB-": "(", "-RRB-": ")", "``": '"', "''": '"'}
 
 
 class Phrase(NamedTuple):
@@ -34,7 +33,7 @@ def phrases_of(tree: str, where: str) -> list[Phrase]:
         if label:
             begun.append((label, len(words)))
         elif word:
-            words.append(_SPELLED.get(word, word.replace("\\/", "/").replace("\\*", "*")))
+            words.append(word)
         else:
             label, first = begun.pop()
             found.append(Phrase(label, " ".join(words[first:])))

@@ -92,12 +92,19 @@ class FewerUnits(LayerMethod[UnitsSettings]):
             raise UserError(
                 f"recipe.layers.units: in a network of the kind {model.kind} no layer loses units"
             )
+        if not isinstance(model, ModelSettings) and not _has_embedding(model):
+            asked = asked.model_copy(update={"embedding": False})
         return asked if asked.training.epochs else None
 
     def apply(
         self, value: UnitsSettings, dense: N, calibration: Calibration
     ) -> tuple[N, Calibration]:
         return dense, calibration
+
+
+def _has_embedding(model: NetworkSettings) -> bool:
+    """Whether columns of the embedding can be removed."""
+    return any(units.name == sites.EMBEDDING for units in model.removable(embedding=True))
 
 
 class GroupLasso:

@@ -57,6 +57,14 @@ class BiLMSettings(NetworkSettings):
         }
         return one.projected(widths)
 
+    def check(self) -> None:
+        for name in (*self.hidden_of, *self.projection_of):
+            if name not in self.projectable:
+                raise ValueError(f"it has no layer {name} but the last ones")
+        for name, width in self.projection_of.items():
+            if width >= self.hidden_of.get(name, self.hidden):
+                raise ValueError(f"the projection of {name} is not narrower than the layer")
+
     @property
     def sizes(self) -> dict[str, int]:
         return {"embedding": self.embedding}

@@ -127,9 +127,12 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
     folder = config.folder / "dense"
     settings = config.training
     generator = torch.Generator().manual_seed(config.seed)
-    model = random_network(
-        config.model.completed(corpus), len(corpus.vocabulary), settings.init, generator
-    )
+    shape = config.model.completed(corpus)
+    try:
+        shape.check()
+    except ValueError as error:
+        raise UserError(f"model: {error}") from None
+    model = random_network(shape, len(corpus.vocabulary), settings.init, generator)
     _begin(model, corpus, settings)
     model.to(device(config.device))
 

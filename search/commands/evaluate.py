@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmcore.bundle import load
+from lmcore.errors import UserError
 from lmcore.model import LanguageModel
 from lmcore.recall import recall
 from lmcore.runtime import device
@@ -20,6 +21,12 @@ Config = EvaluateConfig
 
 def run(config: EvaluateConfig) -> Answer:
     bundle = load(Path(config.bundle))
+    own, asked = bundle.model.settings.task, config.corpus.task
+    if own != asked:
+        raise UserError(
+            f"{config.bundle} is for {own.name}, and corpus={config.corpus.kind} is for "
+            f"{asked.name}; task={own.name} chooses its own, with corpus.train=FILE a text of yours"
+        )
     corpus = config.corpus.load(config.folder)
     check_words(bundle, corpus, config.bundle)
     model = bundle.model.to(device(config.device))

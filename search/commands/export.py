@@ -50,7 +50,13 @@ def exported_text(label: str, document: dict[str, Any]) -> str:
     return (
         f"{document['bundle']}: {label}, {format_size(document['size_bytes'])}, "
         f"{measure.said(valid)} (valid), {measure.number(test)} (test){in_bits(bits)}"
+        f"{_without(document)}"
     )
+
+
+def _without(document: dict[str, Any]) -> str:
+    """What the folder lacks."""
+    return f"; {document['no_onnx']}" if "no_onnx" in document else ""
 
 
 def _of_bundle(context: StudyContext[ExportConfig], path: Path, forms: Forms) -> Answer:
@@ -67,7 +73,9 @@ def _of_bundle(context: StudyContext[ExportConfig], path: Path, forms: Forms) ->
         print("no corpus= is given: nothing is measured on a text", file=sys.stderr)
         document = take_home(Exported(path), Path(config.to), forms)
         return Answer(
-            document, f"{document['bundle']}: {path}, {format_size(document['size_bytes'])}"
+            document,
+            f"{document['bundle']}: {path}, {format_size(document['size_bytes'])}"
+            f"{_without(document)}",
         )
     check_words(bundle, corpus, str(path))
     document = take_home(Exported(path, corpus=corpus), Path(config.to), forms)

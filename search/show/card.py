@@ -26,6 +26,10 @@ LICENCES = {  # kind of a corpus -> what a person should know of its licence
     "paragraphs": "SQuAD 1.1 is under CC BY-SA 4.0; Penn Treebank belongs to the Linguistic Data "
     "Consortium (LDC99T42)",
 }
+MEANINGS = {  # kind of a network -> what its measure is, if not the share of wrong answers
+    "reader": "The error is what F1 of the answers lacks to 100%.",
+    "bilm": "Perplexity is exp of the mean negative log-likelihood a token, over both directions.",
+}
 CALLS = {  # kind of a network -> how it is used
     "tagger": (
         'tagger = lmcore.load_tagger("model.lmb")',
@@ -89,7 +93,8 @@ def _kind(model: Mapping[str, Any]) -> str:
     units = f"{model.get('layers', 1)} x {_widths(model['hidden'])} {cell} units"
     if _is_language(model):
         return f"language model of {units}, {'tied' if model['tied'] else 'untied'}"
-    return f"{model['kind']} of {units} a direction"
+    fewer = ", some layers fewer" if model.get("hidden_of") else ""
+    return f"{model['kind']} of {units} a direction{fewer}"
 
 
 def _is_language(model: Mapping[str, Any]) -> bool:
@@ -112,10 +117,13 @@ def _numbers(found: Document) -> Iterator[str]:
         yield f"| {name} | {value} |"
     yield ""
     if not _is_language(found["model"]):
+        meaning = MEANINGS.get(
+            found["model"]["kind"],
+            "The error is the share of wrong answers, where none counts as half a one.",
+        )
         yield (
-            "The error is the share of wrong answers, where none counts as half a one. All "
-            "numbers are of the test split unless another is named. Only speed differs when they "
-            "are measured again."
+            f"{meaning} All numbers are of the test split unless another is named. Only speed "
+            f"differs when they are measured again."
         )
         return
     yield (
@@ -250,7 +258,8 @@ def _use(found: Document) -> Iterator[str]:
         if found["model"]["kind"] == "bilm":
             hidden, layers = found["model"]["hidden"], found["model"]["layers"]
             yield (
-                "- Another network reads words by it: `lmpareto train task=sentiment embeddings=elmo "
+                "- Another network reads words by it: `lmpareto train task=sentiment "
+                "embeddings=elmo "
                 "corpus.vocabulary=model.lmb training.start=model.lmb "
                 f"model.words.embedding={hidden} model.words.context.hidden={hidden} "
                 f"model.words.context.layers={layers}`"

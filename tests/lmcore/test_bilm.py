@@ -174,3 +174,17 @@ def test_what_is_no_squad_is_told(text: str | None, said: str, tmp_path: Path) -
         path.write_text(text)
     with pytest.raises(UserError, match=said):
         read_squad(path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_of": {"forward.9": 3}}, "it has no layer forward.9"),
+        ({"hidden_of": {"backward.1": 5}}, "it has no layer backward.1 but the last ones"),
+        ({"projection_of": {"forward.0": 6}}, "the projection of forward.0 is not narrower"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_told(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SHAPE.model_copy(update=change).check()
+    SHAPE.model_copy(update={"hidden_of": {"forward.0": 3}}).check()

@@ -33,6 +33,7 @@ from lmcore.examples import ExampleNetwork
 from lmcore.frame import Parts
 from lmcore.frozen import frozen
 from lmcore.letters import LetterSettings
+from lmcore.looped_cells import Peephole
 from lmcore.network import Network, parameters, random_network
 from lmcore.networks.bilm import BiLM
 from lmcore.networks.bilm_settings import BiLMSettings
@@ -463,3 +464,12 @@ def test_moments_are_of_what_its_matrices_multiply(kind: str) -> None:
             assert site not in found
         else:
             assert found[site].shape == (inputs, inputs)
+
+
+@pytest.mark.parametrize("change", [{"layers": 1}, {"cell": Peephole()}])
+def test_a_context_begins_with_one_of_its_own_shape(change: dict[str, Any]) -> None:
+    data = DATA["classifier"]
+    shape = BiLMSettings(layers=2, hidden=4, embedding=4).model_copy(update=change)
+    other = random_network(shape, len(data.vocabulary), 0.4, torch.Generator())
+    with pytest.raises(UserError, match="layers and cells must be the same"):
+        begin_with(network_of("classifier"), data.vocabulary, made_of(other, data.vocabulary))

@@ -228,6 +228,18 @@ def test_a_network_without_such_layers_is_told() -> None:
         resolve(parse(Recipe, asked, "recipe"), one, 20)
 
 
+@pytest.mark.parametrize("kind", ["reader", "bilm"])
+def test_columns_that_cannot_be_removed_make_no_other_recipe(kind: str) -> None:
+    training = {"epochs": 1, "rate": 1.0, "dropout": {"kind": "element", "rate": 0.0}}
+
+    def key(embedding: bool) -> str:
+        units = {"strength": 0.1, "embedding": embedding, "training": training}
+        recipe = parse(Recipe, {"layers": {"units": units}}, "recipe")
+        return resolve(recipe, SHAPES[kind], 20).key
+
+    assert key(False) == key(True)
+
+
 @pytest.mark.parametrize("prefix", ["encoder_forward.1", "lstm.0"])
 def test_a_file_that_speaks_of_no_layer_is_damaged(prefix: str) -> None:
     shape = SHAPES["classifier"].completed(DATA["classifier"])

@@ -25,7 +25,7 @@ from lmcore.onnx import label_scoring, labelling
 from lmcore.onnx.classifying import classifying
 from lmcore.onnx.scoring import session
 from lmcore.onnx.tagging import tagging
-from lmcore.questions import question_data
+from lmcore.questions import LONGEST_QUESTION, question_data
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 from lmcore.tagged import NO_TAG, tagged_data
@@ -79,6 +79,8 @@ def test_texts_are_labelled(kind: str, tmp_path: Path) -> None:
     assert sum(shares.values()) == pytest.approx(1.0)
     assert set(shares) == set(data.labels)
     assert loaded.label_all([]) == []
+    with pytest.raises(UserError, match="it takes several texts"):
+        loaded.label_all("a film")
     wrong: list[Any] = [["one", "two", "three"], [" ", ""][: len(texts)], [3] * len(texts)]
     for example in wrong:
         with pytest.raises(UserError, match=r"text"):
@@ -98,6 +100,9 @@ def test_questions_are_answered(tmp_path: Path) -> None:
         (span,) = network.answers(data.test.batch(torch.tensor([place]))).tolist()
         found = loaded.answer(question.question, paragraph.context)
         assert found == data.test.answer(place, *span)
+    words = ["where", "is", *["rex"] * 60]
+    whole, cut = (" ".join(words[:most]) for most in (None, LONGEST_QUESTION))
+    assert loaded.answer(whole, paragraph.context) == loaded.answer(cut, paragraph.context)
     for asked, text in (("", "a text"), ("who?", " ")):
         with pytest.raises(UserError, match="have words"):
             loaded.answer(asked, text)

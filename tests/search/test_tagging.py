@@ -172,7 +172,7 @@ def test_a_file_is_measured_on_its_data_alone(shell: Shell, cache: Path) -> None
     shell(*asked[:3], "corpus.train=other.tsv", cwd=cache).refused("with other labels than tagged")
     (cache / "text.txt").write_text("the dog sees the cat\n" * 900)
     of_text = shell(*asked[:2], "corpus=text", "corpus.file=text.txt", cwd=cache)
-    of_text.refused("task=tagging corpus.train=FILE")
+    of_text.refused("is for tagging, and corpus=text is for language; task=tagging chooses")
     shell("complete", "bundle=alone/model.lmb", cwd=cache).refused("needs a language model")
     shell("export", "bundle=alone/model.lmb", "safetensors=true", "to=x", cwd=cache).refused(
         "needs a language model"
@@ -203,6 +203,10 @@ def test_a_published_study_is_looked_at_alike(shell: Shell, cache: Path) -> None
         ),
         ("task=taging corpus.train=mine.tsv", "tagging"),
         (
+            "task=tagging corpus.train=mine.tsv +model.hidden_of={nowhere:3}",
+            "model: it has no layer nowhere",
+        ),
+        (
             "task=tagging corpus.train=mine.tsv model=small",
             "task=language or task=tagging chooses both",
         ),
@@ -221,7 +225,8 @@ def test_a_model_of_another_task_is_taken_home(task: str, shell: Shell, cache: P
     small = ("model.hidden=4", "model.words.embedding=4", "training.epochs=1")
     data = (f"task={task}", f"corpus.train={task}.tsv")
     trained = shell("train", *data, *small, "format=json", cwd=cache).ok().document
-    shell("export", f"bundle={trained['bundle']}", *data, f"to={task}", cwd=cache).ok()
+    out = shell("export", f"bundle={trained['bundle']}", *data, f"to={task}", cwd=cache).ok().out
+    assert ("there is no ONNX form" in out) == (texts == 2)
     card = (cache / task / "card.md").read_text()
     assert ("there is no ONNX form of a network of the kind matcher" in card) == (texts == 2)
     assert "| test error |" in card
