@@ -84,7 +84,7 @@ def table(measured: list[Row]) -> str:
         spread = f" ± {stdev(dense):.1f}" if len(dense) > 1 else ""
         lines += [
             f"**{task}**: error of the dense model {mean(dense):.1f}{spread}% on validation, "
-            f"{len(dense)} seeds",
+            f"{len(dense)} seed{'s' if len(dense) > 1 else ''}",
             "",
             "| rank | "
             + " | ".join(f"{METHODS[m]}, {kind}" for m in METHODS for kind in KINDS)
