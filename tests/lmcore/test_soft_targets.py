@@ -42,7 +42,7 @@ def loss_of(case: Case, student: Network, settings: FineTuningSettings) -> float
     """The loss of the first update, with `case.network` as its teacher."""
     teacher = case.network.train()
     lessons = student.eval().lessons(case.examples, settings, 0, teacher)
-    loss = float(lessons.loss(0, sampled=False))
+    loss = float(lessons.loss(0, sampled=False).detach())
     lessons.close()
     assert teacher.training
     teacher.eval()
