@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import Field
@@ -85,7 +83,8 @@ def reduce_embedding(network: N, size: int, calibration: Calibration) -> N:
     matrices = {site: weight.dense().detach() for site, weight in network.sites.items()}
     table = matrices[sites.EMBEDDING].double()
     blocks = {one: one.blocks(matrices[one.site].double(), before) for one in readers}
-    consumer = sum_of(block.T @ block for found in blocks.values() for block in found)
+    squares = [block.T @ block for found in blocks.values() for block in found]
+    consumer = torch.stack(squares).sum(0)
     moments = consumer / consumer.diagonal().mean().clamp(min=1e-30)
     if settings.tied_to is not None:
         seen = calibration.inputs[sites.EMBEDDING].double()
@@ -124,8 +123,3 @@ def fold_square(settings: NetworkSettings, matrices: dict[str, Tensor]) -> None:
     matrices[sites.EMBEDDING] = (matrices[sites.EMBEDDING].double() @ square.double()).float()
     for one in settings.readers[sites.EMBEDDING]:
         matrices[one.site] = (matrices[one.site].double() @ back.T).float()
-
-
-def sum_of(tensors: Iterable[Tensor]) -> Tensor:
-    """Their sum, from the first one on."""
-    return functools.reduce(torch.Tensor.add, tensors)
