@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lmcore.recipe import LayerSettings, Recipe, SiteSettings
@@ -161,6 +162,7 @@ def _options(space: ModelSpace, part: Part, values: dict[str, Any]) -> Iterator[
         yield from _options(space, part, {**values, left[0]: option})
 
 
+@lru_cache(maxsize=8)  # of a space of many choices, it takes seconds
 def _acted_on(space: ModelSpace) -> dict[str, tuple[set[str], Any]]:
     """Parameter -> what of an untrained recipe changes with it (sites, `BIASES`, `LAYERS`), and the
     value that it has where no other is given."""
