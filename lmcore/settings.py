@@ -12,6 +12,7 @@ from lmcore.errors import UserError
 from lmcore.files import home_opened
 
 S = TypeVar("S", bound="Settings")
+NO_SETTING = "there is no such setting"
 _LONGEST = 150  # letters of a value in a message
 PathText = Annotated[str, AfterValidator(home_opened)]  # of a file or folder; its ~ is the home
 
@@ -95,7 +96,7 @@ def _explain(detail: Any, where: str) -> list[str]:
         case "inside":
             return [f"{name}.{line}" for line in message.splitlines()]
         case "extra_forbidden":
-            return [f"{name}: there is no such setting"]
+            return [f"{name}: {NO_SETTING}"]
         case "missing":
             return [f"{name}: this setting is missing"]
         case "value_error" if not detail["loc"]:

@@ -28,6 +28,7 @@ from lmcore.network import Network, random_network
 from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
+from lmcore.sites import VECTORS
 from lmcore.task import Measure
 from lmcore.training import train
 from lmcore.training_settings import DenseTrainingSettings, ImportedSettings
@@ -157,10 +158,16 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
 
 def _begin(model: Network, corpus: Data, settings: DenseTrainingSettings) -> None:
     """Give the model what its training is to begin with."""
+    taken = list[str]()
     if settings.start is not None:
-        begin_with(model, corpus.vocabulary, load(bundle_named(settings.start)))
+        taken = begin_with(model, corpus.vocabulary, load(bundle_named(settings.start)))
     if settings.vectors is not None:
         set_vectors(model, corpus.vocabulary, vectors_named(settings.vectors))
+    elif VECTORS in model.sites and VECTORS not in taken:
+        raise UserError(
+            "training.vectors: this model reads fixed vectors of words, which no training changes; "
+            "name the file they stand in, or set model.words.vectors=null"
+        )
 
 
 def doubt(checkpoint: DenseCheckpoint, corpus: Data, measure: Measure) -> str | None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NO_MEMORY = (
     "this needs more memory than the process may have; give a smaller file or text, or free memory"
 )
+OWN_EMBEDDINGS = "own"  # the option of the group `embeddings` that fits all tasks
 READING = ("status", "front", "plot", "report")  # commands that need no torch
 
 
@@ -113,7 +114,7 @@ def _answers(command: str, composed: DictConfig) -> Iterator[str]:
 def settings_of(kind: type[StudyConfig], composed: DictConfig) -> Any:
     """The composed settings as those of class `kind`. Raises UserError for what is missing or
     wrong."""
-    from lmcore.settings import parse
+    from lmcore.settings import NO_SETTING, parse
 
     try:
         data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -127,4 +128,14 @@ def settings_of(kind: type[StudyConfig], composed: DictConfig) -> Any:
     settings = {str(name): value for name, value in data.items()}
     if settings.get("name") is None:
         settings["name"] = HydraConfig.get().runtime.choices.get("study")
-    return parse(kind, settings)
+    try:
+        return parse(kind, settings)
+    except UserError as error:
+        chosen = HydraConfig.get().runtime.choices
+        own = chosen.get("embeddings", OWN_EMBEDDINGS) == OWN_EMBEDDINGS
+        if own or NO_SETTING not in str(error):
+            raise
+        raise UserError(
+            f"{error}\nembeddings={chosen['embeddings']} sets more than the defaults of "
+            f"task={chosen['task']}; docs/tasks.md lists which tasks it is for"
+        ) from None

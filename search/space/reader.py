@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmcore.errors import UserError
+from lmcore.sites import EMBEDDING
 from search.space.nodes import (
     LEFT_OUT,
     Answers,
@@ -109,6 +110,11 @@ class Reader:
 
     def _each(self, value: Mapping[str, Any], path: str) -> Listed:
         """A list of one value a layer. The layer's number ends the names of its parameters."""
+        if not self.layers and self.site is None:
+            raise UserError(
+                f"space.{path}.foreach: no layer of this network takes the setting; leave it out: "
+                f"'~space.{path}'"
+            )
         if not self.layers:
             raise UserError(
                 f"space.{path}.foreach: this setting takes no list of one value a layer; "
@@ -123,6 +129,11 @@ class Reader:
         return Listed(tuple(nodes))
 
     def _size(self, of: Any, name: str) -> Callable[[Answers], int]:
+        if of == EMBEDDING and self.site is None and of not in self.sizes:
+            raise UserError(
+                f"space.{name}.of: the embedding of this network stays as wide as it is; leave the "
+                f"setting out: '~space.{name}'"
+            )
         if of not in self.sizes:
             raise UserError(
                 f"space.{name}.of: got {of!r}; here it is one of {', '.join(self.sizes)}"

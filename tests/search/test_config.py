@@ -49,8 +49,12 @@ NEEDED = {
     "replay": ["trial=1"],
 }
 WORDS = {"ptb": 10_000, "pydoc": 1_500, "text": 10_000}
-NO_EMBEDDING = "this network of the kind reader has no embedding|here it is one of"
-NO_PROJECTION = "takes no list of one value a layer"
+NO_EMBEDDING = (
+    "this network of the kind reader has no embedding|the embedding of this network stays"
+)
+NO_PROJECTION = (
+    "no layer of this network takes the setting; leave it out: '~space.layers.projection'"
+)
 REFUSED = {  # a space for settings that a network cannot have, and why
     **dict.fromkeys(
         (("reader", one) for one in ("compositions", "embedding", "methods", "transform")),
