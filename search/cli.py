@@ -34,7 +34,8 @@ COMMANDS = {
 }
 
 HELP = """lmpareto finds the best small LSTM language models: it searches compression recipes and
-shows the size-perplexity front of the files they make.
+shows the size-perplexity front of the files they make. task=tagging, sentiment, entailment and
+reading do the same for other LSTMs.
 
     lmpareto COMMAND key=value ...
 
