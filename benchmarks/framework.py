@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
@@ -75,7 +76,7 @@ class Instant(Workbench):
             key=key,
             recipe=recipe.plain(),
             size_bytes=int(size_bytes),
-            valid_perplexity=80.0 * (1 + rest),
+            valid_measure=80.0 * (1 + rest),
             tokens_per_second=1.0,
             updates=0,
             seconds=0.0,
@@ -151,14 +152,14 @@ def fill(context: WorkContext[SweepConfig], bench: Workbench) -> None:
         reached = min(len(ladder) - 1, int(-math.log2(1 - draw.random())))  # every second goes on
         for rung, recipe in enumerate(ladder[: reached + 1]):
             one = bench.measure(recipe)
-            measured[one.key] = one.plain() | {"measured_at": datetime.now(UTC)}
+            measured[one.key] = asdict(one) | {"measured_at": datetime.now(UTC)}
             rungs.append({"study": config.study, "trial": number, "rung": rung, "key": one.key})
         attribute = {"asked": bench.key(ladder[-1]), "key": one.key, "recipe": one.recipe}
         trials.append(
             optuna.create_trial(
                 params=trial.params,
                 distributions=trial.distributions,
-                values=[float(one.size_bytes), one.valid_perplexity],
+                values=[float(one.size_bytes), one.valid_measure],
                 user_attrs={ATTRIBUTE: attribute},
             )
         )

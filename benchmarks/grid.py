@@ -354,7 +354,7 @@ def _measure(grid: str, asked: tuple[Cell, bool]) -> list[tuple[Any, ...]]:
     for rung, step in enumerate(ladder if climbs else ladder[:1]):
         one = bench.measure(step, goes_on=rung + 1 < len(ladder))
         sizes = "" if climbs else json.dumps(_site_bytes(bench.path(one.key)))
-        numbers = (one.size_bytes, f"{one.valid_perplexity:.4f}", f"{one.seconds:.2f}", sizes)
+        numbers = (one.size_bytes, f"{one.valid_measure:.4f}", f"{one.seconds:.2f}", sizes)
         lines.append((*("" if value is None else value for value in cell), rung, *numbers))
     return lines
 

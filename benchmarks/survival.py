@@ -369,7 +369,7 @@ def _measurements(store: Reader, counted: list[FrozenTrial]) -> Iterator[tuple[s
 def _wrong_files(victim: Victim, store: Reader, counted: list[FrozenTrial]) -> Iterator[str]:
     values = {str(row.number): row.values for row in counted}
     for name, one in _measurements(store, counted):
-        if values[name] != [one.size_bytes, one.valid_perplexity]:
+        if values[name] != [one.size_bytes, one.valid_measure]:
             yield f"trial {name} was told {values[name]}, not its measurement"
         paths = [cache / "bundles" / f"{one.key}.lmb" for cache in victim.caches]
         found = [sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()]
@@ -386,8 +386,8 @@ def _wrong_numbers(context: StudyContext[SweepConfig], counted: list[FrozenTrial
         for trial in islice(random.Random(0).sample(trained, len(trained)), SAMPLE):
             one = known[trial]
             again = bench.measure(parse(Recipe, one.recipe, f"trial {trial}"))
-            if (again.sha256, again.valid_perplexity) != (one.sha256, one.valid_perplexity):
-                yield f"trial {trial} is {again.valid_perplexity} when undisturbed, not {one}"
+            if (again.sha256, again.valid_measure) != (one.sha256, one.valid_measure):
+                yield f"trial {trial} is {again.valid_measure} when undisturbed, not {one}"
 
 
 # --- all of it ---------------------------------------------------------------------------------

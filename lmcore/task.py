@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Measure:
 
 PERPLEXITY = Measure("perplexity")
 ERROR = Measure("error", "%")
+
+
+def measured_in(document: Mapping[str, Any], split: str) -> Any:
+    """The number of the split in a document, by whichever measure it is named; None where there is
+    none."""
+    names = (measure.key(split) for measure in (PERPLEXITY, ERROR))
+    return next((document[name] for name in names if name in document), None)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class OpenStudy:
                 "trial": point.trial,
                 "rung": point.rung,
                 "size_bytes": point.size_bytes,
-                front.measure.key("valid"): point.valid_perplexity,
+                front.measure.key("valid"): point.valid_measure,
                 "bits_per_byte": point.bits_per_byte,
                 "tokens_per_second": point.tokens_per_second,
                 "relative_speed": point.relative_speed,
@@ -85,7 +85,7 @@ class OpenStudy:
                 "ended": one.ended,
                 "failure": one.failure,
                 "size_bytes": best and best.size_bytes,
-                history.results.measure.key("valid"): best and best.valid_perplexity,
+                history.results.measure.key("valid"): best and best.valid_measure,
             }
             rows.append(row | {f"params.{name}": value for name, value in one.parameters.items()})
         return _frame(rows)

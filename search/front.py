@@ -30,7 +30,7 @@ class Point:
     name: str
     trial: int | None
     size_bytes: int
-    valid_perplexity: float
+    valid_measure: float
     tokens_per_second: float | None
     recipe: dict[str, Any] | None
     method: str = ""  # the methods of the recipe: "svd+bits"
@@ -58,7 +58,7 @@ class Point:
     @property
     def measured(self) -> bool:
         """Whether size and perplexity are finite and above zero, so that the point can be drawn."""
-        return _positive(self.size_bytes, self.valid_perplexity)
+        return _positive(self.size_bytes, self.valid_measure)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Front:
         """The points that are non-dominated in size and perplexity alone, by size."""
         found: list[Point] = []
         for point in self.points:
-            if not found or point.valid_perplexity < found[-1].valid_perplexity:
+            if not found or point.valid_measure < found[-1].valid_measure:
                 found.append(point)
         return tuple(found)
 
@@ -112,7 +112,7 @@ class Front:
 
         def below(point: Point) -> float:
             x = _share(point.size_bytes, smallest.size_bytes, best.size_bytes)
-            y = _share(point.valid_perplexity, best.valid_perplexity, smallest.valid_perplexity)
+            y = _share(point.valid_measure, best.valid_measure, smallest.valid_measure)
             return 1 - x - y
 
         return max(reversed(points), key=below)
@@ -129,7 +129,7 @@ class Front:
         limit, size = _apart(max_size_bytes, smallest.size_bytes, format_size, "{} B".format)
         raise UserError(
             f"no point of {self.study} has at most {limit}: its smallest is {smallest.label} "
-            f"with {size} at {self.measure.said(smallest.valid_perplexity)}"
+            f"with {size} at {self.measure.said(smallest.valid_measure)}"
         )
 
     def smallest_within(self, max_perplexity: float) -> Point:
@@ -139,9 +139,9 @@ class Front:
         """
         best = self.best()
         for point in self.plane:
-            if point.valid_perplexity <= max_perplexity:
+            if point.valid_measure <= max_perplexity:
                 return point
-        limit, value = _apart(max_perplexity, best.valid_perplexity, self.measure.number, repr)
+        limit, value = _apart(max_perplexity, best.valid_measure, self.measure.number, repr)
         raise UserError(
             f"no point of {self.study} has {self.measure.name} {limit} or less: its best is "
             f"{best.label} with {value} at {format_size(best.size_bytes)}"
@@ -167,7 +167,7 @@ PICKS: dict[str, Callable[[Front], Point]] = {
 
 def useful(points: tuple[Point, ...]) -> tuple[Point, ...]:
     """The points with at most twice the lowest perplexity, of a front in the plane by size."""
-    return tuple(p for p in points if p.valid_perplexity <= 2 * points[-1].valid_perplexity)
+    return tuple(p for p in points if p.valid_measure <= 2 * points[-1].valid_measure)
 
 
 def front_of(study: str, points: Iterable[Point], measure: Measure = PERPLEXITY) -> Front:
@@ -191,7 +191,7 @@ def front_of(study: str, points: Iterable[Point], measure: Measure = PERPLEXITY)
         (measured if point.measured else dominated).append(point)
     stairs = _Stairs()
     for point in sorted(measured, key=_by_value):
-        better = stairs.add(point.valid_perplexity, point.slowness)
+        better = stairs.add(point.valid_measure, point.slowness)
         (front if better else dominated).append(point)
     return Front(
         study,
@@ -243,14 +243,14 @@ def hypervolume(
     inside = [
         point
         for point in points
-        if point.size_bytes < max_size_bytes and point.valid_perplexity < max_perplexity
+        if point.size_bytes < max_size_bytes and point.valid_measure < max_perplexity
     ]
     front = front_of("", inside).plane
     edges = [math.log(max(point.size_bytes, min_size_bytes)) for point in front] + [
         math.log(max_size_bytes)
     ]
     return sum(
-        (right - left) * (math.log(max_perplexity) - math.log(point.valid_perplexity))
+        (right - left) * (math.log(max_perplexity) - math.log(point.valid_measure))
         for point, (left, right) in zip(front, pairwise(edges), strict=True)
     )
 
@@ -287,7 +287,7 @@ def _by_trial(point: Point) -> tuple[bool, bool, int, int, str]:
 
 
 def _by_value(point: Point) -> tuple[float, float, float]:
-    return point.size_bytes, point.valid_perplexity, point.slowness
+    return point.size_bytes, point.valid_measure, point.slowness
 
 
 def _positive(*numbers: float) -> bool:

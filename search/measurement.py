@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from lmcore.errors import UserError
 from lmcore.spelling import Spelling
+from lmcore.task import Measure
 
-_NUMBERS = ("size_bytes", "valid_perplexity", "tokens_per_second", "updates", "seconds")
+_NUMBERS = ("size_bytes", "valid_measure", "tokens_per_second", "updates", "seconds")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Measurement:
     key: str
     recipe: dict[str, Any]
     size_bytes: int
-    valid_perplexity: float
+    valid_measure: float  # the task's, on the validation text; the lower, the better
     tokens_per_second: float  # scoring the validation text at batch 1
     updates: int  # of fine-tuning
     seconds: float  # of fine-tuning
@@ -52,22 +53,24 @@ class Measurement:
     def bits_per_byte(self) -> float | None:
         """On the validation text. None where the tokens are words, which do not spell it."""
         spelling = Spelling.of(self.provenance.get("text"))
-        return spelling.bits_per_byte(self.valid_perplexity) if spelling else None
+        return spelling.bits_per_byte(self.valid_measure) if spelling else None
 
-    def plain(self) -> dict[str, Any]:
-        """The fields, without a speed that was not measured: as earlier versions wrote them."""
-        told = asdict(self)
+    def plain(self, measure: Measure) -> dict[str, Any]:
+        """The fields as documents have them: the measure by its name, and no speed that was not
+        measured."""
+        names = {"valid_measure": measure.key("valid")}
+        told = {names.get(name, name): value for name, value in asdict(self).items()}
         if self.relative_speed is None:
             del told["relative_speed"]
         return told
 
 
 def best_of(files: Iterable[Measurement]) -> Measurement:
-    """The measurement of the lowest perplexity. Of equal ones, the smaller file, then the first.
-    A perplexity that is NaN counts as infinite."""
+    """The measurement that is best. Of equal ones, the smaller file, then the first. NaN
+    counts as infinite."""
 
     def order(one: Measurement) -> tuple[float, int]:
-        known = not math.isnan(one.valid_perplexity)
-        return one.valid_perplexity if known else math.inf, one.size_bytes
+        known = not math.isnan(one.valid_measure)
+        return one.valid_measure if known else math.inf, one.size_bytes
 
     return min(files, key=order)

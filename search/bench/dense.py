@@ -29,7 +29,7 @@ from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve
 from lmcore.runtime import device
 from lmcore.sites import VECTORS
-from lmcore.task import Measure
+from lmcore.task import Measure, measured_in
 from lmcore.training import train
 from lmcore.training_settings import DenseTrainingSettings, ImportedSettings
 from search.config import PUBLISHED, StudyConfig
@@ -49,8 +49,8 @@ class DenseCheckpoint:
         return int(self.record["size_bytes"])
 
     @property
-    def valid_perplexity(self) -> float:
-        return float(self.record["valid_perplexity"])
+    def valid_measure(self) -> float:
+        return float(measured_in(self.record, "valid"))
 
     @property
     def sha256(self) -> str:
@@ -86,7 +86,7 @@ def find_dense(config: StudyConfig, corpus: Data) -> DenseCheckpoint | None:
         try:
             record = json.loads(record_path.read_text())
             whole = bundle.stat().st_size == record["size_bytes"]
-            known = (record["key"], record["valid_perplexity"])
+            known = record["key"], float(measured_in(record, "valid"))
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if known[0] == key and whole:
@@ -172,10 +172,10 @@ def _begin(model: Network, corpus: Data, settings: DenseTrainingSettings) -> Non
 
 def doubt(checkpoint: DenseCheckpoint, corpus: Data, measure: Measure) -> str | None:
     """A sentence for a model that knows no more than how frequent words, or answers, are."""
-    if checkpoint.valid_perplexity < corpus.naive:
+    if checkpoint.valid_measure < corpus.naive:
         return None
     return (
-        f"the dense model has a valid {measure.said(checkpoint.valid_perplexity, 1)}, and "
+        f"the dense model has a valid {measure.said(checkpoint.valid_measure, 1)}, and "
         f"frequencies alone give {measure.number(corpus.naive, 1)}; train for more "
         f"training.epochs, at another training.rate, or on more data"
     )
@@ -199,7 +199,7 @@ def keep_dense(
         "training": config.training.plain(),
         "seed": config.seed,
         "size_bytes": size_bytes,
-        "valid_perplexity": measured.value,
+        config.corpus.task.measure.key("valid"): measured.value,
         **training,
     }
     write_json(path.with_suffix(".json"), record)

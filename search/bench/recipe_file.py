@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
+from pydantic import model_validator
 
 from lmcore.data import AnyCorpus
 from lmcore.errors import UserError
 from lmcore.files import sha256_of
 from lmcore.network_settings import AnyNetwork
 from lmcore.recipe import Recipe
-from lmcore.settings import Settings, parse
+from lmcore.settings import Settings, later, parse
+from lmcore.task import measured_in
 from search.config import PUBLISHED, StudyConfig
 
 HEAD = """\
@@ -46,10 +48,22 @@ class Result(Settings):
 
     sha256: str
     size_bytes: int
-    valid_perplexity: float
+    valid_perplexity: float | None = later(None)  # one of these two, as the task has it
+    valid_error: float | None = later(None)
     code: str  # a hash of the program's own files
     torch: str
     processor: str
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if measured_in(self.plain(), "valid") is None:
+            raise ValueError("valid_perplexity: this setting is missing")
+        return self
+
+    @property
+    def valid_measure(self) -> float:
+        """Of the task, on the validation text."""
+        return float(measured_in(self.plain(), "valid"))
 
 
 class Dense(Settings):

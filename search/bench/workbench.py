@@ -106,7 +106,7 @@ class Workbench:
             key=key,
             recipe=recipe.plain(),
             size_bytes=bundle.size_bytes,
-            valid_perplexity=measured.value,
+            valid_measure=measured.value,
             tokens_per_second=measured.tokens_per_second,
             updates=record.updates,
             seconds=record.seconds,

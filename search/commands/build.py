@@ -42,7 +42,7 @@ def run(config: BuildConfig) -> Answer:
             bench.path(measured.key),
             recipe,
             context.corpus,
-            measured.valid_perplexity,
+            measured.valid_measure,
             provenance=measured.provenance,
         )
         document = take_home(exported, Path(config.to), Forms(config.onnx, config.safetensors))
@@ -87,7 +87,7 @@ def difference(recipe: RecipeFile, measured: Measurement, other_dense: bool) -> 
     ]
     reasons += ["a dense model trained anew, which came out another"] if other_dense else []
     name = recipe.corpus.task.measure.name
-    worse = measured.valid_perplexity - before.valid_perplexity
+    worse = measured.valid_measure - before.valid_measure
     return (
         f"the file differs: {measured.size_bytes - before.size_bytes:+,} bytes, valid "
         f"{name} {worse:+.4f}; "

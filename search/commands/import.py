@@ -46,7 +46,7 @@ def run(config: ImportConfig) -> Answer:
         f"{checkpoint.path}: {' + '.join(map(str, model.units))} units, embedding "
         f"{model.embedding}, {'tied' if model.tied else 'untied'}, "
         f"{len(corpus.vocabulary):,} words, {format_size(checkpoint.size_bytes)}, valid "
-        f"{config.corpus.task.measure.said(checkpoint.valid_perplexity)}\n"
+        f"{config.corpus.task.measure.said(checkpoint.valid_measure)}\n"
         f"study {config.name} has begun; {command_line('sweep', config.study)} searches from it",
     )
 

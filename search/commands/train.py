@@ -27,10 +27,10 @@ def _trained(context: StudyContext[StudyConfig], name: str) -> Answer:
     known = context.find_checkpoint(name)
     checkpoint = known or context.checkpoint(name)
     measure = context.config.corpus.task.measure
-    bits = context.corpus.bits_per_byte("valid", checkpoint.valid_perplexity)
+    bits = context.corpus.bits_per_byte("valid", checkpoint.valid_measure)
     return Answer(
         {"bundle": str(checkpoint.path), **checkpoint.record, **bits_in("bits_per_byte", bits)},
         f"{checkpoint.path}: {format_size(checkpoint.size_bytes)}, "
-        f"valid {measure.said(checkpoint.valid_perplexity)}{in_bits(bits)}"
+        f"valid {measure.said(checkpoint.valid_measure)}{in_bits(bits)}"
         f"{' (trained before)' if known else ''}",
     )

@@ -107,7 +107,7 @@ class AnnotatedStorage(BaseStorage):
                 "constraints": list(row.constraints.values()),  # as Optuna before 5 stored them
                 **self._artifacts(row.number, files),
             },
-            intermediate_values={rung: one.valid_perplexity for rung, one in files.items()},
+            intermediate_values={rung: one.valid_measure for rung, one in files.items()},
             trial_id=row._trial_id,
         )
 
@@ -175,7 +175,7 @@ class AnnotatedStorage(BaseStorage):
         speed = SPEED in objectives_in(self.study.user_attrs)
         for one in trials:
             for rung, file in self._files.get(one.number, {}).items():
-                size, perplexity = file.size_bytes, file.valid_perplexity
+                size, perplexity = file.size_bytes, file.valid_measure
                 feasible = not limits.broken(size, perplexity)
                 name = f"{one.number} rung {rung}"
                 point = Point(name, one.number, size, perplexity, None, None, "", feasible)
@@ -251,7 +251,7 @@ def trial_attributes(
         rung = next(rung for rung, one in files.items() if one is best)
         found |= {
             "MB": best.size_bytes / 10**6,
-            measure.head: best.valid_perplexity,
+            measure.head: best.valid_measure,
             "epochs": (best.recipe.get("finetuning") or {}).get("epochs", 0),
             "rung": rung,
             "last rung": max(files),

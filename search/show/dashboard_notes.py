@@ -51,7 +51,7 @@ def trial_note(
     best = best_of(files.values())
     rows = [
         f"| {rung} | {_epochs(one):g} | {format_size(one.size_bytes)} "
-        f"| {one.valid_perplexity:.2f}{' (best)' if one is best else ''} |"
+        f"| {one.valid_measure:.2f}{' (best)' if one is best else ''} |"
         for rung, one in files.items()
     ]
     return "\n".join(
@@ -82,7 +82,7 @@ def study_note(front: Front, files: int) -> str:
     found = f"{_in_line(name)} has no measured model yet."
     if front.points:
         ends = " to ".join(
-            f"{format_size(one.size_bytes)} at {front.measure.said(one.valid_perplexity)}"
+            f"{format_size(one.size_bytes)} at {front.measure.said(one.valid_measure)}"
             for one in dict.fromkeys((front.smallest(), front.best()))
         )
         found = (

@@ -50,7 +50,7 @@ def export(
         source,
         recipe,
         context.corpus,
-        measured.valid_perplexity,
+        measured.valid_measure,
         seeds,
         measured.provenance,
     )
@@ -72,7 +72,7 @@ def recipe_of(
             "result": {
                 "sha256": measured.sha256,
                 "size_bytes": measured.size_bytes,
-                "valid_perplexity": measured.valid_perplexity,
+                config.corpus.task.measure.key("valid"): measured.valid_measure,
                 **{name: str(made.get(name, "")) for name in ("code", "torch", "processor")},
             },
             "recipe": measured.recipe,

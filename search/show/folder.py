@@ -47,12 +47,12 @@ class Forms:
 @dataclass(frozen=True)
 class Exported:
     """What is known of a file that is taken home. Without `corpus`, nothing is measured on a text;
-    without `valid_perplexity`, that is measured now."""
+    without `valid_measure`, that is measured now."""
 
     source: Path
     recipe: RecipeFile | None = None
     corpus: Data | None = None
-    valid_perplexity: float | None = None
+    valid_measure: float | None = None
     seeds: Sure | None = None
     provenance: dict[str, Any] | None = None
 
@@ -128,7 +128,7 @@ def _title(exported: Exported) -> str:
 
 
 def _measured(exported: Exported, bundle: Bundle) -> dict[str, Any]:
-    corpus, valid = exported.corpus, exported.valid_perplexity
+    corpus, valid = exported.corpus, exported.valid_measure
     if corpus is None:
         return {}
     if valid is None:

@@ -28,7 +28,7 @@ class Rated:
     study: str
     name: str  # "17", "17 rung 0", "dense"
     size_bytes: int
-    valid_perplexity: float
+    valid_measure: float
     test_perplexity: float
 
 
@@ -84,7 +84,7 @@ def headline(
     a limit has fewer bytes and a lower test perplexity; an equal one is not below. A model whose
     perplexity is NaN or infinite is none.
     """
-    known = [one for one in models if math.isfinite(one.valid_perplexity)]
+    known = [one for one in models if math.isfinite(one.valid_measure)]
     rows = tuple(
         BestWithin(limit, most, _best([one for one in known if one.size_bytes <= most]))
         for limit, most in sorted(limits.items(), key=lambda item: item[1])
@@ -105,7 +105,7 @@ def headline(
 
 
 def _best(models: Sequence[Rated]) -> Rated | None:
-    return min(models, key=lambda one: (one.valid_perplexity, one.size_bytes), default=None)
+    return min(models, key=lambda one: (one.valid_measure, one.size_bytes), default=None)
 
 
 # --- what was published ------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def tested_in(study: str, rows: Iterable[Mapping[str, str]], measure: Measure) -
             study=study,
             name=str(row["name"]),
             size_bytes=int(row["size_bytes"]),
-            valid_perplexity=float(row[measure.key("valid")]),
+            valid_measure=float(row[measure.key("valid")]),
             test_perplexity=float(row[measure.key("test")]),
         )
         for row in rows
@@ -176,7 +176,7 @@ def _rows(found: Headline) -> list[tuple[str, ...]]:
 
 
 def _numbers(model: Rated) -> list[str]:
-    valid, test = f"{model.valid_perplexity:.2f}", f"{model.test_perplexity:.2f}"
+    valid, test = f"{model.valid_measure:.2f}", f"{model.test_perplexity:.2f}"
     return [format_size(model.size_bytes), valid, test]
 
 

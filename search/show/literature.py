@@ -28,7 +28,7 @@ class LiteraturePoint:
     method: str
     weights_millions: float | None
     size_bytes: int
-    valid_perplexity: float | None
+    valid_measure: float | None
     test_perplexity: float
     note: str
 
@@ -51,7 +51,7 @@ def _point(row: dict[str, str]) -> LiteraturePoint:
         method=row["method"],
         weights_millions=_number(row["params_millions"]),
         size_bytes=round(float(row["size_mb"]) * 10**6),
-        valid_perplexity=_number(row["valid_ppl"]),
+        valid_measure=_number(row["valid_ppl"]),
         test_perplexity=float(row["test_ppl"]),
         note=row["note"],
     )

@@ -92,7 +92,7 @@ def view_of(record: PlotRecord) -> View:
     """
     baselines = record.baselines
     if len(baselines) > MOST_NAMED:
-        baselines = useful(tuple(sorted(baselines, key=lambda p: p.valid_perplexity, reverse=True)))
+        baselines = useful(tuple(sorted(baselines, key=lambda p: p.valid_measure, reverse=True)))
     own = [coordinates(point) for point in (*useful(record.front), *baselines)]
     others = [
         coordinates(point) for point in record.dominated + record.infeasible + record.literature
@@ -115,7 +115,7 @@ def coordinates(point: Point | LiteraturePoint) -> tuple[float, float]:
     literature point, since sources state that one, and of the validation text for all others."""
     if isinstance(point, LiteraturePoint):
         return point.size_bytes, point.test_perplexity
-    return point.size_bytes, point.valid_perplexity
+    return point.size_bytes, point.valid_measure
 
 
 def _ends(values: Iterable[float]) -> tuple[float, float]:

@@ -236,14 +236,14 @@ def _point_lines(point: Point, measure: Measure) -> list[str]:
     speed = point.tokens_per_second
     return [
         point.label,
-        f"{format_size(point.size_bytes)}, {measure.said(point.valid_perplexity)} (valid)",
+        f"{format_size(point.size_bytes)}, {measure.said(point.valid_measure)} (valid)",
         *([] if speed is None else [f"{speed:,.0f} tokens/s"]),
         *recipe_lines(point.recipe or {}),
     ]
 
 
 def _literature_lines(point: LiteraturePoint) -> list[str]:
-    valid = point.valid_perplexity
+    valid = point.valid_measure
     weights = point.weights_millions
     return [
         point.name,
@@ -315,7 +315,7 @@ def _summary(record: PlotRecord) -> str:
     if record.pick:
         size = format_size(record.pick.size_bytes)
         phrases.append(
-            f"the knee has {size} at {record.measure.said(record.pick.valid_perplexity, 1)}"
+            f"the knee has {size} at {record.measure.said(record.pick.valid_measure, 1)}"
         )
     if record.unmeasured:
         phrases.append(f"{len(record.unmeasured)} without a measurement not drawn")

@@ -32,7 +32,7 @@ class Replay:
     @property
     def identical(self) -> bool:
         return self.stored.sha256 == self.again.sha256 and (
-            self.stored.valid_perplexity == self.again.valid_perplexity
+            self.stored.valid_measure == self.again.valid_measure
         )
 
     @property
@@ -41,7 +41,7 @@ class Replay:
         are the machine's, too, and `again` has none."""
         pairs = (
             (self.stored.size_bytes, self.again.size_bytes),
-            (self.stored.valid_perplexity, self.again.valid_perplexity),
+            (self.stored.valid_measure, self.again.valid_measure),
         )
         return all(abs(new - old) <= TOLERANCE * old for old, new in pairs)
 
@@ -71,8 +71,8 @@ def replay_document(result: Replay) -> dict[str, Any]:
         "rung": result.point.rung,
         "identical": result.identical,
         "same": result.same,
-        "stored": result.stored.plain(),
-        "again": result.again.plain(),
+        "stored": result.stored.plain(result.measure),
+        "again": result.again.plain(result.measure),
     }
 
 
@@ -87,7 +87,7 @@ def replay_text(result: Replay) -> str:
     name = result.measure.name
     lines = [
         f"{result.point.label} of {result.study}: {verdict if result.same else 'NOT the same'}",
-        f"stored: {result.stored.size_bytes:,} B, {name} {result.stored.valid_perplexity!r}",
-        f"again:  {result.again.size_bytes:,} B, {name} {result.again.valid_perplexity!r}",
+        f"stored: {result.stored.size_bytes:,} B, {name} {result.stored.valid_measure!r}",
+        f"again:  {result.again.size_bytes:,} B, {name} {result.again.valid_measure!r}",
     ]
     return "\n".join([*lines, *([f"changed since: {', '.join(changed)}"] if changed else [])])

@@ -42,7 +42,7 @@ def front_document(
     def told(point: Point) -> dict[str, Any]:
         return {
             "size_bytes": point.size_bytes,
-            front.measure.key("valid"): point.valid_perplexity,
+            front.measure.key("valid"): point.valid_measure,
             **bits_in("bits_per_byte", point.bits_per_byte),
             "tokens_per_second": point.tokens_per_second,
             **speed_in(point.relative_speed),
@@ -109,7 +109,7 @@ def _row(point: Point, note: str) -> tuple[str, ...]:
     bits = "" if point.bits_per_byte is None else f"{point.bits_per_byte:.3f}"
     speed = "" if point.relative_speed is None else f"{point.relative_speed:.2f} x"
     size = format_size(point.size_bytes)
-    return point.name, size, f"{point.valid_perplexity:.2f}", bits, speed, note
+    return point.name, size, f"{point.valid_measure:.2f}", bits, speed, note
 
 
 def bits_in(name: str, bits: float | None) -> dict[str, float]:

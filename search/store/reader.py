@@ -226,7 +226,7 @@ class Reader:
                     RungRow.trial,
                     RungRow.rung,
                     MeasurementRow.size_bytes,
-                    MeasurementRow.valid_perplexity,
+                    MeasurementRow.valid_measure,
                     MeasurementRow.relative_speed if speed else null(),
                     MeasurementRow.updates,
                 )
@@ -328,7 +328,7 @@ class Reader:
         """The effects of the parts of the study's space, None where none was measured."""
         with Session(self.engine) as session:
             rows = session.execute(
-                select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_perplexity)
+                select(EffectRow, MeasurementRow.size_bytes, MeasurementRow.valid_measure)
                 .outerjoin(MeasurementRow, MeasurementRow.key == EffectRow.key)
                 .where(EffectRow.study == study)
                 .order_by(EffectRow.number)

@@ -30,7 +30,7 @@ class MeasurementRow(Base):
     key: Mapped[str] = mapped_column(String(16), primary_key=True)
     recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
     size_bytes: Mapped[int]
-    valid_perplexity: Mapped[float] = mapped_column(Float(53))
+    valid_measure: Mapped[float] = mapped_column("valid_perplexity", Float(53))  # of any task
     tokens_per_second: Mapped[float] = mapped_column(Float(53))
     updates: Mapped[int]
     seconds: Mapped[float] = mapped_column(Float(53))

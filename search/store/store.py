@@ -105,7 +105,7 @@ class Store(Reader):
 
     def keep(self, measurement: Measurement) -> None:
         """Store a measurement. The first one under a key stays."""
-        row = MeasurementRow(**measurement.plain(), measured_at=datetime.now(UTC))
+        row = MeasurementRow(**asdict(measurement), measured_at=datetime.now(UTC))
         with self._writing() as session:
             session.add(row)
 

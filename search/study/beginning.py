@@ -29,7 +29,14 @@ from search.study.context import StudyContext, WorkContext
 from search.study.effects import affordable, known_effects, measure_effects
 from search.study.prediction import FIXED, parameters_of, searched
 from search.study.seeds import seeds_of
-from search.study.study import METRICS, check_ours, ended_trials, keep_box, keep_limits, sampler
+from search.study.study import (
+    check_ours,
+    ended_trials,
+    keep_box,
+    keep_limits,
+    metric_names,
+    sampler,
+)
 
 # names of the study's attributes in Optuna
 PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued, with what it chose among
@@ -99,7 +106,8 @@ def create(context: WorkContext[StudyConfig]) -> optuna.Study:
     wanted, begun = identity(context), check_begun(context, study)
     check_ours(study, context.config.objectives)
     if begun is None:
-        study.set_metric_names([METRICS[one] for one in context.config.objectives])
+        measure = context.config.corpus.task.measure
+        study.set_metric_names(metric_names(context.config.objectives, measure))
         waiting = [row.system_attrs.get(FIXED) for row in study.get_trials()]
         for parameters in map(context.space.start, context.config.start):
             if parameters in waiting:  # another sweep begins the same study

@@ -119,7 +119,7 @@ def _needs(context: StudyContext[StudyConfig]) -> _Needs:
             key,
             None,
             one.size_bytes,
-            one.valid_perplexity,
+            one.valid_measure,
             one.tokens_per_second,
             one.recipe,
             relative_speed=one.relative_speed if has_speed else None,
@@ -127,7 +127,7 @@ def _needs(context: StudyContext[StudyConfig]) -> _Needs:
         for key, one in store.measurements(sorted(measured)).items()
     ]
     limits = limits_of(study)
-    within = [one for one in points if not limits.broken(one.size_bytes, one.valid_perplexity)]
+    within = [one for one in points if not limits.broken(one.size_bytes, one.valid_measure)]
     return _Needs(
         context.name,
         measured | store.repeat_keys(context.name),

@@ -173,7 +173,7 @@ class StudyContext(Generic[C]):
         if self.config.box is None:
             return None
         dense_bytes = 4 * self.model.weights(self.words)
-        return self.config.box.around(dense_bytes, checkpoint.valid_perplexity)
+        return self.config.box.around(dense_bytes, checkpoint.valid_measure)
 
     def bench(self, checkpoint: DenseCheckpoint | None = None) -> Workbench:
         """The workbench of a checkpoint; without one, of the study's own dense model."""

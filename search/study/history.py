@@ -215,8 +215,11 @@ def write_history(history: History, attributes: Mapping[str, Any], folder: Path)
     """Write what `history_of` reads of a published study, beside the files of `Results`. The
     attributes are those of the study in its database."""
     trials = [dict(_told(trial)) for trial in history.trials]
+    measure = history.results.measure
     repeats = [
-        {"file": name, **one.plain()} for name, every in history.repeats.items() for one in every
+        {"file": name, **one.plain(measure)}
+        for name, every in history.repeats.items()
+        for one in every
     ]
     write_study(attributes, history.trials_to_have, history.results.bundles, folder)
     for name, lines in ((TRIALS, trials), (REPEATS, repeats)):

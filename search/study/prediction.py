@@ -122,7 +122,7 @@ class Prediction:
 
 
 def _corners(dense: DenseCheckpoint, box: Box | None, limits: Limits) -> Corners:
-    size, perplexity = float(dense.size_bytes), BEYOND * dense.valid_perplexity
+    size, perplexity = float(dense.size_bytes), BEYOND * dense.valid_measure
     if box:
         size, perplexity = box.reference
     high = min(perplexity, limits.max_perplexity or math.inf)

@@ -17,6 +17,7 @@ from lmcore.files import write_json
 from lmcore.methods import sentences
 from lmcore.recipe import Recipe
 from lmcore.settings import explain, parse
+from lmcore.task import measured_in
 from search.config import PUBLISHED
 from search.measurement import Measurement
 from search.names import check_bundle_name, check_name
@@ -117,7 +118,7 @@ def said(error: Exception) -> str:
 def measurement_in(row: Mapping[str, Any]) -> Measurement:
     """The measurement of a published line. Whoever shows it relies on what is checked here. Raises
     UserError, or one of `WRONG`."""
-    measured = _MEASUREMENT.validate_python(row)
+    measured = _MEASUREMENT.validate_python({**row, "valid_measure": measured_in(row, "valid")})
     for name in ("size_bytes", "updates", "seconds"):
         value = getattr(measured, name)
         if not (name == "size_bytes") <= value < LARGEST:

@@ -175,7 +175,7 @@ class Results:
             trial=trial,
             rung=rung,
             size_bytes=measured.size_bytes,
-            valid_perplexity=measured.valid_perplexity,
+            valid_measure=measured.valid_measure,
             tokens_per_second=measured.tokens_per_second,
             recipe=measured.recipe,
             method="+".join(methods_of(measured.recipe)),
@@ -223,7 +223,7 @@ def results_from(context: StudyContext[StudyConfig], trials: Iterable[StoredTria
     over = (
         file
         for file, _, _, one in results.named()
-        if limits.broken(one.size_bytes, one.valid_perplexity)
+        if limits.broken(one.size_bytes, one.valid_measure)
     )
     return replace(results, infeasible=frozenset(over))
 
@@ -241,10 +241,12 @@ def write_records(results: Results, path: Path) -> None:
     lines = [
         {"name": name, "trial": trial, "rung": rung}
         | ({"feasible": False} if name in results.infeasible else {})
-        | one.plain()
+        | one.plain(results.measure)
         for name, trial, rung, one in results.named()
     ]
-    lines += [{"name": name, **one.plain()} for name, one in results.baselines.items()]
+    lines += [
+        {"name": name, **one.plain(results.measure)} for name, one in results.baselines.items()
+    ]
     write_atomic(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
     if results.predicted:
         write_json(path.with_name(PREDICTED), [list(point) for point in results.predicted])

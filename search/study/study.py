@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from lmcore.errors import UserError
 from lmcore.files import content_key
+from lmcore.task import Measure
 from search.config import Objective, StudyConfig
 from search.measurement import Measurement
 from search.rules.limits import Box, Limits
@@ -60,11 +61,10 @@ def _targets(settings: Any) -> Iterator[str]:
         yield from _targets(one)
 
 
-METRICS: Mapping[Objective, str] = {  # objective -> what Optuna's tools call it
-    "size": "size_bytes",
-    "perplexity": "valid_perplexity",
-    "speed": "inverse_speed",
-}
+def metric_names(objectives: Iterable[Objective], measure: Measure) -> list[str]:
+    """What Optuna's tools call the objectives."""
+    names = {"size": "size_bytes", "perplexity": measure.key("valid"), "speed": "inverse_speed"}
+    return [names[one] for one in objectives]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def values_of(measured: Measurement, objectives: Iterable[str]) -> list[float]:
     speed = measured.relative_speed
     known = {
         "size": float(measured.size_bytes),
-        "perplexity": measured.valid_perplexity,
+        "perplexity": measured.valid_measure,
         "speed": 1 / speed if speed else math.inf,
     }
     return [known[one] for one in objectives]

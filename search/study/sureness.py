@@ -80,4 +80,4 @@ def bands_of(history: History) -> dict[str, Stairs]:
 
 
 def _seed(measured: Measurement) -> Seed:
-    return Seed(measured.size_bytes, measured.valid_perplexity)
+    return Seed(measured.size_bytes, measured.valid_measure)

@@ -189,7 +189,7 @@ def outcome_of(
     """What is said of a slot that is done."""
     if measured is None:
         return f"{FAILED}{failure_line(failure)}"
-    return f"{format_size(measured.size_bytes)}, {measure.said(measured.valid_perplexity)}"
+    return f"{format_size(measured.size_bytes)}, {measure.said(measured.valid_measure)}"
 
 
 def died(slot: Slot) -> str:

@@ -308,7 +308,7 @@ class Worker(Claimant[WorkConfig]):
         if self.box:
             looks = [look for look in looks if self.box.holds_size(look.size_bytes)]
         own = self.checkpoints[OWN]
-        return self.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_perplexity))
+        return self.fidelity.goes_on(mine, looks, (own.size_bytes, own.valid_measure))
 
     def _tell(self, number: int, values: list[float] | None) -> None:
         state = None if values else TrialState.FAIL

@@ -131,15 +131,15 @@ def write(name: str, folder: Path, settings: Sequence[str]) -> str:
     record = {
         **checkpoint.record,
         "size_bytes": measured.size_bytes,
-        "valid_perplexity": measured.valid_perplexity,
+        "valid_perplexity": measured.valid_measure,
         "test_perplexity": test,
-        "dense_valid_perplexity": checkpoint.valid_perplexity,
+        "dense_valid_perplexity": checkpoint.valid_measure,
     }
     write_atomic(folder / f"{name}.lmb", bench.path(measured.key).read_bytes())
     write_json(folder / f"{name}.json", record)
     epochs = checkpoint.record["training"]["epochs"]
     return (
-        f"{name}: {format_size(measured.size_bytes)}, valid {measured.valid_perplexity:.2f}, "
+        f"{name}: {format_size(measured.size_bytes)}, valid {measured.valid_measure:.2f}, "
         f"test {test:.2f}, {epochs:g} epochs"
     )
 

@@ -50,7 +50,7 @@ def dominates(one: Point, other: Point) -> bool:
     if not one.measured:
         return False
     mine, others = (
-        (p.size_bytes, p.valid_perplexity, -(p.relative_speed or 0.0)) for p in (one, other)
+        (p.size_bytes, p.valid_measure, -(p.relative_speed or 0.0)) for p in (one, other)
     )
     if any(value > limit for value, limit in zip(mine, others, strict=True)):
         return False
@@ -67,7 +67,7 @@ def test_the_front_is_what_nothing_dominates(points: list[Point]) -> None:
     assert [p.name for p in front.dominated] == [p.name for p in rest]
     for smaller, larger in itertools.pairwise(front.points):
         assert smaller.size_bytes < larger.size_bytes
-        assert smaller.valid_perplexity > larger.valid_perplexity
+        assert smaller.valid_measure > larger.valid_measure
 
 
 @given(point_lists(speeds=(None, 0.5, 1.0, 2.0, 8.0)))
@@ -78,8 +78,8 @@ def test_with_speeds_the_front_is_what_nothing_dominates_in_all_three(points: li
     assert len(front.points) + len(front.dominated) == len(points)
     without = [dataclasses.replace(p, relative_speed=None) for p in points]
     flat = front_of("s", without).points
-    assert [(p.size_bytes, p.valid_perplexity) for p in front.plane] == [
-        (p.size_bytes, p.valid_perplexity) for p in flat
+    assert [(p.size_bytes, p.valid_measure) for p in front.plane] == [
+        (p.size_bytes, p.valid_measure) for p in flat
     ]
     reference = (30_000.0, 300.0)
     assert hypervolume(points, reference) == hypervolume(without, reference)
@@ -87,7 +87,7 @@ def test_with_speeds_the_front_is_what_nothing_dominates_in_all_three(points: li
         one, other = (
             choose(each, max_size_bytes=20_000) for each in (front, front_of("s", without))
         )
-        assert (one.size_bytes, one.valid_perplexity) == (other.size_bytes, other.valid_perplexity)
+        assert (one.size_bytes, one.valid_measure) == (other.size_bytes, other.valid_measure)
 
 
 def test_a_speed_that_is_no_number_is_the_slowest() -> None:
@@ -130,17 +130,15 @@ def test_hypervolume_is_the_area_of_the_dominated_cells(
     inside = [
         p
         for p in points
-        if p.measured and p.size_bytes < reference[0] and p.valid_perplexity < reference[1]
+        if p.measured and p.size_bytes < reference[0] and p.valid_measure < reference[1]
     ]
     xs = sorted({math.log(p.size_bytes) for p in inside} | {math.log(reference[0])})
-    ys = sorted({math.log(p.valid_perplexity) for p in inside} | {math.log(reference[1])})
+    ys = sorted({math.log(p.valid_measure) for p in inside} | {math.log(reference[1])})
     area = sum(
         (right - left) * (top - low)
         for left, right in itertools.pairwise(xs)
         for low, top in itertools.pairwise(ys)
-        if any(
-            math.log(p.size_bytes) <= left and math.log(p.valid_perplexity) <= low for p in inside
-        )
+        if any(math.log(p.size_bytes) <= left and math.log(p.valid_measure) <= low for p in inside)
     )
     assert hypervolume(points, reference) == pytest.approx(area, abs=1e-12)
 
@@ -149,7 +147,7 @@ def test_hypervolume_is_the_area_of_the_dominated_cells(
 def test_hypervolume_agrees_with_moocore(
     points: list[Point], reference: tuple[float, float]
 ) -> None:
-    logs = [(math.log(p.size_bytes), math.log(p.valid_perplexity)) for p in points]
+    logs = [(math.log(p.size_bytes), math.log(p.valid_measure)) for p in points]
     expected = moocore.hypervolume(logs, ref=[math.log(r) for r in reference]) if logs else 0.0
     assert hypervolume(points, reference) == pytest.approx(expected, abs=1e-12)
 
@@ -164,9 +162,9 @@ def test_a_reference_point_that_is_none_is_refused(reference: tuple[float, float
 def test_the_knee_lies_farthest_below_the_chord(points: list[Point]) -> None:
     front = front_of("s", points)
     knee = front.knee()
-    lowest = min(p.valid_perplexity for p in front.points)
-    sane = [p for p in front.points if p.valid_perplexity <= 2 * lowest]
-    logs = {p.name: (math.log(p.size_bytes), math.log(p.valid_perplexity)) for p in sane}
+    lowest = min(p.valid_measure for p in front.points)
+    sane = [p for p in front.points if p.valid_measure <= 2 * lowest]
+    logs = {p.name: (math.log(p.size_bytes), math.log(p.valid_measure)) for p in sane}
     (left, top), (right, low) = logs[sane[0].name], logs[sane[-1].name]
     if len(sane) < 3:
         assert knee == front.points[-1]

@@ -71,7 +71,7 @@ def test_a_model_is_trained_coded_and_measured_and_stands_for_its_dense_checkpoi
         shutil.copy(out / f"ptb_1200.{form}", dense / f"{record['key']}.{form}")
     study = open_study("ptb_1200", *settings, "training.epochs=0.4", cache=str(tmp_path / "other"))
     context: StudyContext[Any] = StudyContext(study._composed("train"))
-    assert context.need_checkpoint().valid_perplexity == record["valid_perplexity"]
+    assert context.need_checkpoint().valid_measure == record["valid_perplexity"]
     assert context.bench().untrained_size(context.space.corners[0].recipe) > 0
 
 

@@ -11,6 +11,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 
 import lmcore
@@ -92,7 +93,7 @@ def test_its_trials_are_judged_by_their_errors(swept: Sweep, results: Results) -
     assert results.measure.name == "error"
     assert len(results.trials) == 3
     for one in results.trials.values():
-        assert 0 < one.valid_perplexity <= 100  # the measure's value, in percent
+        assert 0 < one.valid_measure <= 100  # the measure's value, in percent
     assert all(", error " in one.outcome and one.outcome.endswith("%") for one in swept.ended)
 
 
@@ -137,14 +138,26 @@ def test_a_page_names_the_measure(shell: Shell, cache: Path) -> None:
 def test_a_document_has_the_measure_by_its_name(shell: Shell, results: Results) -> None:
     document = shell("front", "name=mine", "format=json").ok().document
     for one, point in zip(document["front"], results.front.points, strict=True):
-        assert one["valid_error"] == point.valid_perplexity
+        assert one["valid_error"] == point.valid_measure
         assert "valid_perplexity" not in one
+
+
+def test_what_is_stored_has_the_measure_by_its_name(shell: Shell, cache: Path) -> None:
+    shell("publish", "name=mine", "to=published", cwd=cache).ok()
+    for line in (cache / "published" / "trials.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        assert 0 < record["valid_error"] <= 100
+        assert "valid_perplexity" not in record
+    (dense,) = (cache / "dense").glob("*.json")
+    assert 0 < json.loads(dense.read_text())["valid_error"] <= 100
+    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{cache / 'studies.db'}")
+    assert study.metric_names == ["size_bytes", "valid_error"]
 
 
 def test_a_model_is_taken_home_and_made_again(shell: Shell, cache: Path, results: Results) -> None:
     out = shell("export", "name=mine", "trial=1", "to=home", cwd=cache).ok().out
     metrics = json.loads((cache / "home" / "metrics.json").read_text())
-    assert metrics["valid_error"] == results.trials[1].valid_perplexity
+    assert metrics["valid_error"] == results.trials[1].valid_measure
     assert (
         f"error {metrics['valid_error']:.2f}% (valid), {metrics['test_error']:.2f}% (test)" in out
     )
@@ -154,6 +167,9 @@ def test_a_model_is_taken_home_and_made_again(shell: Shell, cache: Path, results
     assert "erplexity" not in card
     tagger = lmcore.load_tagger(cache / "home" / "model.lmb")
     assert tagger.tag(["the", "dog"]) == ["D", "N"]
+    recipe = (cache / "home" / "recipe.yaml").read_text()
+    assert f"valid_error: {metrics['valid_error']!r}" in recipe
+    assert "perplexity" not in recipe
     again = shell("build", "recipe=home/recipe.yaml", "to=again", cwd=cache).ok().out
     assert "the file is the same to the byte" in again
 

@@ -43,7 +43,7 @@ def test_every_point_has_the_bits_of_its_perplexity(swept: Sweep, results: Resul
     size_bytes = sum(len(line) for i, line in enumerate(lines) if i % 10 == 8)
     tokens = len(swept.context.corpus.valid)
     for point in results.front.points:
-        wanted = tokens * math.log2(point.valid_perplexity) / size_bytes
+        wanted = tokens * math.log2(point.valid_measure) / size_bytes
         assert point.bits_per_byte == pytest.approx(wanted)
     shown = front_document(results.front, results.beside, {})["front"]
     assert [one["bits_per_byte"] for one in shown] == [

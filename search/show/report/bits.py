@@ -23,8 +23,8 @@ def in_bits(history: History, spelling: Spelling) -> History:
     """The history with bits per byte in place of each perplexity. A lower one stays a lower one."""
 
     def told(one: Measurement) -> Measurement:
-        bits = spelling.bits_per_byte(one.valid_perplexity)
-        return replace(one, valid_perplexity=bits)
+        bits = spelling.bits_per_byte(one.valid_measure)
+        return replace(one, valid_measure=bits)
 
     results = history.results
     return replace(

@@ -63,7 +63,7 @@ def file_columns(history: History) -> dict[str, list[Any]]:
             rung,
             number(epochs_of(one.recipe)),
             one.size_bytes,
-            number(one.valid_perplexity),
+            number(one.valid_measure),
             states[name],
         )
         for name, trial, rung, one in history.results.named()
@@ -104,7 +104,7 @@ def _row(
         point.rung,
         number(epochs_of(best.recipe)),
         point.size_bytes,
-        number(point.valid_perplexity),
+        number(point.valid_measure),
         number(point.tokens_per_second),
         number(point.relative_speed),
         *times,

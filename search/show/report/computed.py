@@ -131,7 +131,7 @@ def _front_point(
         name=point.name,
         label=point.label,
         size_bytes=point.size_bytes,
-        perplexity=number(point.valid_perplexity),
+        perplexity=number(point.valid_measure),
         ratio=round(dense / point.size_bytes, 2) if dense else None,
         epochs=number(epochs_of(measured.recipe)),
         tokens_per_second=number(point.tokens_per_second),
@@ -167,14 +167,14 @@ def _marks(source: Source) -> list[Mark]:
         Mark(
             label=point.label,
             size_bytes=point.size_bytes,
-            perplexity=number(point.valid_perplexity),
+            perplexity=number(point.valid_measure),
             text="\n".join(book.lines(point.recipe or {})),
         )
         for point in results.beside
         if point.measured
     ]
     for one in literature_points(results.corpus):
-        valid = "" if one.valid_perplexity is None else f", {one.valid_perplexity:.2f} (valid)"
+        valid = "" if one.valid_measure is None else f", {one.valid_measure:.2f} (valid)"
         lines = [
             f"{one.name}, {one.source} ({one.source_type})",
             f"perplexity {one.test_perplexity:.2f} (test){valid}, size as published",
@@ -225,4 +225,4 @@ def _lacking(history: History) -> list[str]:
 
 def _drawn(history: History, trial: int) -> bool:
     one = history.results.trials[trial]
-    return number(float(one.valid_perplexity)) is not None
+    return number(float(one.valid_measure)) is not None

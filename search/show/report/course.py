@@ -82,12 +82,12 @@ def reference_of(results: Results) -> tuple[float, float]:
     beside = {point.name: point for point in results.beside}
     if DENSE_BASELINE in beside and beside[DENSE_BASELINE].measured:
         dense = beside[DENSE_BASELINE]
-        return float(dense.size_bytes), 2 * dense.valid_perplexity
+        return float(dense.size_bytes), 2 * dense.valid_measure
     front = results.front
     points = [p for p in (*front.points, *front.dominated, *front.infeasible) if p.measured]
     if not points:
         return NO_MODEL
-    lowest = min(point.valid_perplexity for point in points)
+    lowest = min(point.valid_measure for point in points)
     return 1.01 * max(point.size_bytes for point in points), 2 * lowest
 
 
@@ -131,7 +131,7 @@ def _growth(
     for step in steps:
         spent += step.epochs
         one = step.measured
-        grew = step.feasible and area.add(one.size_bytes, one.valid_perplexity)
+        grew = step.feasible and area.add(one.size_bytes, one.valid_measure)
         if grew or step is steps[-1]:
             found.append((spent, step.at, area.area))
     if not area.area:

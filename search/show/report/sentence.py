@@ -38,7 +38,7 @@ def sentence_of(history: History, dense_size: Callable[[str], int | None]) -> tu
         return sentence, [
             "The dense model was not measured beside the search, so nothing is compared with it."
         ]
-    best = min(uncompressed, key=lambda point: point.valid_perplexity)
+    best = min(uncompressed, key=lambda point: point.valid_measure)
     dense_bytes = dense_size(best.name)
     size = dense_bytes or _file_size(uncompressed, best)
     sentence = _compared(front, best, size)
@@ -49,14 +49,14 @@ def sentence_of(history: History, dense_size: Callable[[str], int | None]) -> tu
         else f"Sizes are compared with the dense model's file, {format_size(size)}."
     )
     notes = [
-        f"{refers} Equal {measure.name} means at most {measure.number(best.valid_perplexity)} on "
+        f"{refers} Equal {measure.name} means at most {measure.number(best.valid_measure)} on "
         f"the validation split, that of {_said(best)}."
     ]
     dense = next((one for one in uncompressed if one.name == DENSE_BASELINE), None)
     if dense and best is not dense:
         first = "as it was trained first" if _is_control(best) else "that is the study's own"
         notes.append(
-            f"Compared with the dense model {first}, {measure.said(dense.valid_perplexity)}: "
+            f"Compared with the dense model {first}, {measure.said(dense.valid_measure)}: "
             f"{_lowered(_compared(front, dense, dense_size(dense.name) or size))}"
         )
     return sentence, notes
@@ -84,8 +84,8 @@ def together(sentences: Sequence[tuple[str, str]], corpora: int, bits: bool = Fa
 def _compared(front: Front, base: Point, size: int) -> str:
     """ "3.9 x smaller at equal perplexity; 12 x at 2% more." """
     name = front.measure.name
-    equal = _within(front, base.valid_perplexity)
-    more = _within(front, base.valid_perplexity * (1 + MORE))
+    equal = _within(front, base.valid_measure)
+    more = _within(front, base.valid_measure * (1 + MORE))
     after = "" if base.name == DENSE_BASELINE else f" {base.name}"
     after = " fine-tuned likewise" if _is_control(base) else after
     if equal:
@@ -97,7 +97,7 @@ def _compared(front: Front, base: Point, size: int) -> str:
     if more:
         return f"{_ratio(size, more)} at {MORE:.0%} more {name} than the dense model{after}."
     best = front.best()
-    above = best.valid_perplexity / base.valid_perplexity - 1
+    above = best.valid_measure / base.valid_measure - 1
     return (
         f"No model reaches the {name} of the dense model{after}; the best is "
         f"{_ratio(size, best)} at {above:.0%} more."
@@ -106,7 +106,7 @@ def _compared(front: Front, base: Point, size: int) -> str:
 
 def _within(front: Front, most: float) -> Point | None:
     """The smallest file of the front of at most that value."""
-    return next((one for one in front.points if one.valid_perplexity <= most), None)
+    return next((one for one in front.points if one.valid_measure <= most), None)
 
 
 def _ratio(size: int, point: Point) -> str:
@@ -137,7 +137,7 @@ def _lowered(sentence: str) -> str:
 
 
 def _point(point: Point, measure: Measure) -> str:
-    return f"{format_size(point.size_bytes)} at {measure.said(point.valid_perplexity, 1)}"
+    return f"{format_size(point.size_bytes)} at {measure.said(point.valid_measure, 1)}"
 
 
 def _without_front(history: History) -> str:

@@ -94,7 +94,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def same(one: Measurement, other: Measurement) -> bool:
-    return (one.sha256, one.valid_perplexity) == (other.sha256, other.valid_perplexity)
+    return (one.sha256, one.valid_measure) == (other.sha256, other.valid_measure)
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
@@ -223,7 +223,7 @@ def _measure(folder: str, corpus: Data, results: Any) -> None:
     bench = Workbench(corpus, dense, 1, Path(folder, "bundles"), stages, "cpu")
     seen = counting(pytest.MonkeyPatch())
     measured = bench.measure(recipe_of(bench, PLAIN))
-    results.put((len(seen), measured.sha256, measured.valid_perplexity))
+    results.put((len(seen), measured.sha256, measured.valid_measure))
 
 
 def test_two_workers_train_a_stage_once(bench: Workbench, tmp_path: Path) -> None:

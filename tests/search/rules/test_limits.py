@@ -103,7 +103,7 @@ def test_what_cannot_fit_is_told_as_it_is_and_never_trained(free: Sweep, tmp_pat
     for row, measured in measurements(limited(free, tmp_path, max_size=most)):
         assert measured.updates == 0
         assert measured.size_bytes > most
-        assert row.values == [measured.size_bytes, measured.valid_perplexity]
+        assert row.values == [measured.size_bytes, measured.valid_measure]
         assert row.constraints["max_size"] > 0
 
 
@@ -144,7 +144,7 @@ def test_a_limit_that_all_keep_changes_nothing(free: Sweep, tmp_path: Path) -> N
 
 
 def test_a_perplexity_that_is_too_high_is_infeasible(free: Sweep, tmp_path: Path) -> None:
-    worst = sorted(measured.valid_perplexity for _, measured in measurements(free))[3]
+    worst = sorted(measured.valid_measure for _, measured in measurements(free))[3]
     swept = limited(free, tmp_path, max_perplexity=worst)
     broken = [row.constraints["max_perplexity"] > 0 for row in swept.study.get_trials()]
     above = [row.values[1] > worst for row in swept.study.get_trials()]
@@ -157,7 +157,7 @@ def test_a_perplexity_that_is_too_high_is_infeasible(free: Sweep, tmp_path: Path
 def test_what_is_over_a_limit_is_counted_and_kept_apart(
     free: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worst = sorted(measured.valid_perplexity for _, measured in measurements(free))[3]
+    worst = sorted(measured.valid_measure for _, measured in measurements(free))[3]
     swept = limited(free, tmp_path, max_perplexity=worst)
     keep_limits(swept.study, swept.context.config.limits)
     over = [row.number for row in swept.study.get_trials() if row.values[1] > worst]

@@ -241,7 +241,7 @@ def test_an_effect_is_that_of_its_file(swept: Sweep, effects: Effects, tmp_path:
         **effects.dense.site_bytes,
         "decoder": sum(sum(leaves[name]) for name in leaves if site_of(name) == "decoder"),
     }
-    nats = math.log(measured.valid_perplexity / effects.perplexity)
+    nats = math.log(measured.valid_measure / effects.perplexity)
     assert first.nats == pytest.approx(nats, rel=0.2, abs=0.01)
 
 
@@ -278,7 +278,7 @@ def test_the_prediction_is_near_for_what_is_gentle(
     bench.folder = tmp_path
     recipe = swept_recipe(swept, dict(best.parameters))
     measured = bench.measure(recipe)
-    assert measured.valid_perplexity == pytest.approx(effects.perplexity_of(best), rel=0.02)
+    assert measured.valid_measure == pytest.approx(effects.perplexity_of(best), rel=0.02)
     assert measured.size_bytes == pytest.approx(best.size_bytes, rel=0.02)
 
 

@@ -87,16 +87,16 @@ def test_a_trial_has_its_attributes_one_by_one(swept: Sweep, served: Served) -> 
     for one in detail["trials"]:
         number = one["number"]
         shown = {entry["key"]: entry["value"] for entry in one["user_attrs"]}
-        best = min(files[number].values(), key=lambda file: file.valid_perplexity)
+        best = min(files[number].values(), key=lambda file: file.valid_measure)
         assert float(shown["MB"]) == best.size_bytes / 1e6
-        assert float(shown["perplexity"]) == best.valid_perplexity
+        assert float(shown["perplexity"]) == best.valid_measure
         assert files[number][int(shown["rung"])] == best
         assert shown["last rung"] == "2"
         assert shown["export"] == f"lmpareto export study=mine trial={number} to=trial_{number}"
         assert shown["methods"] == "bits"
         assert "lmpareto" not in shown
         assert {entry["step"]: entry["value"] for entry in one["intermediate_values"]} == {
-            rung: file.valid_perplexity for rung, file in files[number].items()
+            rung: file.valid_measure for rung, file in files[number].items()
         }
         assert len(one["constraints"]) == 1
         assert one["constraints"][0] > 0

@@ -37,7 +37,7 @@ def row(size_bytes: int, test: float) -> LiteraturePoint:
         method="dense",
         weights_millions=None,
         size_bytes=size_bytes,
-        valid_perplexity=None,
+        valid_measure=None,
         test_perplexity=test,
         note="",
     )
@@ -55,7 +55,7 @@ def test_a_limit_takes_the_lowest_valid_perplexity_whatever_the_test_text_says()
 
 def test_of_equal_models_the_smaller_then_the_first_is_taken() -> None:
     smaller = replace(MIDDLE, size_bytes=400_000)
-    unknown = replace(MIDDLE, name="9", size_bytes=1, valid_perplexity=math.nan)
+    unknown = replace(MIDDLE, name="9", size_bytes=1, valid_measure=math.nan)
     twin = replace(smaller, study="twin")
     found = headline([unknown, MIDDLE, smaller, twin], {"1MB": 10**6}, ())
     assert found.models[0].model is smaller

@@ -50,9 +50,9 @@ def test_literature_points_are_penn_treebanks() -> None:
     assert len(points) == len(literature_points("ptb")) == 25
     small = points["Zaremba et al. 2014", "Zaremba small"]
     assert (small.weights_millions, small.size_bytes) == (4.652, 18_600_000)
-    assert (small.valid_perplexity, small.test_perplexity) == (120.7, 114.5)
+    assert (small.valid_measure, small.test_perplexity) == (120.7, 114.5)
     coded = points["Xu et al. ICLR 2018", "Alternating 2-bit weights and activations"]
-    assert (coded.weights_millions, coded.valid_perplexity) == (None, None)
+    assert (coded.weights_millions, coded.valid_measure) == (None, None)
     labels = [point.label for point in points.values() if point.label]
     assert len(set(labels)) == len(labels) == 24
     assert literature_points("wikitext2") == ()

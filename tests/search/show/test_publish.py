@@ -153,7 +153,7 @@ def test_publishing_with_other_limits_deletes_its_own_files_alone(
 def test_a_baseline_may_be_the_best_of_a_limit(context: StudyContext[SweepConfig]) -> None:
     found = history_of(context).results
     measured = found.measured(found.front.best().name)
-    better = replace(measured, valid_perplexity=measured.valid_perplexity / 2)
+    better = replace(measured, valid_measure=measured.valid_measure / 2)
     most = {"most": measured.size_bytes}
     found = replace(found, baselines={"hand": better}, bundles=most)
     assert found.find("most").name == "hand"
@@ -220,7 +220,7 @@ def test_a_limit_that_a_dense_model_is_best_within_names_its_file(
     """No file is there twice, and the row has the command that measures the one there is."""
     own = history_of(context)
     dense = context.bench().measure(resolve(DENSE, context.config.model, context.words))
-    best = replace(dense, valid_perplexity=0.5 * dense.valid_perplexity)
+    best = replace(dense, valid_measure=0.5 * dense.valid_measure)
     results = replace(
         own.results, baselines={**own.results.baselines, "dense": best}, bundles={"any": 10**9}
     )

@@ -98,7 +98,7 @@ def test_every_mark_is_where_its_points_lie() -> None:
                 for one in group
                 if one
                 and box[0][0] <= one.size_bytes < box[0][1]
-                and box[1][0] <= one.valid_perplexity < box[1][1]
+                and box[1][0] <= one.valid_measure < box[1][1]
             )
             assert row.ljust(width)[column] == next(inside, " "), (column, number)
 

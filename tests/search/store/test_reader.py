@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -311,14 +311,14 @@ MEASURED = Measurement("k", {"sites": {"decoder": {}}}, 1000, 90.0, 9000.0, 10, 
         ("recipe", {"sites": 1}),
         ("recipe", {"sites": {"decoder": None}}),
         ("provenance", None),
-        ("valid_perplexity", "nan"),
+        ("valid_measure", "nan"),
         ("size_bytes", None),
     ],
 )
 def test_a_measurement_that_was_damaged_in_the_database_is_said(field: str, value: Any) -> None:
-    assert Measurement.stored(MEASURED.plain().values()) == MEASURED
+    assert Measurement.stored(asdict(MEASURED).values()) == MEASURED
     with pytest.raises(UserError, match="measurement k is damaged in the database; restore"):
-        Measurement.stored(replace(MEASURED, **{field: value}).plain().values())
+        Measurement.stored(asdict(replace(MEASURED, **{field: value})).values())
 
 
 @pytest.mark.parametrize("name", ["x" * 500, "../studies/ptb_small", "</script>", "a\nb", ""])

@@ -31,7 +31,7 @@ MEASUREMENT = Measurement(
     key="0123456789abcdef",
     recipe={"sites": {"decoder": {"bits": {"kind": "uniform", "step": 0.1 + 0.2}}}, "é": None},
     size_bytes=1_234_567,
-    valid_perplexity=112.34567890123456,
+    valid_measure=112.34567890123456,
     tokens_per_second=98765.4321,
     updates=12,
     seconds=0.1,
@@ -73,7 +73,7 @@ def test_what_was_never_measured_is_none(store: Store) -> None:
 def test_the_first_measurement_under_a_key_stays(store: Store) -> None:
     first = keyed("first", "stays")
     store.keep(first)
-    store.keep(replace(first, size_bytes=1, valid_perplexity=1.5))
+    store.keep(replace(first, size_bytes=1, valid_measure=1.5))
     assert store.measurement(first.key) == first
 
 
@@ -126,7 +126,7 @@ def test_a_study_lives_beside_the_measurements(url: str, tmp_path: Path) -> None
     opened = optuna.load_study(study_name=config.study, storage=url)
     values = sorted(trial.values for trial in opened.trials)
     measured = results_of(swept.context).trials.values()
-    assert values == sorted([one.size_bytes, one.valid_perplexity] for one in measured)
+    assert values == sorted([one.size_bytes, one.valid_measure] for one in measured)
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_effects_of_an_earlier_version_are_read(store: Store) -> None:
     """It measured a setting as a trial is measured; the effect is the difference to the base."""
     base, other = keyed("base", "effects"), keyed("other", "effects")
     store.keep(base)
-    store.keep(replace(other, valid_perplexity=2 * base.valid_perplexity))
+    store.keep(replace(other, valid_measure=2 * base.valid_measure))
     parts = [
         MeasuredPart("", {}, base.key, {"decoder": 100}, 0.0),
         MeasuredPart("decoder", {"step": 1.0}, "none", {"decoder": 60}, 0.25),
@@ -242,7 +242,7 @@ def test_effects_of_an_earlier_version_are_read(store: Store) -> None:
         )
     found = store.effects(study)
     assert found
-    assert (found.size_bytes, found.perplexity) == (base.size_bytes, base.valid_perplexity)
+    assert (found.size_bytes, found.perplexity) == (base.size_bytes, base.valid_measure)
     ours, earlier = found.parts["decoder"]
     assert ours == Effect(0.25, {"decoder": 60}, (("step", 1.0),))
     assert earlier.nats == pytest.approx(math.log(2))

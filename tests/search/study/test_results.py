@@ -31,7 +31,7 @@ def measured(key: str, size_bytes: int, perplexity: float) -> Measurement:
         key=key,
         recipe={},
         size_bytes=size_bytes,
-        valid_perplexity=perplexity,
+        valid_measure=perplexity,
         tokens_per_second=1.0,
         updates=0,
         seconds=0.0,
@@ -67,7 +67,7 @@ def test_nothing_that_was_measured_is_missing_from_the_front(
         if not any(s <= size and p <= perplexity and (s, p) != (size, perplexity) for s, p in every)
     }
     front = results_with(files).front
-    assert {(point.size_bytes, point.valid_perplexity) for point in front.points} == wanted
+    assert {(point.size_bytes, point.valid_measure) for point in front.points} == wanted
 
 
 @given(FILES)
@@ -108,9 +108,9 @@ def test_nothing_of_the_recorded_grid_is_missing_from_the_front() -> None:
     }
     every = [at for rungs in files.values() for at in rungs.values()]
     points = [Point("", number, *at, None, None) for number, at in enumerate(every)]
-    wanted = [(one.size_bytes, one.valid_perplexity) for one in front_of("", points).points]
+    wanted = [(one.size_bytes, one.valid_measure) for one in front_of("", points).points]
     front = results_with(files).front.points
-    assert [(one.size_bytes, one.valid_perplexity) for one in front] == wanted
+    assert [(one.size_bytes, one.valid_measure) for one in front] == wanted
 
 
 def test_a_file_is_found_by_its_trial_and_its_rung() -> None:
@@ -158,7 +158,7 @@ def published(line: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatc
     ("line", "said"),
     [
         ({"size_bytes": "large"}, "size_bytes: got 'large'"),
-        ({"valid_perplexity": None}, "valid_perplexity: got None"),
+        ({"valid_perplexity": None}, "valid_measure: got None"),
         ({"tokens_per_second": "fast"}, "tokens_per_second: got 'fast'"),
         ({"trial": "x"}, "trial: got 'x'"),
         ({"rung": -1}, "rung: got -1"),

@@ -269,7 +269,7 @@ def test_the_study_opens_with_plain_optuna_and_its_values_are_the_measurements(
     assert set(results.trials) == {trial.number for trial in opened.trials}
     for trial in opened.trials:
         one = results.trials[trial.number]
-        assert trial.values == [one.size_bytes, one.valid_perplexity]
+        assert trial.values == [one.size_bytes, one.valid_measure]
         assert trial.user_attrs[ATTRIBUTE]["key"] == one.key  # as any tool reads it
         assert trial.user_attrs[ATTRIBUTE]["recipe"] == one.recipe
 
@@ -293,7 +293,7 @@ def test_what_was_measured_is_the_file(swept: Sweep) -> None:
         assert path.stat().st_size == one.size_bytes
         assert bundle.sha256 == one.sha256
         again = score(bundle.language, corpus.valid, corpus.vocabulary.eos)
-        assert again.value == one.valid_perplexity
+        assert again.value == one.valid_measure
 
 
 def test_a_sweep_that_is_done_trains_nothing(swept: Sweep, measured: list[str]) -> None:

@@ -72,10 +72,10 @@ def test_the_hypervolume_of_a_box_ends_at_its_edges() -> None:
     assert found == pytest.approx(expected)
     growing = Growing(box.reference, box.min_size_bytes)
     for one in points:
-        growing.add(one.size_bytes, one.valid_perplexity)
+        growing.add(one.size_bytes, one.valid_measure)
     assert growing.area == pytest.approx(expected)
     live = watching.Growing(Limits(), box.reference, box.min_size_bytes)
-    live.add([Look(n, 0, one.size_bytes, one.valid_perplexity) for n, one in enumerate(points)])
+    live.add([Look(n, 0, one.size_bytes, one.valid_measure) for n, one in enumerate(points)])
     assert live.hypervolume[-1] == pytest.approx(expected)
     assert len(live.front) == 4  # what is outside is still found
 
@@ -99,7 +99,7 @@ def test_trials_outside_stop_and_samplers_are_told(tmp_path: Path) -> None:
     low = (sizes[1] + sizes[2]) / 2
     box = BoxSettings(size=(low / dense_bytes, 1.0), perplexity=50.0)
     context = free.context.but(box=box, trials=9)
-    assert context.box(dense) == Box(low, dense_bytes, 50.0 * dense.valid_perplexity)
+    assert context.box(dense) == Box(low, dense_bytes, 50.0 * dense.valid_measure)
     swept = sweep_here(context.config)
     results = results_of(swept.context)
     later = {trial: rungs for trial, rungs in results.files.items() if trial >= 4}

@@ -56,7 +56,7 @@ def test_each_trial_is_complete_with_the_values_of_its_best_file(swept: Sweep) -
         assert row.values == [best.size_bytes, best.perplexity]
         one = measured[row.number]
         assert one.recipe == TrialNote.of(row).recipe
-        assert (one.size_bytes, one.valid_perplexity) == (best.size_bytes, best.perplexity)
+        assert (one.size_bytes, one.valid_measure) == (best.size_bytes, best.perplexity)
         reached = parse(Recipe, one.recipe).finetuning
         if best.rung:
             assert reached
@@ -86,7 +86,7 @@ def test_none_that_may_move_the_front_is_stopped(swept: Sweep) -> None:
     """By a search through all looks, the later ones too: who is not dominated was not before."""
     looks = best_so_far(swept.context.store.looks("mine"))
     dense = swept.context.need_checkpoint()
-    size_bytes, perplexity = dense.size_bytes, 2.0 * dense.valid_perplexity
+    size_bytes, perplexity = dense.size_bytes, 2.0 * dense.valid_measure
     for look in looks:
         rivals = [one for one in looks if one.rung == look.rung and one.trial != look.trial]
         dominated = any(
@@ -153,4 +153,4 @@ def bench_in(swept: Sweep, folder: Path) -> Workbench:
 
 
 def same(one: Measurement, other: Measurement) -> bool:
-    return (one.sha256, one.valid_perplexity) == (other.sha256, other.valid_perplexity)
+    return (one.sha256, one.valid_measure) == (other.sha256, other.valid_measure)

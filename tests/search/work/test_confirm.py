@@ -104,7 +104,7 @@ def test_each_trained_point_has_its_measurements_with_other_seeds(
         own = after.results.measured(name)
         assert [one.provenance["seed"] for one in found] == [2, 3]
         assert all(one.recipe == own.recipe for one in found)
-        perplexities = {one.valid_perplexity for one in (own, *found)}
+        perplexities = {one.valid_measure for one in (own, *found)}
         assert len(perplexities) == 1 + REPEATS, "a seed matters"
 
 

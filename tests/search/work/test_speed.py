@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_module
 
 import lmcore.onnx.speed
 from lmcore.errors import UserError
+from lmcore.task import PERPLEXITY
 from search.bench.workbench import Workbench
 from search.commands import settings_of
 from search.config import ReadingConfig, SweepConfig
@@ -66,7 +67,7 @@ def test_each_file_is_timed_and_optuna_minimises_the_inverse(swept: Sweep) -> No
     for row in study.trials:
         one = best[row.number]
         assert one.relative_speed
-        assert row.values == [one.size_bytes, one.valid_perplexity, 1 / one.relative_speed]
+        assert row.values == [one.size_bytes, one.valid_measure, 1 / one.relative_speed]
         assert row.constraints == {"max_size": row.constraints["max_size"]}
     assert study.best_trials
     assert optuna.visualization.plot_pareto_front(study).data
@@ -77,7 +78,7 @@ def test_the_front_is_non_dominated_in_all_three(swept: Sweep) -> None:
     results = results_of(swept.context)
 
     def values(one: Measurement) -> tuple[float, float, float]:
-        return one.size_bytes, one.valid_perplexity, -(one.relative_speed or 0.0)
+        return one.size_bytes, one.valid_measure, -(one.relative_speed or 0.0)
 
     wanted = {
         name
@@ -140,7 +141,7 @@ def test_what_another_study_measured_is_timed_and_not_trained(
     before = sweep_here(plain)
     (one,) = files_of(before)
     assert one.relative_speed is None
-    assert "relative_speed" not in one.plain()
+    assert "relative_speed" not in one.plain(PERPLEXITY)
     made = list[str]()
     monkeypatch.setattr(Workbench, "measure", lambda *_: made.append("again"))
     after = sweep_here(three(tmp_path, name="timed", trials=1, start=start, fidelity="whole"))

@@ -325,7 +325,7 @@ def test_a_trial_goes_on_above_the_rungs_that_it_passed(
     measure: Callable[..., Measurement] = Workbench.measure
 
     def worst(*arguments: Any) -> Measurement:
-        return replace(measure(*arguments), valid_perplexity=1e9)
+        return replace(measure(*arguments), valid_measure=1e9)
 
     monkeypatch.setattr(Workbench, "measure", worst)
     begun.worker().run()

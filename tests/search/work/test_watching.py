@@ -47,7 +47,7 @@ def test_front_and_hypervolume_grow_as_if_computed_anew(seed: int, limits: Limit
         ]
         front = front_of("", points).points
         assert [(one.size_bytes, one.perplexity) for one in growing.front] == [
-            (one.size_bytes, one.valid_perplexity) for one in front
+            (one.size_bytes, one.valid_measure) for one in front
         ]
         assert growing.hypervolume[-1] == pytest.approx(hypervolume(front, REFERENCE))
         assert len(growing.hypervolume) == number
