@@ -109,8 +109,8 @@ function parallel(study, body, names, measured) {
     const span = high > low ? [low, high] : [low - 0.5, high + 0.5];
     const at = [0, 1, 2, 3, 4].map((part) => span[0] + ((span[1] - span[0]) * part) / 4);
     const write = (value) => short(Number((log ? 10 ** value : value).toPrecision(3)));
-    const ticks = kinds ? { tickvals: kinds.map((_, place) => place), ticktext: kinds.map((text) => escaped(clipped(text, 14))) } : { tickvals: at, ticktext: at.map(write) };
-    return { label: escaped(clipped(name.replace(/^sites\./, ""), 16)), values: filled, range: span, ...ticks };
+    const ticks = kinds ? { tickvals: kinds.map((_, place) => place), ticktext: kinds.map((text) => escaped(clippedMiddle(text, 14))) } : { tickvals: at, ticktext: at.map(write) };
+    return { label: escaped(clippedMiddle(name.replace(/^sites\./, ""), 16)), values: filled, range: span, ...ticks };
   };
   lazily(node, () => draw(node, (look) => ({
     traces: [{
@@ -140,4 +140,3 @@ function sized(sizes) {
 }
 
 /** The end of a long text is what tells names apart. */
-const clipped = (text, most) => (text.length <= most ? text : `…${text.slice(1 - most)}`);

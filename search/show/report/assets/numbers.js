@@ -57,6 +57,10 @@ const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : 
 /** A long text without its end. */
 const clippedEnd = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
 
+/** A long text without its middle: sites of a network differ at both ends. */
+const clippedMiddle = (text, most) =>
+  text.length <= most ? text : `${text.slice(0, Math.ceil((most - 1) / 2))}…${text.slice(-Math.floor((most - 1) / 2))}`;
+
 /** A name for people: "tokens_per_second" as "tokens per second". */
 const spaced = (name) => name.replaceAll("_", " ");
 

@@ -80,7 +80,9 @@ function heatMap(study, points, names, quantity, look, width) {
   const kinds = [...new Set(raw.flat().filter((one) => typeof one === "string"))].sort();
   const z = raw.map((row) => row.map((one) => (typeof one === "string" ? kinds.indexOf(one) : one)));
   const numbers = z.flat().filter((one) => !missing(one));
-  const fits = (width - 150) / points.length;
+  const letters = Math.min(width < 700 ? 18 : 28, Math.max(...names.map((name) => name.length)));
+  const left = 24 + 7 * letters;
+  const fits = (width - left) / points.length;
   const texts = cells.map((row, y) => row.map((site, x) => (missing(raw[y][x]) ? "" : write(raw[y][x], site))));
   const longest = Math.max(...texts.flat().map((text) => text.length), 1);
   const labels = points.map((_, at) => at);
@@ -96,10 +98,10 @@ function heatMap(study, points, names, quantity, look, width) {
       hovertext: cells.map((row, y) => row.map((site, x) => cellText(points[x], names[y], site))),
     }],
     layout: {
-      margin: { l: Math.min(150, 24 + 7 * Math.max(...names.map((name) => name.length))), r: 10, t: 10, b: 56 },
+      margin: { l: left, r: 10, t: 10, b: 56 },
       dragmode: false,
       xaxis: axis(look, `size of the file: ${title} by site`, { tickvals: labels.filter((at) => at % every === 0), ticktext: labels.filter((at) => at % every === 0).map((at) => size(points[at].size_bytes)), showgrid: false, tickangle: 0, fixedrange: true }),
-      yaxis: axis(look, "", { tickvals: names.map((_, at) => at), ticktext: names.map((name) => escaped(clippedEnd(name, 18))), autorange: "reversed", showgrid: false, fixedrange: true }),
+      yaxis: axis(look, "", { tickvals: names.map((_, at) => at), ticktext: names.map((name) => escaped(clippedMiddle(name, letters))), autorange: "reversed", showgrid: false, fixedrange: true }),
     },
   };
 }
