@@ -253,6 +253,24 @@ def test_filter_and_csv(page: Page, text: str, wanted: Any) -> None:
 
 
 @IN_BROWSER
+def test_the_filter_knows_the_measure_by_its_name(browser: Browser, tmp_path: Path) -> None:
+    study = replace(STUDY, unit="error %")
+    with opened(browser, made.report(study), tmp_path) as page:
+        page.locator("#trials").scroll_into_view_if_needed()
+        note = page.locator("#trials .note").text_content() or ""
+        assert "error <= " in note
+        assert "perplexity" not in note
+        page.locator("#trials input[type=search]").fill("error <= 120")
+        expected = sum((value or 1e9) <= 120 for value in STUDY.trials["perplexity"])
+        assert 0 < expected < 60
+        assert f"{expected} of 60 trials" in (page.locator("#trials").text_content() or "")
+        page.locator("#trials input[type=search]").fill("perplexity <= 120")
+        problem = page.locator("#trials .problem").text_content() or ""
+        assert "no column “perplexity”" in problem
+        assert "error" in problem
+
+
+@IN_BROWSER
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

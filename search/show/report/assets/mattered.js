@@ -138,5 +138,3 @@ function sized(sizes) {
   const at = [0, 1, 2, 3, 4].map((part) => span[0] + ((span[1] - span[0]) * part) / 4);
   return { label: "size", values, range: span, tickvals: at, ticktext: at.map((value) => size(10 ** value)) };
 }
-
-/** The end of a long text is what tells names apart. */

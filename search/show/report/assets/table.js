@@ -23,8 +23,10 @@ const WIDTHS = { number: 76, epochs: 84, rung: 76, stopped_early: 134, seconds: 
 function tableSection(state, at, body, { select: chosen }) {
   const study = state.report.studies[at];
   if (!study.size) return body.append(quiet("No trial was started yet."));
-  const columns = columnsOf(study);
-  const plainColumns = Object.keys(SHOWN).filter((name) => columns[name]?.some((value) => !missing(value) && value !== "" && value !== false));
+  const measure = measureColumn(study);
+  const columns = columnsOf(study, measure);
+  const shown = Object.fromEntries(Object.entries(SHOWN).map(([name, as]) => (name === "perplexity" ? [measure, [study.unit, perplexity]] : [name, as])));
+  const plainColumns = Object.keys(shown).filter((name) => columns[name]?.some((value) => !missing(value) && value !== "" && value !== false));
   const parameters = Object.keys(study.parameters);
   const kept = memory.read(`table ${study.name}`) ?? {};
   const view = { rows: [], by: "number", down: false, filter: "", wide: false, ...kept };
@@ -40,7 +42,7 @@ function tableSection(state, at, body, { select: chosen }) {
     el("div", { class: "controls" }, filter, found,
       parameters.length ? el("label", { class: "check" }, wide, " parameters") : null, save),
     problem, scroller,
-    el("p", { class: "note" }, "A filter has words, and comparisons with any column or parameter: size < 1MB, perplexity <= 120, state = front. Press a column's head to sort by it, a row to see it in the plot."),
+    el("p", { class: "note" }, "A filter has words, and comparisons with any column or parameter: size < 1MB, " + `${measure} <= ${study.front.length ? perplexity(study.front.at(-1).perplexity) : 120}` + ", state = front. Press a column's head to sort by it, a row to see it in the plot."),
   );
 
   const head = el("thead");
@@ -53,16 +55,16 @@ function tableSection(state, at, body, { select: chosen }) {
     const value = columns[name][row];
     if (missing(value)) return "";
     if (name === "recipe") return value.replaceAll("\n", "; ");
-    return name in SHOWN ? SHOWN[name][1](value) : short(value);
+    return name in shown ? shown[name][1](value) : short(value);
   };
   const numbers = (name) => typeof columns[name].find((value) => !missing(value)) === "number";
 
   const drawHead = () => {
-    table.querySelector("colgroup").replaceChildren(...names().map((name) => el("col", { style: `width:${widthOf(name, study)}px` })));
-    table.style.width = `${names().reduce((sum, name) => sum + widthOf(name, study), 0)}px`;
+    table.querySelector("colgroup").replaceChildren(...names().map((name) => el("col", { style: `width:${widthOf(name, study, shown)}px` })));
+    table.style.width = `${names().reduce((sum, name) => sum + widthOf(name, study, shown), 0)}px`;
     head.replaceChildren(el("tr", {}, names().map((name) => {
       const direction = view.by === name ? (view.down ? "descending" : "ascending") : "none";
-      const title = name === "perplexity" ? study.unit : (SHOWN[name]?.[0] ?? name);
+      const title = shown[name]?.[0] ?? name;
       const sort = () => {
         view.down = view.by === name && !view.down;
         view.by = name;
@@ -134,13 +136,17 @@ function tableSection(state, at, body, { select: chosen }) {
   };
 }
 
-function columnsOf(study) {
-  const { values: _, ...columns } = study.trials;
+/** The measure's name among the columns: "perplexity", "error", "bits_per_byte". */
+const measureColumn = (study) => study.unit.replace(/[^a-z]+/gi, "_").replace(/_$/, "");
+
+function columnsOf(study, measure) {
+  const { values: _, ...given } = study.trials;
+  const columns = Object.fromEntries(Object.entries(given).map(([name, values]) => [name === "perplexity" ? measure : name, values]));
   return { ...columns, recipe: columns.number.map((_, row) => recipeText(study, row) || null), ...study.parameters };
 }
 
-const widthOf = (name, study) =>
-  WIDTHS[name] ?? (name in SHOWN ? 108 : Math.min(240, Math.max(96, 30 + 7.2 * name.length, study.parameters[name]?.some((value) => typeof value === "string") ? 130 : 0)));
+const widthOf = (name, study, shown) =>
+  WIDTHS[name] ?? (name in shown ? 108 : Math.min(240, Math.max(96, 30 + 7.2 * name.length, study.parameters[name]?.some((value) => typeof value === "string") ? 130 : 0)));
 
 /** The text of a row that words of a filter are looked for in; recipes are shared by rows. */
 function searchable(study, columns, names, parameters) {
