@@ -114,8 +114,8 @@ class Data(ABC):
 
     @abstractmethod
     def check(self, training: TrainingSettings, where: str) -> None:
-        """Raises UserError where the training split is too small for one update. `where` is the
-        settings' name as a person knows it."""
+        """Raises UserError where the training split is too small for one update, and for what its
+        networks cannot do. `where` is the settings' name as a person knows it."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from lmcore.data import SPLITS, Data
+from lmcore.errors import UserError
 from lmcore.forms import Forms
 from lmcore.lazy import torch
 from lmcore.vocabulary import Vocabulary
@@ -101,4 +102,8 @@ class SentenceData(Data):
         return digest.hexdigest()[:16]
 
     def check(self, training: TrainingSettings, where: str) -> None:
-        pass  # every file has an example, and a batch may be smaller
+        if training.sampled:
+            raise UserError(
+                f"{where}.sampled: a network of this task gives no probabilities of words that "
+                f"could be sampled; leave it out"
+            )

@@ -120,7 +120,8 @@ def _not_imported(config: StudyConfig) -> UserError:
 def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -> DenseCheckpoint:
     """Train the dense model of the settings, from where an earlier process was stopped, if one was.
 
-    Raises UserError where the training diverges, and where the model was imported.
+    Raises UserError where the training diverges, where its settings are not for this data, and
+    where the model was imported.
     """
     if isinstance(config.training, ImportedSettings):
         raise _not_imported(config)
@@ -129,6 +130,7 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
     settings = config.training
     generator = torch.Generator().manual_seed(config.seed)
     shape = config.model.completed(corpus)
+    corpus.check(settings, "training")
     try:
         shape.check()
     except ValueError as error:

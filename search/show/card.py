@@ -94,7 +94,14 @@ def _kind(model: Mapping[str, Any]) -> str:
     if _is_language(model):
         return f"language model of {units}, {'tied' if model['tied'] else 'untied'}"
     fewer = ", some layers fewer" if model.get("hidden_of") else ""
-    return f"{model['kind']} of {units} a direction{fewer}"
+    context = (model.get("words") or {}).get("context")
+    reads = (
+        f", which reads words by a language model of {context['layers']} x {context['hidden']} "
+        f"units a direction"
+        if context
+        else ""
+    )
+    return f"{model['kind']} of {units} a direction{fewer}{reads}"
 
 
 def _is_language(model: Mapping[str, Any]) -> bool:

@@ -45,7 +45,7 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 from lmcore.tokens import tokens_of, words_of
 from lmcore.training import train
-from lmcore.training_settings import DropoutSettings, TrainingSettings
+from lmcore.training_settings import DropoutSettings, SampledSoftmaxSettings, TrainingSettings
 from lmcore.word_settings import ContextSettings, WordSettings
 
 GOOD, BAD = ("fine", "lovely", "good"), ("bad", "dull", "poor")
@@ -295,6 +295,13 @@ def test_another_size_is_refused() -> None:
     bilm = random_network(shape, len(data.vocabulary), 0.4, torch.Generator())
     with pytest.raises(UserError, match=r"embedding is \d+ x 6 there and \d+ x 4 in this model"):
         begin_with(network, data.vocabulary, made_of(bilm, data.vocabulary))
+
+
+def test_words_are_sampled_where_a_network_predicts_them() -> None:
+    sampled = ADAM.model_copy(update={"sampled": SampledSoftmaxSettings(negatives=5)})
+    DATA["classifier"].check(ADAM, "training")
+    with pytest.raises(UserError, match=r"^training.sampled: a network of this task"):
+        DATA["classifier"].check(sampled, "training")
 
 
 def test_vectors_are_those_of_a_file(tmp_path: Path) -> None:
