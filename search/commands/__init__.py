@@ -131,7 +131,8 @@ def settings_of(kind: type[StudyConfig], composed: DictConfig) -> Any:
     try:
         return parse(kind, settings)
     except UserError as error:
-        chosen = HydraConfig.get().runtime.choices
+        # from Python, nothing is known of what was chosen
+        chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
         own = chosen.get("embeddings", OWN_EMBEDDINGS) == OWN_EMBEDDINGS
         if own or NO_SETTING not in str(error):
             raise

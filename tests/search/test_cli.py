@@ -625,6 +625,10 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "unknown group": (["train", "modle=small"], ["modle"]),
     "unknown setting": (["train", "model.hiden=16"], ["hiden"]),
     "unknown setting, added": (["train", "+model.hiden=16"], ["model.hiden", "no such setting"]),
+    "words read by what is for other tasks": (
+        ["train", "task=tagging", "embeddings=elmo"],
+        ["corpus.vocabulary", "embeddings=elmo", "task=tagging", "docs/tasks.md"],
+    ),
     "unknown setting at the top": (["train", "+trails=3"], ["trails", "no such setting"]),
     "no key=value": (["sweep", "quickstart"], ["quickstart"]),
     "export without to": (["export", "study=mine"], ["to: ", "missing", "to=..."]),
