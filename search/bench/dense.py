@@ -32,6 +32,7 @@ from lmcore.sites import VECTORS
 from lmcore.task import Measure, measured_in
 from lmcore.training import train
 from lmcore.training_settings import DenseTrainingSettings, ImportedSettings
+from search.bench.held import held
 from search.config import PUBLISHED, StudyConfig
 
 DENSE = Recipe(sites={"*": SiteSettings(bits=Float16())}, biases=Float16())
@@ -119,6 +120,7 @@ def _not_imported(config: StudyConfig) -> UserError:
 
 def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -> DenseCheckpoint:
     """Train the dense model of the settings, from where an earlier process was stopped, if one was.
+    Where another process trains the same model now, its result is waited for.
 
     Raises UserError where the training diverges, where its settings are not for this data, and
     where the model was imported.
@@ -146,16 +148,20 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
         return model.score(corpus, "valid", streams).value
 
     state = folder / f"{key}.safetensors"  # of a training that is not over
-    try:
-        record = train(model, corpus.train, settings, config.seed, validate, observe, state)
-    except DivergedError as error:
+    with held(folder, key, observe):
+        if made := find_dense(config, corpus):
+            return made
+        try:
+            record = train(model, corpus.train, settings, config.seed, validate, observe, state)
+        except DivergedError as error:
+            state.unlink(missing_ok=True)
+            raise UserError(
+                f"training the dense model diverged: {error}; "
+                f"try a training.rate below {settings.rate}"
+            ) from None
+        checkpoint = keep_dense(config, corpus, model.cpu(), asdict(record))
         state.unlink(missing_ok=True)
-        raise UserError(
-            f"training the dense model diverged: {error}; try a training.rate below {settings.rate}"
-        ) from None
-    checkpoint = keep_dense(config, corpus, model.cpu(), asdict(record))
-    state.unlink(missing_ok=True)
-    return checkpoint
+        return checkpoint
 
 
 def _begin(model: Network, corpus: Data, settings: DenseTrainingSettings) -> None:

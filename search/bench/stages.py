@@ -9,15 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
-
-from lmcore.errors import DiskError
-from lmcore.progress import Observer, TrainingRecord
 
 SUFFIXES = (".lmb", ".safetensors")
 WRITE_SECONDS = 3600  # longer than any file takes to write
@@ -33,31 +27,6 @@ class Stages:
     def path(self, name: str) -> Path:
         """The path of the stage of that name ("KEY.lmb"), whether it exists or not."""
         return self.folder / name
-
-    @contextmanager
-    def held(self, key: str, observe: Observer) -> Iterator[None]:
-        """Hold the lock on the stages of the key, so that one process at a time makes or uses them.
-
-        While another process holds it, `observe` is called each second and may raise to end the
-        wait. Raises DiskError where the folder cannot be written.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(f"cannot make the folder {self.folder}: {error.strerror}") from None
-        lock = FileLock(self.folder / f"{key}.lock")
-        while True:
-            try:
-                lock.acquire(timeout=1)
-                break
-            except Timeout:
-                observe(TrainingRecord(), 1)
-            except OSError as error:
-                raise DiskError(f"cannot write in {self.folder}: {error.strerror}") from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def use(self, name: str) -> Path | None:
         """The path of a stage, which now counts as used last. None where there is no such stage."""

@@ -30,6 +30,7 @@ from lmcore.score import Comparison
 from lmcore.settings import parse
 from lmcore.training import train
 from lmcore.training_settings import FineTuningSettings
+from search.bench.held import held
 from search.bench.stages import Stages
 from search.config import StudyConfig
 from search.measurement import Measurement
@@ -87,7 +88,7 @@ class Workbench:
         laps.end("build")
         record = TrainingRecord()
         if recipe.finetuning:
-            with self.stages.held(key, observe):
+            with held(self.stages.folder, key, observe):
                 record = self._finetune(model, recipe, recipe.finetuning, observe)
                 if not goes_on:
                     self._weights(recipe).unlink(missing_ok=True)
@@ -194,7 +195,7 @@ class Workbench:
         """The dense model with fewer units, trained once for all recipes that start from it."""
         key = content_key(units.plain(), self.dense.sha256, self.corpus.key, self.seed)
         path = self.stages.path(f"{key}.lmb")
-        with self.stages.held(key, observe):
+        with held(self.stages.folder, key, observe):
             if self.stages.use(path.name) and (known := _read(path)) is not None:
                 return known
             state = path.with_suffix(".safetensors")  # of a training that is not over

@@ -54,7 +54,7 @@ _ATTRIBUTES = table(
 )
 _TRIALS = table("trials", column("study_id"), column("state", String))
 _OPTUNA = table("version_info", column("library_version"))
-REVISION = "alembic_version"  # the table that Optuna makes last
+_REVISION = table("alembic_version", column("version_num"))  # Optuna makes it last
 MOST_KEYS = 10_000  # that one query names
 _MEASURED = [getattr(MeasurementRow, name) for name in Measurement.__dataclass_fields__]
 _JSON = (MeasurementRow.recipe, MeasurementRow.provenance)
@@ -97,7 +97,7 @@ class Reader:
             return self._opened()
 
     def _opened(self) -> RDBStorage:
-        if not self._has(REVISION):
+        if not self._is_stamped():
             raise VersionError(self._upgrade("a very early Optuna"))
         return self._checked(make_tables=False)
 
@@ -141,10 +141,17 @@ class Reader:
             kind = AwayError if isinstance(error, OperationalError) else UserError
             raise kind(f"cannot open the storage {shown}: {reason(error)}") from None
 
-    def _has(self, name: str) -> bool:
-        """Whether the database has a table of that name."""
+    def _has(self, *names: str) -> bool:
+        """Whether the database has tables of those names. Optuna makes its tables one by one, so a
+        database that another process has just begun has some of them."""
         with self.engine.connect() as connection:
-            return inspect(connection).has_table(name)
+            return all(map(inspect(connection).has_table, names))
+
+    def _is_stamped(self) -> bool:
+        """Whether Optuna has made all its tables: it notes their revision last."""
+        with self.engine.connect() as connection:
+            there = inspect(connection).has_table(_REVISION.name)
+            return there and connection.scalar(select(_REVISION.c.version_num)) is not None
 
     def studies(self) -> list[str]:
         """The names of all studies, in the order in which they were begun."""
@@ -160,7 +167,7 @@ class Reader:
 
     def attributes(self, study: str) -> dict[str, Any] | None:
         """The attributes of Optuna's study of that name, None where there is no such study."""
-        if not self._has(STUDIES.name):
+        if not self._has(STUDIES.name, _ATTRIBUTES.name):
             return None
         of_study = (
             select(STUDIES.c.study_id, _ATTRIBUTES.c.key, _ATTRIBUTES.c.value_json)

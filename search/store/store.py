@@ -26,7 +26,7 @@ from lmcore.errors import UserError
 from search.measurement import Measurement
 from search.store.migrations import upgrade
 from search.store.outage import GoneError
-from search.store.reader import BUSY_SECONDS, REVISION, STUDIES, Reader
+from search.store.reader import BUSY_SECONDS, STUDIES, Reader
 from search.store.schema import (
     Base,
     BaselineRow,
@@ -80,7 +80,7 @@ class Store(Reader):
         self._guard(self.engine)
 
     def _opened(self) -> RDBStorage:
-        opened = _made(lambda: self._checked(make_tables=not self._has(REVISION)))
+        opened = _made(lambda: self._checked(make_tables=not self._is_stamped()))
         if _is_sqlite(self._url):
             _write_ahead(opened.engine)
         self._guard(opened.engine)

@@ -17,7 +17,15 @@ import pytest
 from lmcore.bundle import load
 from lmcore.corpus import load_corpus
 from lmcore.errors import UserError
-from search.bench.dense import DenseCheckpoint, find_dense, need_dense, train_dense
+from lmcore.progress import TrainingRecord, ignore
+from search.bench.dense import (
+    DenseCheckpoint,
+    dense_key,
+    find_dense,
+    need_dense,
+    train_dense,
+)
+from search.bench.held import held
 from search.bench.stages import Stages
 from search.config import SweepConfig
 from search.show.export import export
@@ -187,6 +195,26 @@ def test_a_file_in_a_folders_place_fails_no_trial(folder: str, tmp_path: Path) -
 
 def begin(config: SweepConfig) -> DenseCheckpoint:
     return train_dense(config, load_corpus(config.corpus, config.folder))
+
+
+def test_a_dense_model_that_another_process_trains_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(tmp_path)
+    corpus, seen = load_corpus(config.corpus, config.folder), list[int]()
+
+    def impatient(record: TrainingRecord, updates: int) -> None:
+        seen.append(record.updates * updates)
+        raise KeyboardInterrupt
+
+    folder, key = config.folder / "dense", dense_key(config, corpus)
+    with held(folder, key, ignore), pytest.raises(KeyboardInterrupt):
+        train_dense(config, corpus, impatient)
+    assert seen == [0]
+    assert "waiting for another process" in capsys.readouterr().err
+    made = train_dense(config, corpus)
+    assert train_dense(config, corpus, impatient) == made
+    assert seen == [0]
 
 
 @pytest.mark.parametrize("suffix", [".lmb", ".json"])

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,6 +150,38 @@ def test_sqlite_writes_ahead(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         rows = connection.execute("SELECT recipe FROM lmpareto_measurement").fetchall()
     assert [json.loads(text) for (text,) in rows] == [MEASUREMENT.recipe]
+
+
+def test_a_database_that_another_process_begins_now_is_read_and_used(tmp_path: Path) -> None:
+    """Optuna makes its tables one by one, and then notes their revision."""
+
+    def opened(name: str) -> Store:
+        return Store(StorageSettings(url=f"sqlite:///{tmp_path / name}"))
+
+    ours, whole = opened("ours.db"), opened("whole.db")
+    assert whole.optuna.get_current_version()
+
+    def made(name: str) -> list[str]:
+        with closing(sqlite3.connect(tmp_path / name)) as database:
+            found = database.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")
+            return [sql for (sql,) in found]
+
+    before = made("ours.db")
+    of_optuna = [sql for sql in made("whole.db") if sql not in before]
+    assert len(of_optuna) > 10
+    assert "alembic_version" in of_optuna[-1]
+    for number in range(1, len(of_optuna) + 1):
+        begun = f"{number}.db"
+        opened(begun)
+        with closing(sqlite3.connect(tmp_path / begun)) as database:
+            for sql in of_optuna[:number]:
+                database.execute(sql)
+        assert opened(begun).studies() == []
+        assert opened(begun).attributes("mine") is None
+        storage = opened(begun).optuna
+        optuna.create_study(storage=storage, study_name="mine")
+        assert opened(begun).attributes("mine") == {}
+    assert ours.studies() == []
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])

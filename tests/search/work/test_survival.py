@@ -379,7 +379,8 @@ def test_two_sweeps_at_once_are_one_study(url: str, tmp_path: Path) -> None:
     study = victim(tmp_path, url, trials=10)
     both = [study.start("sweep", "workers=1") for _ in range(2)]
     try:
-        assert [one.wait(timeout=PATIENCE) for one in both] == [0, 0]
+        ended = [one.wait(timeout=PATIENCE) for one in both]
+        assert ended == [0, 0], (study.folder / "log").read_text()
     finally:
         for one in both:
             survival.kill(one)
