@@ -121,7 +121,7 @@ def main() -> None:
 
     def observe(record: TrainingRecord, updates: int) -> None:
         clock(record, updates)
-        del rows[len(record.valid_perplexities) :]  # a stopped run may have been beyond its state
+        del rows[len(record.valid_measures) :]  # a stopped run may have been beyond its state
 
     def validate(model: Network) -> float:
         # the update before is not yet on the clock

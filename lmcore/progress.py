@@ -44,7 +44,7 @@ class TrainingRecord:
     updates: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    valid_perplexities: list[float] = field(default_factory=list)  # after each whole epoch
+    valid_measures: list[float] = field(default_factory=list)  # after each whole epoch
     averaged: bool = False  # whether the mean of the last weights was taken, being better
 
 

@@ -27,6 +27,11 @@ class Measure:
         return f"{split}_{self.name}"
 
     @property
+    def plural(self) -> str:
+        """ "perplexities", "errors"."""
+        return f"{self.name[:-1]}ies" if self.name.endswith("y") else f"{self.name}s"
+
+    @property
     def head(self) -> str:
         """The head of a column of bare numbers: "perplexity", "error %"."""
         return f"{self.name} {self.unit}".rstrip()

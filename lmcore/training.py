@@ -156,7 +156,7 @@ class _Run:
                 self._keep_zeros()
         record.seconds += time.perf_counter() - started
         if record.updates % self.lessons.updates == 0 and self.validate:
-            record.valid_perplexities.append(self.validate(model))
+            record.valid_measures.append(self.validate(model))
         if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             self.save()
 

@@ -172,12 +172,12 @@ def training_bar(what: str, measure: Measure = PERPLEXITY) -> Iterator[Observer]
         def observe(record: TrainingRecord, updates: int) -> None:
             nonlocal said
             bar.to(record.updates, updates)
-            for epoch in range(said, len(record.valid_perplexities)):
-                said_now = measure.said(record.valid_perplexities[epoch])
+            for epoch in range(said, len(record.valid_measures)):
+                said_now = measure.said(record.valid_measures[epoch])
                 bar.say(f"epoch {epoch + 1}: valid {said_now}")
-                if epoch + 1 == RISING and _rises(record.valid_perplexities[: epoch + 1]):
+                if epoch + 1 == RISING and _rises(record.valid_measures[: epoch + 1]):
                     bar.say(WORSE.format(measure.name))
-            said = len(record.valid_perplexities)
+            said = len(record.valid_measures)
             if stop.is_set():
                 raise KeyboardInterrupt
 

@@ -199,7 +199,9 @@ def keep_dense(
     recipe = resolve(DENSE, config.model.completed(corpus), len(corpus.vocabulary))
     size_bytes = save(path, build(model, recipe).eval(), corpus.vocabulary)
     reloaded = load(path).model.to(device(config.device))
-    measured = reloaded.score(corpus, "valid")
+    measured, measure = reloaded.score(corpus, "valid"), config.corpus.task.measure
+    if "valid_measures" in training:
+        training = {f"valid_{measure.plural}": training.pop("valid_measures"), **training}
     record = {
         "key": key,
         "corpus": corpus.describe(),
@@ -207,7 +209,7 @@ def keep_dense(
         "training": config.training.plain(),
         "seed": config.seed,
         "size_bytes": size_bytes,
-        config.corpus.task.measure.key("valid"): measured.value,
+        measure.key("valid"): measured.value,
         **training,
     }
     write_json(path.with_suffix(".json"), record)

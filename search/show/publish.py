@@ -14,7 +14,7 @@ from lmcore.data import CorpusSettings, Data
 from lmcore.errors import UserError
 from lmcore.files import sha256_of, write_atomic, write_json
 from lmcore.methods import where
-from lmcore.task import Measure
+from lmcore.task import LANGUAGE, Measure
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, SPEED, StudyConfig
 from search.describe import command_line
@@ -144,11 +144,12 @@ def _columns(corpus: Data, results: Results) -> tuple[str, ...]:
 
 
 def _overrides(corpus: CorpusSettings) -> list[str]:
-    """The settings of a corpus as a person types them: its kind, and all that differ from their
-    defaults."""
+    """The settings of a corpus as a person types them: its kind, or the task that brings it, and
+    all that differ from their defaults."""
     settings = corpus.model_dump(exclude_defaults=True)
     own = [shlex.quote(f"corpus.{name}={value}") for name, value in settings.items()]
-    return [f"corpus={corpus.kind}", *own]
+    brought = f"corpus={corpus.kind}" if corpus.task == LANGUAGE else f"task={corpus.task.name}"
+    return [brought, *own]
 
 
 def _typed(point: Point) -> str:

@@ -222,13 +222,13 @@ def test_its_score_is_the_share_of_wrong_answers(kind: str) -> None:
 def test_nothing_wrong_counts_as_half_a_mistake() -> None:
     network, data = network_of("classifier"), DATA["classifier"]
     record = train(network, data.train, ADAM, 0, lambda one: one.score(data, "valid").value)
-    assert record.valid_perplexities[-1] == min(record.valid_perplexities) == 100 * 0.5 / 40
+    assert record.valid_measures[-1] == min(record.valid_measures) == 100 * 0.5 / 40
 
 
 def test_pairs_are_learned() -> None:
     network, data = network_of("matcher"), DATA["matcher"]
     record = train(network, data.train, ADAM, 0, lambda one: one.score(data, "valid").value)
-    assert record.valid_perplexities[-1] < 30 < 60 < data.naive
+    assert record.valid_measures[-1] < 30 < 60 < data.naive
 
 
 @every_kind

@@ -243,7 +243,7 @@ def test_it_learns() -> None:
         dropout=DropoutSettings(kind="element", rate=0.0),
     )
     record = train(reader, data.train, settings, 0, lambda one: one.score(data, "valid").value)
-    assert record.valid_perplexities[-1] < 30 < 45 < record.valid_perplexities[0]
+    assert record.valid_measures[-1] < 30 < 45 < record.valid_measures[0]
 
 
 RECIPES: list[dict[str, Any]] = [

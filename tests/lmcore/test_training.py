@@ -156,7 +156,7 @@ def test_validation_after_each_whole_epoch(make_model: MakeModel, corpus: Corpus
     answers = iter([30.0, 20.0, 10.0])
     settings = make_settings(epochs=2.5, **PLAIN)
     record = train(make_model(), corpus.train, settings, 0, validate=lambda _: next(answers))
-    assert record.valid_perplexities == [30.0, 20.0]
+    assert record.valid_measures == [30.0, 20.0]
     assert record.updates == round(2.5 * UPDATES)
 
 
@@ -634,7 +634,7 @@ def test_resumed_equals_uninterrupted(
     assert_equal(resumed.state_dict(), whole.state_dict())  # with the masks
     for site, weight in whole.sites.items():
         assert torch.equal(resumed.sites[site].dense(), weight.dense()), site
-    assert record.valid_perplexities == whole_record.valid_perplexities
+    assert record.valid_measures == whole_record.valid_measures
     assert (record.updates, record.tokens) == (whole_record.updates, whole_record.tokens)
     assert record.averaged == whole_record.averaged
 

@@ -170,7 +170,7 @@ def said_of(perplexities: Sequence[float], capsys: pytest.CaptureFixture[str]) -
     with training_bar("mine") as observe:
         for epoch in range(len(perplexities)):
             observe(
-                TrainingRecord(epoch + 1, valid_perplexities=list(perplexities[: epoch + 1])), 9
+                TrainingRecord(epoch + 1, valid_measures=list(perplexities[: epoch + 1])), 9
             )
     return capsys.readouterr().err.splitlines()
 

@@ -125,7 +125,7 @@ def _front_point(
     """The point, and whether the bytes of its sites are those of its file."""
     history = source.history
     measured = history.results.measured(point.name)
-    sites, read = sites_of(point.name, measured, files, history.settings.get("model"))
+    sites, read = sites_of(point.name, measured, files)
     dense = files.dense_bytes
     return FrontPoint(
         name=point.name,

@@ -13,7 +13,6 @@ from lmcore import sites
 from lmcore.errors import UserError
 from lmcore.frame import Frame, read_frame
 from lmcore.methods import PLAIN_SITE
-from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, leaf_specs
 from lmcore.settings import parse
 from search.config import DENSE_BASELINE
@@ -78,13 +77,11 @@ class Files:
         return 4 * frame.header.model.weights(frame.header.words)
 
 
-def sites_of(
-    name: str, measured: Measurement, files: Files, model: Mapping[str, Any] | None
-) -> tuple[list[Site], bool]:
+def sites_of(name: str, measured: Measurement, files: Files) -> tuple[list[Site], bool]:
     """The sites of a file, and whether their bytes are those of the file.
 
     Where the file is not at hand they are its packed size, which the file does not exceed, by the
-    recipe and the settings of the dense `model`; None where neither is known.
+    recipe and the shape of the dense model; None where that is not at hand either.
     """
     recipe = measured.recipe
     frame = files.frame(name, measured)
@@ -93,7 +90,7 @@ def sites_of(
         heads = {site: head.structure.plain() for site, head in frame.header.sites.items()}
         shapes: Mapping[str, Sequence[int]] = frame.header.site_shapes
     else:
-        sizes, heads, shapes = _packed(recipe, files, model), {}, {}
+        sizes, heads, shapes = _packed(recipe, files), {}, {}
     dense = files.dense
     if dense and measured.provenance.get("dense", dense.sha256) == dense.sha256:
         shapes = {**shapes, **dense.header.site_shapes}
@@ -150,16 +147,13 @@ def _sizes(leaves: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def _packed(
-    recipe: Mapping[str, Any], files: Files, model: Mapping[str, Any] | None
-) -> dict[str, int]:
+def _packed(recipe: Mapping[str, Any], files: Files) -> dict[str, int]:
     """Site -> its packed size."""
     if files.dense is None:
         return {}
     header = files.dense.header
     try:
-        own = header.model if model is None else parse(ModelSettings, dict(model), "model")
-        specs = leaf_specs(parse(Recipe, dict(recipe), "recipe"), own, header.words)
+        specs = leaf_specs(parse(Recipe, dict(recipe), "recipe"), header.model, header.words)
         return _sizes({leaf: spec.packed_size for leaf, spec in specs.items()})
     except (UserError, KeyError, ValueError):  # of another dense model, or of another version
         return {}

@@ -458,6 +458,17 @@ def test_a_published_study_of_an_earlier_version_is_shown_with_what_it_has(tmp_p
     assert not any("packed" in note for note in found.notes)
 
 
+def test_sites_of_a_published_classifier_are_shown_without_their_files(tmp_path: Path) -> None:
+    with initialize_config_module("search.conf", version_base="1.3"):
+        config = settings_of(FrontConfig, compose("front", ["study=sst", f"cache={tmp_path}"]))
+    given = history_of(StudyContext(config))
+    found = study_report(Source(given, tmp_path, PUBLISHED / "sst"))
+    bits = [site.bits_a_weight for point in found.front for site in point.sites]
+    assert len(bits) > len(found.front)
+    assert all(bits)
+    assert any("packed" in note for note in found.notes)
+
+
 def test_a_page_tells_files_by_their_names_and_nothing_of_this_machine() -> None:
     settings = {
         "corpus": {"kind": "text", "file": "/home/ada/secret place/my.txt", "max_words": 100},

@@ -9,7 +9,7 @@ function matteredSection(study, body) {
   const importance = Object.entries(study.importance).filter(([, shares]) => Object.keys(shares).length);
   if (importance.length)
     body.append(el("div", { class: "columns" }, importance.map(([objective, shares]) =>
-      el("div", {}, el("h4", {}, `Importance for ${spaced(objective)}`),
+      el("div", {}, el("h4", {}, `Importance for ${objective === "perplexity" ? study.unit : spaced(objective)}`),
         bars(Object.entries(shares).sort((a, b) => b[1] - a[1]).slice(0, 12), percent)))));
   else body.append(quiet("Too few trials were measured to say how much each parameter mattered."));
   if (measured.length < 2) return;
