@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from lmcore import letters, sites
 from lmcore.bundle import Bundle
 from lmcore.codec import Array
 from lmcore.errors import UserError
-from lmcore.files import sha256_of
+from lmcore.files import bundle_named, is_file, sha256_of
 from lmcore.labelled import known_file
 from lmcore.leaf import Leaf
 from lmcore.network import Network
@@ -25,13 +26,17 @@ KNOWN = {"glove.6B.50d": "glove/glove.6B.50d.subset.f16.npy"}
 OF_WORDS = (*sites.WORD_SITES, sites.VECTORS, sites.DECODER_BIAS)  # have a row a word
 OF_FIELDS = {"alphabet": (letters.EMBEDDED,), "labels": ("output", "output.bias")}
 CONTEXT = (f"{sites.FORWARD}.", f"{sites.BACKWARD}.")  # what its parts' names begin with
-STUDIES = Path(__file__).parent.parent / "studies"  # exists in a checkout only
-
-
-def bundle_named(given: str) -> Path:
-    """The path that is given, or the dense model of the published study of that name."""
-    published = STUDIES / given / "dense.lmb"
-    return published if published.is_file() and not Path(given).is_file() else Path(given)
+MOST_NUMBERS_OF_A_WORD = 3  # a word may have blanks and numbers in it
+UNREADABLE = (  # what numpy raises on a damaged header
+    ValueError,
+    EOFError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    TokenError,
+)
 
 
 def vectors_named(given: str) -> Path:
@@ -54,6 +59,8 @@ def beginning_of(settings: DenseTrainingSettings) -> dict[str, str]:
 
 
 def _hash(setting: str, path: Path) -> str:
+    if not is_file(path):
+        raise UserError(f"{setting}: there is no file {path}")
     try:
         return sha256_of(path)
     except OSError as error:
@@ -161,7 +168,7 @@ def _read_vectors(path: Path, wanted: Mapping[str, int], size: int) -> dict[str,
     except OSError as error:
         named = error.filename or path
         raise UserError(f"training.vectors: cannot read {named}: {error.strerror}") from None
-    except (ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise UserError(f"training.vectors: {path} has no vectors of words: {error}") from None
     found = {word: row for word, row in found.items() if word in wanted}
     if not found:
@@ -173,7 +180,7 @@ def _read_vectors(path: Path, wanted: Mapping[str, int], size: int) -> dict[str,
 
 def _from_array(path: Path, size: int) -> Iterator[tuple[str, Array]]:
     rows = np.lib.format.open_memmap(path, mode="r")
-    words = _words_of(path).read_text(encoding="utf-8").splitlines()
+    words = _words_of(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     if rows.dtype.kind != "f" or rows.shape != (len(words), size):
         raise UserError(
             f"training.vectors: {path} is an array of {_size(rows.shape)}, and the model takes "
@@ -184,14 +191,23 @@ def _from_array(path: Path, size: int) -> Iterator[tuple[str, Array]]:
 
 def _from_lines(path: Path, size: int) -> Iterator[tuple[str, Array]]:
     """A word may have blanks in it."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             word, *numbers = line.rstrip().rsplit(" ", size)
             if number == 1 and len(numbers) == 1:
                 continue  # fastText begins with how many there are
-            if len(numbers) != size:
+            more = sum(map(_is_number, word.split(" ")[1:]))
+            if len(numbers) != size or more > MOST_NUMBERS_OF_A_WORD:
                 raise UserError(
-                    f"training.vectors: {path}, line {number:,} has {len(numbers)} numbers, and "
-                    f"the model takes vectors of {size}"
+                    f"training.vectors: {path}, line {number:,} has {len(numbers) + more} numbers, "
+                    f"and the model takes vectors of {size}"
                 )
             yield word, np.array(numbers, np.float32)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

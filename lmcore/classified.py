@@ -54,6 +54,7 @@ class LabelledText(CorpusSettings):
 
     files = SPLITS  # a vocabulary may be the name of a study
     task = SENTIMENT
+    nameable = ("vocabulary",)
     texts: ClassVar[int] = 1
     kind: Literal["labelled", "pairs"] = "labelled"
     train: PathText | None = None
@@ -210,7 +211,7 @@ def classified_data(
         raise UserError(f"{files['train']} has the label {labels[0]!r} alone; give at least two")
     odd = {split: {one.label for one in splits[split]} - {*labels} for split in SPLITS}
     remarks = tuple(
-        f"{files[split]} has labels that {files['train']} has not, as {min(unknown)!r}: any "
+        f"{files[split]} has labels that {files['train']} has not, as {min(unknown)[:40]!r}: any "
         f"answer there is wrong"
         for split, unknown in odd.items()
         if unknown

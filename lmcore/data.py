@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import BeforeValidator, SerializeAsAny
 
 from lmcore.errors import UserError
+from lmcore.files import absolute_file
 from lmcore.settings import Family, PathText
 from lmcore.spelling import Spelling
 from lmcore.task import LANGUAGE, Measure, Task
@@ -23,9 +24,11 @@ Split = Literal["train", "valid", "test"]
 
 
 class CorpusSettings(Family):
-    """Where a task's data come from. `files` names the settings that are paths."""
+    """Where a task's data come from. `files` names the settings that are paths, `nameable` those
+    that are a path or the name of something known."""
 
     files: ClassVar[tuple[str, ...]] = ()
+    nameable: ClassVar[tuple[str, ...]] = ()
     task: ClassVar[Task] = LANGUAGE
 
     @property
@@ -37,7 +40,9 @@ class CorpusSettings(Family):
     def absolute(self) -> Self:
         """The same settings with paths that do not depend on the folder they are typed in."""
         places = {name: str(Path(path).absolute()) for name, path in self.places.items()}
-        return self.model_copy(update=places)
+        given = {name: getattr(self, name) for name in self.nameable}
+        named = {name: absolute_file(path) for name, path in given.items() if path is not None}
+        return self.model_copy(update={**places, **named})
 
     @abstractmethod
     def load(self, cache: Path) -> Data:

@@ -15,12 +15,32 @@ from typing import Any
 
 from lmcore.errors import DiskError
 
+STUDIES = Path(__file__).parent.parent / "studies"  # exists in a checkout only
+
 
 def home_opened(path: str) -> str:
     """The path with ~ as the home, where there is such a home. Raises ValueError for no path."""
     if not path or "\0" in path:
         raise ValueError("it takes the path of a file or folder")
     return os.path.expanduser(path)  # noqa: PTH111 (Path's raises where there is no such home)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file that may be looked at. `Path.is_file` raises where the name is
+    too long, or a folder on the way may not be entered."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def bundle_named(given: str) -> Path:
+    """The path that is given, or the dense model of the published study of that name."""
+    published = STUDIES / given / "dense.lmb"
+    return published if is_file(published) and not is_file(Path(given)) else Path(given)
+
+
+def absolute_file(given: str) -> str:
+    """The absolute path of a file that is there; a name of something known as it stands."""
+    path = Path(given)
+    return str(path.absolute()) if is_file(path) else given
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -92,7 +92,8 @@ def _read(path: Path) -> bytes:
             if file.peek(len(MAGIC))[: len(MAGIC)] == MAGIC:
                 return file.read()
     except OSError as error:
-        inside = f"; give the bundle in it: {path / 'model.lmb'}, say" if path.is_dir() else ""
+        folder = isinstance(error, IsADirectoryError)
+        inside = f"; give the bundle in it: {path / 'model.lmb'}, say" if folder else ""
         raise UserError(f"cannot read {path}: {error.strerror}{inside}") from None
     raise UserError(f"{path} is not a bundle of lmpareto")
 

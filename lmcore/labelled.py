@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from lmcore.capacity import HEADER_BYTES
 from lmcore.data import SPLITS, CorpusSettings
 from lmcore.errors import UserError
+from lmcore.files import bundle_named
 from lmcore.text import read_string
 
 E = TypeVar("E")
-MOST_LABELS = 1_000
+MOST_LABELS, LONGEST_LABEL = 1_000, 200  # letters; the header of a bundle holds them all
 EVERY = 10  # of so many examples, the last two are for valid and test
 
 
@@ -54,17 +57,23 @@ def labelled_files(
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, as `lmcore.text.read_string` reads it."""
-    return read_string(path).replace("\r\n", "\n").split("\n")
+    return read_string(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def labels_of(found: Iterable[str], name: str) -> tuple[str, ...]:
-    """The labels of a training split, each once. Raises UserError where there are so many that they
-    can be none; `name` is what the person calls the split."""
+    """The labels of a training split, each once. Raises UserError where there are so many, or so
+    long ones, that they can be none; `name` is what the person calls the split."""
     labels = tuple(sorted(set(found)))
     if len(labels) > MOST_LABELS:
         raise UserError(
             f"{name} has {len(labels):,} labels, and more than {MOST_LABELS:,} are none; is the "
             f"label in another column?"
+        )
+    longest = max(labels, key=len, default="")
+    if len(longest) > LONGEST_LABEL or len(json.dumps(labels)) > HEADER_BYTES // 2:
+        raise UserError(
+            f"{name} has labels that are texts, as {longest[:40]!r}; "
+            f"is the label in another column?"
         )
     return labels
 
@@ -74,7 +83,8 @@ def _split(every: list[E]) -> dict[str, list[E]]:
     of_ten = ["train"] * (EVERY - 2) + ["valid", "test"]
     parts: dict[str, list[E]] = {split: [] for split in SPLITS}
     for number, one in enumerate(every):
-        parts[of_ten[number % EVERY]].append(one)
+        # another place in each ten: labels that take turns would be alone in valid and test
+        parts[of_ten[(number + number // EVERY) % EVERY]].append(one)
     return parts
 
 
@@ -90,8 +100,13 @@ def known_file(file: str, setting: str = "corpus.train") -> Path:
 
 
 def words_in(given: str) -> Sequence[str]:
-    """The words of a bundle, or of the dense model of a published study."""
-    from lmcore.begun_with import bundle_named  # with torch, which settings are read without
-    from lmcore.bundle import load
+    """The words of a bundle, or of the dense model of a published study. Raises UserError where its
+    tokens are no words."""
+    from lmcore.bundle import load  # with torch, which settings are read without
 
-    return load(bundle_named(given)).vocabulary.words
+    vocabulary = load(bundle_named(given)).vocabulary
+    if vocabulary.kind != "words":
+        raise UserError(
+            f"corpus.vocabulary: {given} has {vocabulary.noun}, and the texts of a task are words"
+        )
+    return vocabulary.words

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
 
+from lmcore.capacity import HEADER_BYTES
+from lmcore.errors import UserError
 from lmcore.settings import Settings
 
 LETTERS = 16  # of a word; later ones are not read
@@ -15,11 +18,14 @@ OTHERS = 2  # rows of a matrix of letters that are none of the alphabet's
 EMBEDDED, FILTERS, BIAS = "letters", "letters.filters", "letters.bias"
 
 
+MOST = 4_096  # numbers of a letter, and patterns
+
+
 class LetterSettings(Settings):
     """Every letter is `size` numbers; `filters` patterns of `width` letters are looked for."""
 
-    size: Annotated[int, Field(ge=1)] = 16
-    filters: Annotated[int, Field(ge=1)] = 50
+    size: Annotated[int, Field(ge=1, le=MOST)] = 16
+    filters: Annotated[int, Field(ge=1, le=MOST)] = 50
     width: Annotated[int, Field(ge=1, le=LETTERS)] = 5
 
     def site_shapes(self, alphabet: int) -> dict[str, tuple[int, int]]:
@@ -35,5 +41,12 @@ class LetterSettings(Settings):
 
 
 def alphabet_of(words: Iterable[str]) -> str:
-    """The letters of the words, each once, sorted."""
-    return "".join(sorted(set().union(*map(set, words))))
+    """The letters of the words, each once, sorted. Raises UserError where a bundle's header has no
+    room for so many."""
+    alphabet = "".join(sorted(set().union(*map(set, words))))
+    if len(json.dumps(alphabet)) > HEADER_BYTES // 2:
+        raise UserError(
+            f"the words of the training text have {len(alphabet):,} letters, more than a bundle "
+            f"holds; is it a text?"
+        )
+    return alphabet

@@ -32,7 +32,7 @@ class LoadedClassifier:
 
     def __init__(self, bundle: Bundle) -> None:
         if not isinstance(bundle.model, Classifier | Matcher):
-            raise UserError(f"the file has a network of the kind {bundle.model.settings.kind}")
+            raise UserError(f"a network for {bundle.model.settings.task.name} is no classifier")
         self.bundle, self._model = bundle, bundle.model
         self.labels = bundle.model.settings.labels
         self.texts = 1 if isinstance(bundle.model, Classifier) else 2

@@ -25,7 +25,7 @@ class LoadedReader:
 
     def __init__(self, bundle: Bundle) -> None:
         if not isinstance(bundle.model, Reader):
-            raise UserError(f"the file has a network of the kind {bundle.model.settings.kind}")
+            raise UserError(f"a network for {bundle.model.settings.task.name} is no reader")
         self.bundle, self._model = bundle, bundle.model
 
     def __repr__(self) -> str:

@@ -27,7 +27,7 @@ class LoadedTagger:
 
     def __init__(self, bundle: Bundle) -> None:
         if not isinstance(bundle.model, Tagger):
-            raise UserError(f"the file has a network of the kind {bundle.model.settings.kind}")
+            raise UserError(f"a network for {bundle.model.settings.task.name} is no tagger")
         self.bundle, self._model = bundle, bundle.model
         self.tags = bundle.model.settings.labels
 

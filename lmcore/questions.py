@@ -47,6 +47,7 @@ class QuestionText(CorpusSettings):
 
     files = SPLITS
     task = READING
+    nameable = ("vocabulary",)
     kind: Literal["questions"] = "questions"
     train: PathText | None = None
     valid: PathText | None = None
@@ -101,13 +102,18 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class QuestionBatch:
-    """Questions and their paragraphs side by side."""
+    """Questions side by side, and their paragraphs."""
 
-    paragraphs: SentenceBatch
+    paragraphs: SentenceBatch  # each once; where `columns` is None, that of each question
     questions: SentenceBatch
     first: Tensor  # (batch, places): tokens where an answer may begin; NO_PLACE fills up
     last: Tensor  # (batch, places): and where it ends then
     places: Tensor  # (batch,): of the questions in their split
+    columns: Tensor | None = None  # (batch,): which of the paragraphs each question is about
+
+    def of_each(self, values: Tensor, axis: int) -> Tensor:
+        """Values of the paragraphs, those of each question's along the axis."""
+        return values if self.columns is None else values.index_select(axis, self.columns)
 
 
 @dataclass(frozen=True)
@@ -136,14 +142,19 @@ class Questions:
         told = [values.numpy().tobytes() for values in numbers]
         return [*texts, *told, repr(self.answers).encode()]
 
-    def batch(self, places: Tensor) -> QuestionBatch:
-        """The questions at these places (batch,)."""
+    def batch(self, places: Tensor, once: bool = False) -> QuestionBatch:
+        """The questions at these places (batch,). With `once`, a paragraph of several questions is
+        there once: where nothing is trained it need not be read again."""
+        about, columns = self.about[places], None
+        if once:
+            about, columns = torch.unique(about, return_inverse=True)
         return QuestionBatch(
-            self.paragraphs.batch(self.about[places]),
+            self.paragraphs.batch(about),
             self.questions.batch(places),
             self.first[places],
             self.last[places],
             places,
+            columns,
         )
 
     def answer(self, place: int, first: int, last: int) -> str:
@@ -196,8 +207,11 @@ def question_data(
             if lost := len(questions) - len(known):
                 remarks.append(f"{lost:,} questions of train have no answer where it is said to be")
             questions = [one for one in known if len(paragraphs[one.paragraph][1]) <= longest]
+            if known and not questions:
+                remarks.append(f"its paragraphs are longer than corpus.longest={longest} tokens")
         if not questions:
-            raise UserError(f"{name}: its {split} part has no question to be used")
+            reasons = "".join(f"; {one}" for one in remarks)
+            raise UserError(f"{name}: its {split} part has no question to be used{reasons}")
         splits[split] = paragraphs, questions
     words = chain(
         chain.from_iterable((token.word for token in tokens) for _, tokens in splits["train"][0]),
@@ -222,12 +236,11 @@ def _asked(paragraphs: Iterable[Tokenised]) -> Iterable[Asked]:
         starts = [token.start for token in tokens]
         for question in paragraph.qas:
             words = words_of(question.question)[:LONGEST_QUESTION]
-            if not words or not tokens or not question.answers:
+            answers = [answer for answer in question.answers if answer.text.strip()]
+            if not words or not tokens or not answers:
                 continue
-            places = chain.from_iterable(
-                _spans(answer, paragraph.context, tokens, starts) for answer in question.answers[:1]
-            )
-            right = tuple(answer.text for answer in question.answers)
+            places = _spans(answers[0], paragraph.context, tokens, starts)
+            right = tuple(answer.text for answer in answers)
             yield Asked(words, number, right, tuple(dict.fromkeys(places)))
 
 

@@ -89,8 +89,13 @@ def explain(error: ValidationError, where: str) -> list[str]:
     return [line for detail in error.errors() for line in _explain(detail, where)]
 
 
+def _plain(name: str) -> str:
+    """A name as it stands; one with signs that a screen would act on is quoted."""
+    return name if name.isprintable() else repr(name)
+
+
 def _explain(detail: Any, where: str) -> list[str]:
-    name = ".".join(str(part) for part in (where, *detail["loc"]) if part != "")
+    name = ".".join(_plain(str(part)) for part in (where, *detail["loc"]) if part != "")
     message = detail["msg"].removeprefix("Value error, ")
     match detail["type"]:
         case "inside":

@@ -3,12 +3,12 @@ answers to each."""
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmcore.errors import UserError
+from lmcore.text import read_string
 
 
 class _Read(BaseModel):
@@ -48,9 +48,7 @@ def read_squad(path: Path, name: str) -> tuple[Article, ...]:
     """The articles of a file. Raises UserError where it cannot be read or is no such file; `name`
     is what the person calls it."""
     try:
-        return _File.model_validate_json(path.read_bytes().removeprefix(BOM_UTF8)).data
-    except OSError as error:
-        raise UserError(f"{name}: {error.strerror}") from None
+        return _File.model_validate_json(read_string(path)).data
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

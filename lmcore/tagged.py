@@ -162,14 +162,16 @@ def tagged_data(
     often = [word for word in by_frequency(counts) if counts[word] > 1 and word not in (EOS, UNK)]
     vocabulary = Vocabulary(sorted([EOS, UNK, *(often if most is None else often[: most - 2])]))
     labels = labels_of((tag for _, tag in chain.from_iterable(splits["train"])), files["train"])
+    if len(labels) < 2:
+        raise UserError(f"{files['train']} has the tag {labels[0]!r} alone; give at least two")
     alphabet = alphabet_of(counts)
     odd = {
         split: {tag for _, tag in chain.from_iterable(splits[split])} - {*labels}
         for split in SPLITS
     }
     remarks = tuple(
-        f"{files[split]} has tags that {files['train']} has not, as {min(tags)!r}: any answer to "
-        f"their words is wrong"
+        f"{files[split]} has tags that {files['train']} has not, as {min(tags)[:40]!r}: any "
+        f"answer to their words is wrong"
         for split, tags in odd.items()
         if tags
     )

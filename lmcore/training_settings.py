@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 from pydantic_core import PydanticCustomError
 
 from lmcore.errors import UserError
+from lmcore.files import absolute_file
 from lmcore.settings import Family, PathText, Settings, explain, later
 
 Positive = Annotated[float, Field(gt=0)]
@@ -181,6 +182,13 @@ class DenseTrainingSettings(TrainingSettings):
     init: Positive
     start: PathText | None = later(None)
     vectors: PathText | None = later(None)
+
+    def absolute(self) -> Self:
+        """The same settings with paths that do not depend on the folder they are typed in."""
+        given = {"start": self.start, "vectors": self.vectors}
+        return self.model_copy(
+            update={name: absolute_file(path) for name, path in given.items() if path is not None}
+        )
 
 
 class ImportedSettings(Settings):

@@ -60,7 +60,7 @@ class BiLMSettings(NetworkSettings):
     def check(self) -> None:
         for name in (*self.hidden_of, *self.projection_of):
             if name not in self.projectable:
-                raise ValueError(f"it has no layer {name} but the last ones")
+                raise ValueError(f"it has no layer {name!r} but the last ones")
         for name, width in self.projection_of.items():
             if width >= self.hidden_of.get(name, self.hidden):
                 raise ValueError(f"the projection of {name} is not narrower than the layer")

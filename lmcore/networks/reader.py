@@ -79,10 +79,10 @@ class Reader(ExampleNetwork):
 
     def forward(self, batch: QuestionBatch) -> tuple[Tensor, Tensor]:
         """The log-probabilities of an answer's first token, and of its last one: (time, batch)."""
-        drop, padding = self.dropout, batch.paragraphs.padding
-        lengths = batch.paragraphs.lengths
-        h, u = self._read(batch.paragraphs), self._read(batch.questions)
-        found = self._attended(h, u, batch)  # (time, batch, 8 x hidden)
+        drop, padding = self.dropout, batch.of_each(batch.paragraphs.padding, 1)
+        lengths = batch.of_each(batch.paragraphs.lengths, 0)
+        h, u = batch.of_each(self._read(batch.paragraphs), 1), self._read(batch.questions)
+        found = self._attended(h, u, padding, batch.questions.padding)  # (time, batch, 8 x hidden)
         m = found
         for layer in self._modelling:
             m = layer(drop(m), lengths, drop.weights)
@@ -100,10 +100,9 @@ class Reader(ExampleNetwork):
         read: Tensor = self.phrase(self.dropout(x), text.lengths, self.dropout.weights)
         return read
 
-    def _attended(self, h: Tensor, u: Tensor, batch: QuestionBatch) -> Tensor:
+    def _attended(self, h: Tensor, u: Tensor, no_token: Tensor, no_word: Tensor) -> Tensor:
         """[h, u~, h u~, h h~], where u~ is what each token of the paragraph h sees of the question
         u, and h~ what of the paragraph the question is about."""
-        no_token, no_word = batch.paragraphs.padding, batch.questions.padding
         weight = self.about_both.dense().squeeze(0)  # (2 x hidden,)
         scores = torch.einsum("tbd,sbd->bts", h * weight, u)
         scores = scores + self.about_paragraph.matmul(h).squeeze(2).T.unsqueeze(2)
@@ -148,7 +147,7 @@ class Reader(ExampleNetwork):
         started, examples = time.perf_counter(), data.split(split)
         overlap = same = 0.0
         for places in torch.split(by_length(examples), SCORED):
-            spans = self.answers(examples.batch(places)).tolist()
+            spans = self.answers(examples.batch(places, once=True)).tolist()
             for place, (first, last) in zip(places.tolist(), spans, strict=True):
                 answer, right = examples.answer(place, first, last), examples.answers[place]
                 overlap, same = overlap + f1(answer, right), same + exact(answer, right)

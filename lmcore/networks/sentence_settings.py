@@ -39,7 +39,7 @@ class SentenceSettings(NetworkSettings, ABC):
             raise ValueError("its alphabet has a letter twice")
         for prefix in (*self.hidden_of, *self.projection_of):
             if prefix not in self.prefixes:
-                raise ValueError(f"it has no layer {prefix}")
+                raise ValueError(f"it has no layer {prefix!r}")
         for prefix, width in self.projection_of.items():
             if width >= self.units_in(prefix):
                 raise ValueError(f"the projection of {prefix} is not narrower than the layer")

@@ -13,7 +13,6 @@ import torch
 from lmcore.begun_with import (
     begin_with,
     beginning_of,
-    bundle_named,
     set_vectors,
     vectors_named,
 )
@@ -23,7 +22,7 @@ from lmcore.codec import Float16
 from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.evaluation import STREAMS
-from lmcore.files import content_key, sha256_of, write_json
+from lmcore.files import bundle_named, content_key, sha256_of, write_json
 from lmcore.network import Network, random_network
 from lmcore.progress import DivergedError, Observer, ignore
 from lmcore.recipe import Recipe, SiteSettings, resolve

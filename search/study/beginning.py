@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
 from lmcore.runtime import device
-from lmcore.settings import parse
+from lmcore.settings import Settings, parse
 from lmcore.training_settings import ImportedSettings
 from search.bench.dense import DenseCheckpoint
 from search.config import DENSE_BASELINE, PLANE, StudyConfig, SweepConfig
@@ -37,6 +38,8 @@ from search.study.study import (
     metric_names,
     sampler,
 )
+
+FILES = ("start", "vectors")  # the settings of a training that are paths, or names of files
 
 # names of the study's attributes in Optuna
 PRIOR = "lmpareto_prior"  # the prior whose trials were enqueued, with what it chose among
@@ -76,17 +79,27 @@ def _new_seeds(context: WorkContext[SweepConfig]) -> list[dict[str, Any]]:
 def identity(context: StudyContext[StudyConfig]) -> dict[str, Any]:
     """The settings that a study may not change once it has begun, as plain data."""
     config = context.config
-    models = {name: one.plain() for name, one in config.models.items()}
+    models = {
+        name: {"model": one.model.plain(), "training": _training(one.training)}
+        for name, one in config.models.items()
+    }
     return {
         "corpus": context.corpus.key,
         "model": config.model.plain(),
-        "training": config.training.plain(),
+        "training": _training(config.training),
         **({"models": models} if models else {}),  # studies of one model have no such entry
         "space": config.space,
         "seed": config.seed,
         # nor have studies of size and perplexity alone
         **({"objectives": list(config.objectives)} if config.has_speed else {}),
     }
+
+
+def _training(training: Settings) -> dict[str, Any]:
+    """The settings of a training, its files by their names: they may lie elsewhere now. What is in
+    them tells dense models apart."""
+    plain = training.plain()
+    return plain | {name: Path(plain[name]).name for name in FILES if plain.get(name)}
 
 
 def create(context: WorkContext[StudyConfig]) -> optuna.Study:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lmcore.data import Data
 from lmcore.errors import UserError
+from lmcore.training_settings import DenseTrainingSettings
 from search.config import OBJECTIVES, PLANE, Objective, StudyConfig, StudySettings
 from search.rules.limits import Box, Limits
 
@@ -64,7 +65,10 @@ def _is_box(kept: Mapping[str, Any]) -> bool:
 
 def kept(config: StudyConfig) -> dict[str, Any]:
     """The study's settings as plain data, its files by absolute paths."""
-    here = config.model_copy(update={"corpus": config.corpus.absolute()})
+    placed: dict[str, Any] = {"corpus": config.corpus.absolute()}
+    if isinstance(config.training, DenseTrainingSettings):
+        placed["training"] = config.training.absolute()
+    here = config.model_copy(update=placed)
     return here.model_dump(mode="json", include=set(StudySettings.model_fields))
 
 

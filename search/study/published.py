@@ -30,6 +30,7 @@ T = TypeVar("T")
 # what reading a damaged record raises
 WRONG = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 LARGEST = 2**53  # up to which a page and a float have every whole number
+PLACED = ("corpus", "training")  # the settings that have paths
 _MEASUREMENT = TypeAdapter(Measurement)
 _BUNDLES = TypeAdapter(
     dict[Annotated[str, AfterValidator(check_bundle_name)], Annotated[int, Field(gt=0, lt=LARGEST)]]
@@ -85,7 +86,7 @@ def write_study(
         if name in attributes
     }
     if SETTINGS in kept:
-        kept[SETTINGS] = {**kept[SETTINGS], "corpus": without_folders(kept[SETTINGS].get("corpus"))}
+        kept[SETTINGS] = shareable(kept[SETTINGS])
     named = {"bundles": dict(bundles)} if bundles else {}
     write_json(folder / STUDY, {"trials": trials, **named, "attributes": kept})
 
@@ -129,13 +130,18 @@ def measurement_in(row: Mapping[str, Any]) -> Measurement:
     return measured
 
 
-def without_folders(corpus: Any) -> Any:
-    """The settings of a corpus, each absolute path without its folders: others read them."""
-    if not isinstance(corpus, Mapping):
-        return corpus
+def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's settings as others read them: each absolute path without its folders."""
+    placed = {name: _without_folders(settings[name]) for name in PLACED if name in settings}
+    return {**settings, **placed}
+
+
+def _without_folders(group: Any) -> Any:
+    if not isinstance(group, Mapping):
+        return group
     return {
         name: Path(one).name if isinstance(one, str) and Path(one).is_absolute() else one
-        for name, one in corpus.items()
+        for name, one in group.items()
     }
 
 

@@ -15,7 +15,7 @@ from test_compositions import assert_explained, codecs, site_settings
 from torch import Tensor
 
 from lmcore import bundle
-from lmcore.begun_with import begin_with, set_vectors
+from lmcore.begun_with import begin_with, beginning_of, set_vectors
 from lmcore.bidirectional import reversed_within
 from lmcore.building import build
 from lmcore.calibration import Calibration
@@ -27,11 +27,11 @@ from lmcore.classified import (
     classified_data,
     read_labelled,
 )
-from lmcore.corpus import Vocabulary
 from lmcore.errors import UserError
 from lmcore.examples import ExampleNetwork
 from lmcore.frame import Parts
 from lmcore.frozen import frozen
+from lmcore.labelled import words_in
 from lmcore.letters import LetterSettings
 from lmcore.looped_cells import Peephole
 from lmcore.network import Network, parameters, random_network
@@ -45,7 +45,13 @@ from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
 from lmcore.tokens import tokens_of, words_of
 from lmcore.training import train
-from lmcore.training_settings import DropoutSettings, SampledSoftmaxSettings, TrainingSettings
+from lmcore.training_settings import (
+    DenseTrainingSettings,
+    DropoutSettings,
+    SampledSoftmaxSettings,
+    TrainingSettings,
+)
+from lmcore.vocabulary import EOS, UNK, CharacterVocabulary, Vocabulary
 from lmcore.word_settings import ContextSettings, WordSettings
 
 GOOD, BAD = ("fine", "lovely", "good"), ("bad", "dull", "poor")
@@ -181,6 +187,66 @@ def test_one_file_is_split(tmp_path: Path) -> None:
     assert LabelledText(train=str(path)).load(tmp_path).key == found.key
     with pytest.raises(UserError, match="a tab and another text"):
         LabelledPairs(train=str(path)).load(tmp_path)
+
+
+def test_labels_that_take_turns_are_in_every_part(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tsv"
+    for labels in (2, 5, 10):
+        path.write_text("".join(f"{n % labels}\ta text\n" for n in range(500)))
+        found = LabelledText(train=str(path)).load(tmp_path)
+        for split in ("train", "valid", "test"):
+            assert len(set(found.split(split).labels.tolist())) == labels
+
+
+@pytest.mark.parametrize("labels", [["x" * 201, "y"], [chr(20_000 + n) * 40 for n in range(600)]])
+def test_labels_that_no_file_holds_are_told_before_any_training(labels: list[str]) -> None:
+    every = [Labelled(label, (["a"],)) for label in labels]
+    splits = dict.fromkeys(("train", "valid", "test"), every)
+    with pytest.raises(UserError, match=r"^my train has labels that are texts, as '.*column\?$"):
+        classified_data("mine", splits, {split: f"my {split}" for split in splits})
+
+
+def test_letters_that_no_file_holds_are_told_before_any_training() -> None:
+    words = [chr(0x20000 + n) for n in range(20_000)]
+    every = [Labelled(label, (words,)) for label in "ab"]
+    splits = dict.fromkeys(("train", "valid", "test"), every)
+    with pytest.raises(UserError, match="have 20,000 letters, more than a bundle holds"):
+        classified_data("mine", splits, {split: split for split in splits})
+
+
+def test_words_are_those_of_a_bundle_of_words(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tsv"
+    path.write_text("good\ta zebra\nbad\tno zebra\n" * 10)
+    generator = torch.Generator()
+    for made, said in (
+        (
+            CharacterVocabulary(["a", "b", EOS, UNK]),
+            "has characters, and the texts of a task are words",
+        ),
+        (Vocabulary(["gnu", EOS, UNK]), ""),
+    ):
+        shape = BiLMSettings(layers=1, hidden=2, embedding=2)
+        bilm = random_network(shape, len(made), 0.4, generator)
+        bundle.save(tmp_path / "bilm.lmb", bilm.eval(), made)
+        given = LabelledText(train=str(path), vocabulary=str(tmp_path / "bilm.lmb"))
+        if said:
+            with pytest.raises(UserError, match=said):
+                given.load(tmp_path)
+        else:
+            assert "gnu" in given.load(tmp_path).vocabulary.ids
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "folder", "no\nfile"])
+def test_a_name_of_no_file_is_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    path = str(tmp_path / name)
+    settings = {"epochs": 1, "rate": 1, "init": 0.1, "dropout": {"kind": "element", "rate": 0}}
+    for setting in ("start", "vectors"):
+        given = parse(DenseTrainingSettings, {**settings, setting: path})
+        with pytest.raises(UserError, match=f"^training.{setting}: there is no file"):
+            beginning_of(given)
+    with pytest.raises(UserError):
+        words_in(path)
 
 
 def test_labels_are_those_of_train() -> None:
@@ -325,6 +391,7 @@ def test_vectors_are_those_of_a_file(tmp_path: Path) -> None:
         ("good 1 x 3\n", "has no vectors of words"),
         ("zebra 1 2 3\n", "has none of the words of the training text"),
         ("", "has none of the words"),
+        ("good 1 2 3 4 5 6 7\n", "line 1 has 7 numbers, and the model takes vectors of 3"),
         ("good 1 nan 3\n", "has numbers that are not finite"),
         (None, "cannot read"),
     ],
@@ -352,6 +419,29 @@ def test_an_array_of_no_vectors_is_told(array: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "mine.npy", np.zeros((1, 3)))
     with pytest.raises(UserError, match=r"cannot read .*mine.words.txt"):
         set_vectors(network, vocabulary, tmp_path / "mine.npy")
+
+
+HUGE = f"{{'descr': '<f4', 'shape': ({10**31}, 4)}}"
+
+
+@pytest.mark.parametrize("header", ["{[]: 1}", "-" * 9000 + "1", HUGE, "[" * 500])
+def test_an_array_with_another_header_is_told(header: str, tmp_path: Path) -> None:
+    text = header.encode()
+    (tmp_path / "mine.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    )
+    (tmp_path / "mine.words.txt").write_text("good\n")
+    network, vocabulary = network_of("classifier"), DATA["classifier"].vocabulary
+    with pytest.raises(UserError, match=r"training.vectors: .*mine.npy"):
+        set_vectors(network, vocabulary, tmp_path / "mine.npy")
+
+
+def test_words_of_an_array_end_with_a_newline_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.array([[1, 2, 3], [4, 5, 6]], np.float32))
+    (tmp_path / "mine.words.txt").write_text("a\u2028b\x85c\ngood", encoding="utf-8")
+    network, vocabulary = network_of("classifier"), DATA["classifier"].vocabulary
+    set_vectors(network, vocabulary, tmp_path / "mine.npy")
+    assert network.sites["vectors"].dense()[vocabulary.ids["good"]].tolist() == [4, 5, 6]
 
 
 def test_lines_may_have_words_of_several_parts_and_a_head(tmp_path: Path) -> None:

@@ -113,8 +113,12 @@ def test_what_cannot_be_learned_from_is_left_out_and_told() -> None:
     assert data.remarks == ("1 questions of train have no answer where it is said to be",)
     assert len(data.train.about) == 1
     assert len(data.valid.about) == 2
-    with pytest.raises(UserError, match="its train part has no question to be used"):
+    with pytest.raises(UserError, match=r"no question to be used; .* longer than corpus.longest=1"):
         data_with(Paragraph(context="a cat", qas=(right,)), longest=1)
+    with pytest.raises(UserError, match=r"no question to be used; 1 questions .* said to be"):
+        data_with(Paragraph(context="a cat", qas=(wrong,)))
+    nothing = Question(question="who?", answers=(Answer(text="", answer_start=2),))
+    assert len(data_with(Paragraph(context="a cat", qas=(nothing, right))).train.about) == 1
 
 
 def test_articles_of_train_are_kept_for_validation(tmp_path: Path) -> None:
@@ -201,6 +205,16 @@ def test_the_likeliest_answer_is_found(data: QuestionData) -> None:
         best = max(spans)
         found = reader.answers(data.test.batch(torch.tensor([place])))[0].tolist()
         assert found == list(best[1:])
+
+
+@torch.no_grad()
+def test_a_paragraph_is_read_once_for_all_its_questions(data: QuestionData) -> None:
+    reader, places = reader_of(data), torch.tensor([0, 3, 1, 2, 0])
+    apart, once = data.valid.batch(places), data.valid.batch(places, once=True)
+    texts = len({int(data.valid.about[place]) for place in places})
+    assert once.paragraphs.words.shape[1] == texts < len(places)
+    for one, other in zip(reader(apart), reader(once), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 @torch.no_grad()

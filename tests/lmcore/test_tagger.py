@@ -126,14 +126,20 @@ def test_a_missing_column_and_too_many_tags_are_told(tmp_path: Path) -> None:
         tagged_data("mine", splits, {split: f"my {split}" for split in splits}, None)
 
 
+def test_one_tag_alone_is_told() -> None:
+    splits = {key: [[("a", "X")]] for key in SPLITS}
+    with pytest.raises(UserError, match=r"^my train has the tag 'X' alone; give at least two"):
+        tagged_data("mine", splits, {split: f"my {split}" for split in splits}, None)
+
+
 def test_one_file_is_split_and_three_are_not(tmp_path: Path) -> None:
     path = tmp_path / "mine.tsv"
-    lines = [f"w{number}\tX\n\n" for number in range(20)]
+    lines = [f"w{number}\t{number % 3}\n\n" for number in range(20)]
     path.write_text("".join(lines))
     found = TaggedText(train=str(path)).load(tmp_path)
     sizes = [len(found.split(split).lengths) for split in ("train", "valid", "test")]
     assert sizes == [16, 2, 2]
-    assert found.valid.sentences.forms.words == ("w18", "w8")
+    assert found.valid.sentences.forms.words == ("w17", "w8")
     whole = TaggedText(train=str(path), valid=str(path), test=str(path)).load(tmp_path)
     assert len(whole.test.lengths) == 20
     assert whole.key != found.key

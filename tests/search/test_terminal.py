@@ -169,9 +169,7 @@ def said_of(perplexities: Sequence[float], capsys: pytest.CaptureFixture[str]) -
     """What a training with these valid perplexities after its epochs says."""
     with training_bar("mine") as observe:
         for epoch in range(len(perplexities)):
-            observe(
-                TrainingRecord(epoch + 1, valid_measures=list(perplexities[: epoch + 1])), 9
-            )
+            observe(TrainingRecord(epoch + 1, valid_measures=list(perplexities[: epoch + 1])), 9)
     return capsys.readouterr().err.splitlines()
 
 

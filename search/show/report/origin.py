@@ -12,7 +12,7 @@ from search.describe import command_line
 from search.measurement import Measurement
 from search.study.begun import BEGUN
 from search.study.history import History
-from search.study.published import without_folders
+from search.study.published import shareable
 
 VERSIONS = ("lmpareto", "code", "torch", "python", "numpy", "optuna", "safetensors", "scipy")
 MACHINE = ("machine", "processor")
@@ -27,9 +27,8 @@ def origin_of(history: History, attributes: Mapping[str, Any], corpus: str) -> d
     """
     results = history.results
     measured = [one for _, _, _, one in results.named()] + list(results.baselines.values())
-    settings = {name: one for name, one in history.settings.items() if name not in SECRETS}
-    if "corpus" in settings:
-        settings["corpus"] = without_folders(settings["corpus"])
+    told = {name: one for name, one in history.settings.items() if name not in SECRETS}
+    settings = shareable(told)
     begun = attributes.get(BEGUN)
     text = {"kind": corpus}
     if isinstance(begun, Mapping) and isinstance(begun.get("corpus"), str):
