@@ -43,9 +43,8 @@ from search.units import format_size
 
 # Plotly writes "500k" or "1MB" where people write a space; steps other than 1 to 9 stay "1.2MB".
 SIZE_TICKS = {
-    f"{digit}{zeros}{unit}{suffix}": f"{digit}{zeros} {unit}B"
-    for digit in range(1, 10)
-    for zeros in ("", "0", "00")
+    f"{number}{unit}{suffix}": f"{number} {unit}B"
+    for number in (*range(1, 1000), 1.5, 2.5)
     for unit in ("k", "M")
     for suffix in ("", "B")
 }

@@ -20,6 +20,7 @@ from search.commands.named import by_name
 from search.commands.typed import CONF
 from search.config import StudyConfig, SweepConfig
 from search.study.begun import BEGUN, CORPUS, LIMITS, SETTINGS, kept
+from search.study.published import shareable
 from studies import Run, Shell, lmpareto, write_configs, write_text
 
 STUDIES = sorted(path.stem for path in CONF.glob("study/*.yaml"))
@@ -104,6 +105,27 @@ def test_texts_are_kept_as_they_are(cache: Path) -> None:
     again = composed(SweepConfig, *by_name("sweep", ["name=mine"]))
     assert again.seeds.studies == ODD
     assert kept(again) == settings
+
+
+def test_files_that_a_study_begins_with_are_found_from_any_folder(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others see their names alone. What is known by a name stays one."""
+    typed = ("task=sentiment", "embeddings=elmo_glove", "name=mine")
+    named = kept(composed(SweepConfig, *typed))
+    assert (named["corpus"]["vocabulary"], named["training"]["start"]) == ("elmo", "elmo")
+    assert named["training"]["vectors"] == "glove.6B.50d"
+    (tmp_path / "own.lmb").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    own = composed(SweepConfig, *typed, "training.start=own.lmb", "corpus.vocabulary=own.lmb")
+    settings, path = kept(own), str(tmp_path / "own.lmb")
+    assert (settings["corpus"]["vocabulary"], settings["training"]["start"]) == (path, path)
+    store(cache, "mine", **{SETTINGS: settings})
+    monkeypatch.chdir("/")
+    again = composed(SweepConfig, *by_name("sweep", ["study=mine"]))
+    assert kept(again) == settings
+    assert str(tmp_path) not in str(shareable(settings))
+    assert shareable(settings)["training"]["start"] == "own.lmb"
 
 
 def test_what_is_typed_has_the_last_word(cache: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import re
+import shlex
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +201,11 @@ def test_a_published_study_is_looked_at_alike(shell: Shell, cache: Path) -> None
     shell("publish", "name=mine", "to=studies", "bundles={20kB: 20 kB}", cwd=cache).ok()
     rows = list(csv.DictReader((cache / "studies" / "results.csv").open()))
     assert all(0 < float(row["test_error"]) <= 100 for row in rows)
+    (row,) = [row for row in rows if "evaluate" in row["command"]]
+    lmpareto, *typed = shlex.split(row["command"])
+    said = shell(*typed, cwd=cache).ok().out
+    assert lmpareto == "lmpareto"
+    assert f"error {float(row['test_error']):.2f}%" in said
     assert (
         "| at most | size | valid % | test % | model |"
         in (cache / "studies" / "table.md").read_text()
@@ -215,12 +221,12 @@ def test_a_published_study_is_looked_at_alike(shell: Shell, cache: Path) -> None
         ("task=tagging corpus.train=mine.tsv corpus.column=2", "corpus.column=2 asks for another"),
         (
             "task=tagging corpus.train=mine.tsv +training.start=no.lmb",
-            "training.start: cannot read",
+            "training.start: there is no file no.lmb",
         ),
         ("task=taging corpus.train=mine.tsv", "tagging"),
         (
             "task=tagging corpus.train=mine.tsv +model.hidden_of={nowhere:3}",
-            "model: it has no layer nowhere",
+            "model: it has no layer 'nowhere'",
         ),
         (
             "task=tagging corpus.train=mine.tsv model=small",
