@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 
+from lmcore.begun_with import beginning_of
 from lmcore.data import Data
 from lmcore.errors import UserError
 from lmcore.recipe import Recipe, resolve
@@ -213,6 +214,7 @@ def check_settings(context: StudyContext[StudyConfig]) -> None:
     for where, training in trainings.items():
         if not isinstance(training, ImportedSettings):
             corpus.check(training, where)
+            beginning_of(training)
     for parameters in config.start:
         context.space.start(parameters)
     for name, data in config.baselines.items():

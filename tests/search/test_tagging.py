@@ -238,6 +238,12 @@ def test_what_is_wrong_is_said(arguments: str, said: str, shell: Shell, cache: P
     shell("train", *arguments.split(), cwd=cache).refused(said)
 
 
+def test_a_sweep_without_what_it_begins_with_begins_nothing(shell: Shell, cache: Path) -> None:
+    typed = ("task=tagging", "corpus.train=mine.tsv", "+training.start=no.lmb", "name=other")
+    shell("sweep", *typed, cwd=cache).refused("training.start: there is no file no.lmb")
+    shell("status", "name=other", cwd=cache).refused("there is no study other")
+
+
 @pytest.mark.parametrize("task", ["sentiment", "entailment"])
 def test_a_model_of_another_task_is_taken_home(task: str, shell: Shell, cache: Path) -> None:
     """That of pairs without a form for other programs, which is said."""
