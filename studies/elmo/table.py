@@ -123,7 +123,7 @@ def table(measured: list[Row]) -> str:
 
 
 def picture(measured: list[Row]) -> go.Figure:
-    """What is lost over the rank, a plot for each task; dots: input matrices."""
+    """What is lost over the rank, a plot for each task; dotted: input matrices."""
     losses, tasks = lost(measured), [one for one in TASKS if any(r.task == one for r in measured)]
     figure = make_subplots(1, len(tasks), subplot_titles=tasks, horizontal_spacing=0.06)
     for column, task in enumerate(tasks, 1):
@@ -146,7 +146,7 @@ def picture(measured: list[Row]) -> go.Figure:
                     col=column,
                 )
     figure.update_xaxes(type="log", tickvals=RANKS, ticktext=RANKS, title="rank")
-    figure.update_yaxes(title="points of error lost", col=1)
+    figure.update_yaxes(title="points lost", col=1)
     figure.update_layout(
         template="plotly_white",
         font={"family": "sans-serif", "size": 13},
