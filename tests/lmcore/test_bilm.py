@@ -165,7 +165,7 @@ def test_squad_is_read_as_it_is_published(tmp_path: Path) -> None:
         ("{", "mine is no file of SQuAD 1.1, .*Invalid JSON"),
         ("[]", "mine is no file of SQuAD 1.1"),
         ('{"data": [{"paragraphs": [{"context": 3, "qas": []}]}]}', "data.0.paragraphs.0.context"),
-        (None, "mine: No such file"),
+        (None, "cannot read .*mine.json: No such file"),
     ],
 )
 def test_what_is_no_squad_is_told(text: str | None, said: str, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_what_is_no_squad_is_told(text: str | None, said: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"hidden_of": {"forward.9": 3}}, "it has no layer forward.9"),
-        ({"hidden_of": {"backward.1": 5}}, "it has no layer backward.1 but the last ones"),
+        ({"hidden_of": {"forward.9": 3}}, "it has no layer 'forward.9'"),
+        ({"hidden_of": {"backward.1": 5}}, "it has no layer 'backward.1' but the last ones"),
         ({"projection_of": {"forward.0": 6}}, "the projection of forward.0 is not narrower"),
     ],
 )

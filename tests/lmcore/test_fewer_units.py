@@ -244,5 +244,5 @@ def test_columns_that_cannot_be_removed_make_no_other_recipe(kind: str) -> None:
 def test_a_file_that_speaks_of_no_layer_is_damaged(prefix: str) -> None:
     shape = SHAPES["classifier"].completed(DATA["classifier"])
     assert isinstance(shape, SentenceSettings)
-    with pytest.raises(ValueError, match=f"it has no layer {prefix}"):
+    with pytest.raises(ValueError, match=f"it has no layer '{prefix}'"):
         shape.model_copy(update={"hidden_of": {prefix: 3}}).check()

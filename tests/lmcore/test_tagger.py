@@ -181,6 +181,7 @@ def test_a_tag_that_train_has_not_is_always_wrong_and_told() -> None:
 
 def test_a_naive_answer_without_a_mistake_is_half_wrong() -> None:
     splits = {key: [[("a", "X"), ("b", "X")]] for key in SPLITS}
+    splits["train"] = [*splits["train"], [("c", "Y")]]
     found = tagged_data("mine", splits, {split: split for split in splits}, None)
     assert found.naive == 25.0  # half of a mistake in two tags
 
