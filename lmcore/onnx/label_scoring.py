@@ -4,9 +4,9 @@ process of its own.
     python -P lmcore/onnx/label_scoring.py FOLDER SENTENCES.npz
 
 The folder has model.onnx. The sentences stand one after another, of `lengths` (sentences,) tokens:
-`words` (tokens,) and `letters` (tokens, 16) are what the file reads. So many labels of each
-sentence are `asked` (sentences,), and `labels` (asked,) are right. Prints one JSON document: the
-error in percent, and the tokens per second of a sentence at a time on one thread.
+`words` (tokens,) and, where the file spells its words, `letters` (tokens, 16) are what it reads. So
+many labels of each sentence are `asked` (sentences,), and `labels` (asked,) are right. Prints one
+JSON document: the error in percent, and the tokens per second on one thread, a sentence at a time.
 """
 
 from __future__ import annotations
@@ -31,16 +31,14 @@ def main() -> None:
     model = onnxruntime.InferenceSession(
         str(folder / MODEL), options, providers=["CPUExecutionProvider"]
     )
-    words, letters, labels = given["words"], given["letters"], given["labels"]
+    words, letters, labels = given["words"], given.get("letters"), given["labels"]
     wrong, started = 0, time.perf_counter()
     ends, asked = np.cumsum(given["lengths"]), np.cumsum(given["asked"])
     begins = ends - given["lengths"], asked - given["asked"]
     for begin, end, first, last in zip(begins[0], ends, begins[1], asked, strict=True):
-        sentence = {
-            "x": words[None, begin:end],
-            "letters": letters[None, begin:end],
-            "x_lens": np.array([end - begin]),
-        }
+        sentence = {"x": words[None, begin:end], "x_lens": np.array([end - begin])}
+        if letters is not None:
+            sentence["letters"] = letters[None, begin:end]
         (scores,) = model.run(["log_softmax"], sentence)
         found = scores.reshape(-1, scores.shape[-1]).argmax(-1)
         wrong += int((found != labels[first:last]).sum())

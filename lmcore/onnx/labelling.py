@@ -55,8 +55,8 @@ class LabellingRecord:
 def export_labelling(
     bundle: Bundle, folder: Path, examples: Labelled | None = None, error: float = 0.0
 ) -> LabellingRecord:
-    """Write the model.onnx of a tagger or classifier, tokens.txt, letters.txt, and tags.txt or
-    labels.txt into the folder.
+    """Write the model.onnx of a tagger or classifier, tokens.txt, tags.txt or labels.txt, and the
+    letters.txt of a network that spells its words into the folder.
 
     The file is scored on the `examples`, on which the bundle has this `error` in percent. Without
     examples, its answers to some that are drawn are held against the bundle's. Where products of
@@ -66,17 +66,19 @@ def export_labelling(
     then.
     """
     model, write = bundle.model, _writer(bundle)
-    given = _asked(_drawn(bundle) if examples is None else examples)
+    spells = model.settings.words.letters is not None
+    given = _asked(_drawn(bundle) if examples is None else examples, spells)
     for integers in (True, False):
         written = write(integers)
         files = {
             label_scoring.MODEL: written.data,
             TOKENS_FILE: tokens_text(bundle.vocabulary).encode(),
-            LETTERS_FILE: _numbered(model.settings.alphabet, letters.OTHERS),
             TAGS_FILE if isinstance(model, Tagger) else LABELS_FILE: _numbered(
                 model.settings.labels, 0
             ),
         }
+        if spells:
+            files[LETTERS_FILE] = _numbered(model.settings.alphabet, letters.OTHERS)
         found = tried(files, label_scoring.__file__, given)
         if found["error"] <= error + WORSE:
             break
@@ -128,17 +130,18 @@ def _drawn(bundle: Bundle) -> Labelled:
     return replace(texts, labels=torch.cat(answers))
 
 
-def _asked(examples: Labelled) -> dict[str, Array]:
-    """What `label_scoring` reads."""
+def _asked(examples: Labelled, spells: bool) -> dict[str, Array]:
+    """What `label_scoring` reads, of a network that spells its words or not."""
     if isinstance(examples, TaggedSentences):
         sentences, right, asked = examples.sentences, examples.tags, examples.lengths
     else:
         (sentences,), right = examples.texts, examples.labels
         asked = torch.ones_like(right)
     forms = sentences.forms
+    spelled = {"letters": forms.letters[sentences.words].numpy()} if spells else {}
     return {
+        **spelled,
         "words": forms.ids[sentences.words].numpy(),
-        "letters": forms.letters[sentences.words].numpy(),
         "lengths": sentences.lengths.numpy(),
         "asked": asked.numpy(),
         "labels": right.numpy(),

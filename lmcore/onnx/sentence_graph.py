@@ -26,8 +26,9 @@ SCORES = "log_softmax"
 
 
 class SentenceGraph:
-    """A graph of x (N, L) and letters (N, L, 16), both int64, and x_lens (N,) int64, which gives
-    log_softmax. What stands behind the x_lens tokens of a row plays no part."""
+    """A graph of x (N, L) and x_lens (N,), both int64, which gives log_softmax. What stands behind
+    the x_lens tokens of a row plays no part. A network that spells its words reads letters
+    (N, L, 16) int64, too."""
 
     def __init__(self, settings: SentenceSettings, eos: int, integer_activations: bool) -> None:
         self.settings, self.graph = settings, Graph()
@@ -68,9 +69,10 @@ class SentenceGraph:
         self.graph.rename(scores, SCORES)
         inputs: list[onnx.ValueInfoProto] = [
             tensor_info("x", TensorProto.INT64, ["N", "L"]),
-            tensor_info("letters", TensorProto.INT64, ["N", "L", LETTERS]),
             tensor_info("x_lens", TensorProto.INT64, ["N"]),
         ]
+        if self.settings.words.letters:
+            inputs.insert(1, tensor_info("letters", TensorProto.INT64, ["N", "L", LETTERS]))
         result = tensor_info(SCORES, TensorProto.FLOAT, shape)
         data = self.graph.model(inputs, [result], {"model_type": kind})
         return Network(data, self.products.operators)

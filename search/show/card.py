@@ -88,9 +88,12 @@ def _title(found: Document) -> Iterator[str]:
 
 
 def _kind(model: Mapping[str, Any]) -> str:
-    """ "language model of 2 x 200 LSTM units, tied", "tagger of 1 x 100 LSTM units a direction"."""
+    """ "language model of 2 x 200 LSTM units, tied", "tagger of 1 x 100 LSTM units a direction",
+    "reader of layers of 50 LSTM units a direction", whose layers are unlike one another."""
     cell = model.get("cell", {"kind": "lstm"})["kind"].upper()
-    units = f"{model.get('layers', 1)} x {_widths(model['hidden'])} {cell} units"
+    units = f"{_widths(model['hidden'])} {cell} units"
+    alike = _is_language(model) or model["kind"] in ("tagger", "bilm")
+    units = f"{model.get('layers', 1)} x {units}" if alike else f"layers of {units}"
     if _is_language(model):
         return f"language model of {units}, {'tied' if model['tied'] else 'untied'}"
     fewer = ", some layers fewer" if model.get("hidden_of") else ""
@@ -274,16 +277,21 @@ def _use(found: Document) -> Iterator[str]:
         if found.get("onnx"):
             tags = found["model"]["kind"] == "tagger"
             shape, file = ("N, L, tags", "tags.txt") if tags else ("N, labels", "labels.txt")
+            spells = bool(found["model"]["words"].get("letters"))
             yield (
-                "- `model.onnx`: `x` (N, L) and `letters` (N, L, 16), both int64, and `x_lens` "
-                f"(N,) int64 -> `log_softmax` ({shape}) float32. `x` has the ids of words, "
-                "`letters` those of the first 16 letters of each, `x_lens` how many words a row "
-                "has; what stands behind them may be anything"
+                f"- `model.onnx`: `x` (N, L) and `x_lens` (N,), both int64 -> `log_softmax` "
+                f"({shape}) float32. `x` has the ids of words, `x_lens` how many words a row has; "
+                f"what stands behind them may be anything"
             )
+            if spells:
+                yield (
+                    "- its input `letters` (N, L, 16) int64 has the ids of each word's first 16 "
+                    "letters, 0 behind the last one"
+                )
+            ids = "`tokens.txt`, `letters.txt`" if spells else "`tokens.txt`"
             yield (
-                f"- `tokens.txt`, `letters.txt` and `{file}` have the ids, `name id` a line. A "
-                f"word that is not there has the id of `<unk>`, a letter that is not there 1; 0 "
-                f"fills up a word's letters"
+                f"- {ids} and `{file}` have the ids, `name id` a line. A word that is not there "
+                f"has the id of `<unk>`" + (", a letter that is not there 1" if spells else "")
             )
             if not tags:
                 yield (

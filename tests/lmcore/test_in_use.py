@@ -150,7 +150,8 @@ def test_a_classifier_of_onnx_answers_alike(given: dict[str, Any], classifier: C
 
 
 @torch.no_grad()
-def test_a_tagger_reads_by_a_context() -> None:
+def test_a_tagger_reads_by_a_context(tmp_path: Path) -> None:
+    """Without letters, which its file does not ask for then."""
     sentences = [[("the", "D"), ("dog", "N"), ("barks", "V")], [("dog", "N")]] * 4
     splits = dict.fromkeys(("train", "valid", "test"), sentences)
     data = tagged_data("tiny", splits, {split: split for split in splits}, None)
@@ -161,12 +162,14 @@ def test_a_tagger_reads_by_a_context() -> None:
     batch = data.test.batch(torch.arange(8))
     asked = {
         "x": batch.sentences.words.T.contiguous().numpy(),
-        "letters": batch.sentences.letters.transpose(0, 1).contiguous().numpy(),
         "x_lens": batch.sentences.lengths.numpy(),
     }
     (found,) = session(tagging(tagger, data.vocabulary.eos, False).data).run(None, asked)
     theirs = torch.from_numpy(found).transpose(0, 1)[batch.tags != NO_TAG]
     torch.testing.assert_close(theirs, tagger(batch).log_softmax(1), rtol=1e-4, atol=1e-4)
+    loaded = bundle.load(saved(tagger, data.vocabulary, tmp_path))
+    record = labelling.export_labelling(loaded, tmp_path / "home", data.test, error=100.0)
+    assert set(record.bytes) == {label_scoring.MODEL, "tokens.txt", "tags.txt"}
 
 
 def test_a_classifiers_file_is_tried_alone(classifier: Classifier, tmp_path: Path) -> None:
