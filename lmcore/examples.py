@@ -172,16 +172,17 @@ class LabellingNetwork(ExampleNetwork):
 
     @torch.no_grad()
     def score(self, data: Any, split: str, streams: int = 1) -> Score:
-        """The error, and the accuracy in percent."""
+        """The error, and the accuracy in percent. The error is infinite where a logit is."""
         self.eval()
         started, examples = time.perf_counter(), data.split(split)
         wrong, count = 0.0, 0
         for places in torch.split(by_length(examples), SCORED):
             batch = examples.batch(places)
-            right = self.right(batch)
-            wrong += float((self(batch).argmax(1) != right).sum())
+            right, logits = self.right(batch), self(batch)
+            wrong += float((logits.argmax(1) != right).sum())
+            wrong += 0.0 if logits.isfinite().all() else math.inf
             count += len(right)
-        seconds, accuracy = time.perf_counter() - started, 100 * (1 - wrong / count)
+        seconds, accuracy = time.perf_counter() - started, 100 * max(0.0, 1 - wrong / count)
         more = {"accuracy": accuracy}
         return Score(error_of(wrong, count), data.tokens(split), seconds, more, count)
 

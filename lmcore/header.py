@@ -173,7 +173,8 @@ def _check_names(what: str, given: Collection[str], wanted: Collection[str]) -> 
 def _check_site(site: str, head: SiteHeader, shape: MatrixShape) -> int:
     """How many numbers the site's matrix (out, in) takes when it is rebuilt."""
     structure = head.structure
-    if structure.is_open or structure.canonical(site, shape) != structure:
+    fits = structure.fits(shape) and not structure.is_open
+    if not fits or structure.canonical(site, shape) != structure:
         raise ValueError(f"{site}, {shape[0]} x {shape[1]}, cannot be {structure.plain()}")
     _check_names(f"leaves of {site}", head.leaves, structure.leaf_shapes(shape))
     return math.prod(structure.padded(shape))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from lmcore.leaf import Leaf
 from lmcore.structure import Structure
 from lmcore.weight import Weight
 
+MOST = 5e11  # products that singular values may take: of ten matrices of 10,000 x 2,500, say
 _SLACK = 1e-9  # a share of energy reached up to rounding is reached
 
 
@@ -145,11 +147,21 @@ class Inspection:
 
 
 def inspect(bundle: Bundle) -> Inspection:
-    """The record of a file; UserError where a matrix holds what is no number."""
+    """The record of a file; UserError where a matrix holds what is no number, and where singular
+    values would take hours."""
     model, parts = bundle.model, bundle.parts
+    _check_products(model.sites)
     with torch.no_grad():
         sites = {site: _site(site, weight, parts.leaves) for site, weight in model.sites.items()}
     return Inspection(bundle.size_bytes, sites, _others(bundle))
+
+
+def _check_products(matrices: Mapping[str, Weight]) -> None:
+    products = {site: prod(one.shape) * min(one.shape) for site, one in matrices.items()}
+    if sum(products.values()) > MOST:
+        largest = max(products, key=lambda site: products[site])
+        rows, columns = matrices[largest].shape
+        raise UserError(f"{largest}: singular values of {rows:,} x {columns:,} would take hours")
 
 
 def parts_of(bundle: Bundle) -> dict[str, int]:

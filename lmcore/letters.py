@@ -18,14 +18,14 @@ OTHERS = 2  # rows of a matrix of letters that are none of the alphabet's
 EMBEDDED, FILTERS, BIAS = "letters", "letters.filters", "letters.bias"
 
 
-MOST = 4_096  # numbers of a letter, and patterns
+NUMBERS, PATTERNS = 256, 4_096  # at most
 
 
 class LetterSettings(Settings):
     """Every letter is `size` numbers; `filters` patterns of `width` letters are looked for."""
 
-    size: Annotated[int, Field(ge=1, le=MOST)] = 16
-    filters: Annotated[int, Field(ge=1, le=MOST)] = 50
+    size: Annotated[int, Field(ge=1, le=NUMBERS)] = 16
+    filters: Annotated[int, Field(ge=1, le=PATTERNS)] = 50
     width: Annotated[int, Field(ge=1, le=LETTERS)] = 5
 
     def site_shapes(self, alphabet: int) -> dict[str, tuple[int, int]]:

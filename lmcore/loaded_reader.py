@@ -46,7 +46,7 @@ class LoadedReader:
             none,
             torch.tensor([0]),
         )
-        first, last = self._model.answers(batch)[0].tolist()
+        first, last = self._model.answers(batch)[0][0].tolist()
         return paragraph[tokens[first].start : tokens[last].end]
 
     def _read(self, words: list[str]) -> SentenceBatch:

@@ -15,7 +15,7 @@ from lmcore.leaf import Leaf
 from lmcore.lessons import Lessons
 from lmcore.network_settings import NetworkSettings
 from lmcore.score import Comparison, Score
-from lmcore.sites import EMBEDDING, VECTORS
+from lmcore.sites import EMBEDDING, VECTORS, leaf_name
 from lmcore.training_settings import TrainingSettings
 from lmcore.weight import Weight
 
@@ -52,6 +52,17 @@ class Network(nn.Module, ABC):
     def biases(self) -> dict[str, Leaf]:
         """Bias or other vector -> leaf, in the order of the file."""
         return dict(self._biases)
+
+    @property
+    def broken(self) -> list[str]:
+        """The names of the leaves that hold infinities or NaN."""
+        leaves = {
+            leaf_name(site, name): leaf
+            for site, weight in self.sites.items()
+            for name, leaf in weight.leaves.items()
+        }
+        named = {**leaves, **self.biases}
+        return [name for name, leaf in named.items() if not leaf.data.isfinite().all()]
 
     @property
     def device(self) -> torch.device:

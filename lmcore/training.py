@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lmcore.progress import DivergedError, Observer, Regularizer, TrainingRecord
 from lmcore.training_settings import FineTuningSettings, TrainingSettings
 
 CHECKPOINT_SECONDS = 30.0
+SUM = "sha256"  # in the metadata of a state: of all else
 
 
 def train(
@@ -57,8 +59,8 @@ def train(
     - `lost` is what the model lost by its compression, in nats a token: see
       `lmcore.calibration.Calibration.lost`. A fine-tuning with `full_rate_at` needs it.
 
-    Raises DivergedError where the loss is no number, and UserError where there are too few examples
-    for one update.
+    Raises DivergedError where the loss or a weight is no number, and UserError where there are too
+    few examples for one update.
     """
     rates = _starting_rates(settings, lost)
     keys = _keys(settings, seed, model, teacher)
@@ -205,6 +207,8 @@ class _Run:
             if not record.averaged:
                 self._set(last)
         self.model.eval()
+        if broken := self.model.broken:
+            raise DivergedError(f"{broken[0]} holds infinities or NaN after the last update")
 
     def _set(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -235,7 +239,8 @@ class _Run:
         }
         part = bisect_left(self.ends, self.record.updates)
         metadata = {"key": self.keys[part], "record": json.dumps(self.record.__dict__)}
-        write_atomic(self.checkpoint, save(copies, metadata))
+        signed = {**metadata, SUM: _sum_of(copies, metadata)}
+        write_atomic(self.checkpoint, save(copies, signed))
         self.saved_at = time.monotonic()
 
     def resume(self, path: Path) -> bool:
@@ -248,6 +253,8 @@ class _Run:
                 if metadata.get("key") not in self.keys:
                     return False
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata.pop(SUM) != _sum_of(tensors, metadata):
+                return False
             record = TrainingRecord(**json.loads(metadata["record"]))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return False
@@ -294,6 +301,14 @@ def _shapes(model: Network) -> dict[str, list[int]]:
 
 def _alike(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and one.shape == other.shape and one.dtype == other.dtype
+
+
+def _sum_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """A checksum of a state: of its tensors' names and bytes, and of its metadata."""
+    found = hashlib.sha256(json.dumps([sorted(tensors), sorted(metadata.items())]).encode())
+    for name in sorted(tensors):
+        found.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lmcore import sites
 from lmcore.codec import Ladder, Shape
@@ -35,8 +35,19 @@ class Energy(Settings):
     energy: Annotated[float, Field(gt=0, le=1)]
 
 
-Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
-Rank = Annotated[int, Field(ge=1, strict=True)] | Fraction | Energy
+def _check_rank(given: Any) -> Any:
+    """One message for all forms; pydantic would give one for each."""
+    if isinstance(given, Mapping | Energy):
+        return Energy.model_validate(given)
+    if (type(given) is int and given >= 1) or (type(given) is float and 0 < given <= 1):
+        return given
+    raise ValueError(
+        "a rank is a whole number from 1 on, a share of the dense size above 0 and at most 1, or "
+        "{energy: SHARE}"
+    )
+
+
+Rank = Annotated[int | float | Energy, BeforeValidator(_check_rank)]
 
 
 class LowRankStructure(Structure, ABC):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator
 
 from lmcore import sites
 from lmcore.codec import Ladder
@@ -29,13 +29,23 @@ if TYPE_CHECKING:
 Widths = int | tuple[int, ...]
 
 
+def _check_widths(given: Any) -> Any:
+    """One message for both forms; pydantic would give one for each."""
+    widths = given if isinstance(given, list | tuple) else [given or -1]
+    if not all(type(width) is int and width >= 0 for width in widths):
+        raise ValueError(
+            "it is a whole number from 1 on, or a list of them, one a layer, 0 for none"
+        )
+    return given
+
+
 class SharedProjection(LayerMethod[Widths]):
     """The width of each layer's shared projection, or one for all, 0 for none."""
 
     field: ClassVar[str] = "projection"
     kind: ClassVar[str] = "projection"
     order: ClassVar[int] = 10
-    setting: ClassVar[Any] = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
+    setting: ClassVar[Any] = Annotated[Widths, BeforeValidator(_check_widths)]
     is_written_as_null: ClassVar[bool] = True
 
     def examples(self, model: ModelSettings) -> Ladder:

@@ -3,6 +3,7 @@ machine comprehension")."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -130,29 +131,31 @@ class Reader(ExampleNetwork):
         ]
         return nats[0] + nats[1]
 
-    def answers(self, batch: QuestionBatch) -> Tensor:
-        """(batch, 2): the first and the last token of the most probable answer of at most `LONGEST`
-        tokens."""
+    def answers(self, batch: QuestionBatch) -> tuple[Tensor, Tensor]:
+        """(batch, 2) and (batch,): the first and the last token of the most probable answer of at
+        most `LONGEST` tokens, and the sum of their logarithmic probabilities."""
         first, last = self.scores(batch)  # (batch, time)
         longer = torch.nn.functional.pad(last, (0, LONGEST - 1), value=-torch.inf)
         both = first.unsqueeze(2) + longer.unfold(1, LONGEST, 1)  # (batch, first, tokens more)
-        best = both.flatten(1).argmax(1)
+        nats, best = both.flatten(1).max(1)
         begin = best // LONGEST
-        return torch.stack([begin, begin + best % LONGEST], 1)
+        return torch.stack([begin, begin + best % LONGEST], 1), nats
 
     @torch.no_grad()
     def score(self, data: Any, split: str, streams: int = 1) -> Score:
-        """What F1 lacks to 100%, with F1 and exact match as SQuAD defines them."""
+        """What F1 lacks to 100%, with F1 and exact match as SQuAD defines them. It is infinite
+        where an answer's probability is no number."""
         self.eval()
         started, examples = time.perf_counter(), data.split(split)
         overlap = same = 0.0
         for places in torch.split(by_length(examples), SCORED):
-            spans = self.answers(examples.batch(places, once=True)).tolist()
-            for place, (first, last) in zip(places.tolist(), spans, strict=True):
+            spans, nats = self.answers(examples.batch(places, once=True))
+            overlap -= 0.0 if nats.isfinite().all() else math.inf
+            for place, (first, last) in zip(places.tolist(), spans.tolist(), strict=True):
                 answer, right = examples.answer(place, first, last), examples.answers[place]
                 overlap, same = overlap + f1(answer, right), same + exact(answer, right)
         count = len(examples.answers)
-        more = {"F1": 100 * overlap / count, "exact match": 100 * same / count}
+        more = {"F1": 100 * max(0.0, overlap) / count, "exact match": 100 * same / count}
         seconds = time.perf_counter() - started
         return Score(error_of(count - overlap, count), data.tokens(split), seconds, more, count)
 

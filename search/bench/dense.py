@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,13 +153,13 @@ def train_dense(config: StudyConfig, corpus: Data, observe: Observer = ignore) -
             return made
         try:
             record = train(model, corpus.train, settings, config.seed, validate, observe, state)
+            checkpoint = keep_dense(config, corpus, model.cpu(), asdict(record))
         except DivergedError as error:
             state.unlink(missing_ok=True)
             raise UserError(
                 f"training the dense model diverged: {error}; "
                 f"try a training.rate below {settings.rate}"
             ) from None
-        checkpoint = keep_dense(config, corpus, model.cpu(), asdict(record))
         state.unlink(missing_ok=True)
         return checkpoint
 
@@ -192,13 +193,16 @@ def keep_dense(
     config: StudyConfig, corpus: Data, model: Network, training: dict[str, Any]
 ) -> DenseCheckpoint:
     """Write a dense model as a float16 bundle, and the record of its training, or of its import,
-    beside it."""
+    beside it. Raises DivergedError where the file's measure is not finite."""
     key = dense_key(config, corpus)
     path = config.folder / "dense" / f"{key}.lmb"
     recipe = resolve(DENSE, config.model.completed(corpus), len(corpus.vocabulary))
     size_bytes = save(path, build(model, recipe).eval(), corpus.vocabulary)
     reloaded = load(path).model.to(device(config.device))
     measured, measure = reloaded.score(corpus, "valid"), config.corpus.task.measure
+    if not math.isfinite(measured.value):
+        path.unlink()
+        raise DivergedError(f"the valid {measure.name} of the file is infinite")
     if "valid_measures" in training:
         training = {f"valid_{measure.plural}": training.pop("valid_measures"), **training}
     record = {

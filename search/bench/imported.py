@@ -11,6 +11,7 @@ from lmcore.errors import UserError
 from lmcore.files import content_key, sha256_of, write_json
 from lmcore.imports.model import ImportedModel, imported
 from lmcore.imports.weight_files import read_weights
+from lmcore.progress import DivergedError
 from lmcore.training_settings import ImportedSettings
 from lmcore.vocabulary_file import read_vocabulary
 from search.bench.dense import DenseCheckpoint, keep_dense
@@ -66,10 +67,14 @@ def of_model(config: C, model: ImportedModel) -> C:
 
 def keep_import(config: ImportConfig, corpus: Corpus, read: Import) -> DenseCheckpoint:
     """Write the checkpoint of a model whose rows are in the order of the corpus's words. Its record
-    has the perplexity of the weights as they came beside that of the file."""
+    has the perplexity of the weights as they came beside that of the file. Raises UserError where
+    the latter is infinite."""
     model = read.model.model()
     before = model.score(corpus, "valid")
     path = Path(config.weights)
     source = read.source | ({"sha256": sha256_of(path)} if path.is_file() else {})
     about = {"imported": source, "float32_perplexity": before.value}
-    return keep_dense(config, corpus, model, about)
+    try:
+        return keep_dense(config, corpus, model, about)
+    except DivergedError as error:
+        raise UserError(f"{config.weights}: {error}; its weights are too large") from None

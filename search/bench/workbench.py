@@ -81,7 +81,7 @@ class Workbench:
         The result is a function of the recipe, the dense checkpoint, the corpus and the seed. A
         shorter fine-tuning in the cache saves time but changes nothing. With `goes_on`, this
         fine-tuning is kept in the cache for a longer one. Raises DivergedError where the loss or
-        the perplexity is not finite.
+        the measure is not finite.
         """
         key, laps = self.key(recipe), Laps()
         model = self.untrained(recipe, observe).to(self.device)
@@ -102,7 +102,8 @@ class Workbench:
         measured = bundle.model.to(self.device).score(self.corpus, "valid")
         laps.end("score")
         if not math.isfinite(measured.value):
-            raise DivergedError("the validation perplexity of the file is infinite")
+            measure = bundle.model.settings.task.measure
+            raise DivergedError(f"the valid {measure.name} of the file is infinite")
         return Measurement(
             key=key,
             recipe=recipe.plain(),

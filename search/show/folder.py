@@ -68,6 +68,7 @@ def take_home(exported: Exported, folder: Path, forms: Forms) -> dict[str, Any]:
         data = exported.source.read_bytes()
         write_atomic(part / BUNDLE, data)
         bundle = load(part / BUNDLE)
+        _check(bundle, forms)
         document = _document(exported, bundle)
         if forms.onnx:
             document |= _written_onnx(bundle, exported, part, document)
@@ -80,6 +81,16 @@ def take_home(exported: Exported, folder: Path, forms: Forms) -> dict[str, Any]:
         write_json(part / METRICS, document)
         write_atomic(part / CARD, card(document).encode())
     return {**document, "bundle": str(folder / BUNDLE)}
+
+
+def _check(bundle: Bundle, forms: Forms) -> None:
+    """Raises UserError where no form of the network would be of use, and where it has none that is
+    asked."""
+    if broken := bundle.model.broken:
+        raise UserError(f"{broken[0]} holds infinities or NaN; such a network answers nothing")
+    if forms.safetensors and not isinstance(bundle.model, LanguageModel):
+        kind = bundle.model.settings.kind
+        raise UserError(f"safetensors=true writes a language model, and the file has a {kind}")
 
 
 def _document(exported: Exported, bundle: Bundle) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_parts_that_disagree_are_found(tmp_path: Path) -> None:
         (
             LOW_RANK,
             lambda h: h["sites"]["embedding"]["structure"].update(rank=10**7),
-            "a 60 x 8 matrix has a rank of at most 8",
+            "embedding, 60 x 8, cannot be {'kind': 'svd', 'rank': 10000000}",
         ),
         (
             LOW_RANK,

@@ -97,7 +97,7 @@ def test_questions_are_answered(tmp_path: Path) -> None:
     article = splits["test"][0]
     (paragraph,) = article.paragraphs
     for place, question in enumerate(paragraph.qas):
-        (span,) = network.answers(data.test.batch(torch.tensor([place]))).tolist()
+        (span,) = network.answers(data.test.batch(torch.tensor([place])))[0].tolist()
         found = loaded.answer(question.question, paragraph.context)
         assert found == data.test.answer(place, *span)
     words = ["where", "is", *["rex"] * 60]

@@ -15,6 +15,7 @@ import torch
 from conftest import MakeModel
 from torch import Tensor
 
+from lmcore import inspection
 from lmcore.building import build
 from lmcore.bundle import load, save
 from lmcore.corpus import Vocabulary
@@ -231,6 +232,20 @@ def test_what_is_no_number_is_refused(vocabulary: Vocabulary, tmp_path: Path) ->
     save(tmp_path / "model.lmb", with_matrix(matrix), vocabulary)
     with pytest.raises(UserError, match=r"lstm\.0\.input: .*infinities"):
         inspect(load(tmp_path / "model.lmb"))
+
+
+def test_singular_values_that_would_take_hours_are_refused(
+    monkeypatch: pytest.MonkeyPatch, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    save(tmp_path / "model.lmb", with_matrix(torch.ones(16, 4)), vocabulary)
+    bundle = load(tmp_path / "model.lmb")
+    shapes = [weight.shape for weight in bundle.model.sites.values()]
+    products = sum(rows * columns * min(rows, columns) for rows, columns in shapes)
+    monkeypatch.setattr(inspection, "MOST", products)
+    assert inspect(bundle).sites
+    monkeypatch.setattr(inspection, "MOST", products - 1)
+    with pytest.raises(UserError, match=r"[a-z.0]+: singular values of \d+ x \d+ would take hours"):
+        inspect(bundle)
 
 
 # --- what is shown ------------------------------------------------------------------------------

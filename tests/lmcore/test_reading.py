@@ -18,7 +18,7 @@ from lmcore.errors import UserError
 from lmcore.letters import LetterSettings
 from lmcore.network import random_network
 from lmcore.networks.reader import LONGEST, Reader
-from lmcore.networks.reader_settings import ReaderSettings
+from lmcore.networks.reader_settings import LAST, ReaderSettings
 from lmcore.questions import NO_PLACE, QuestionData, QuestionText, question_data
 from lmcore.recipe import Recipe, resolve
 from lmcore.settings import parse
@@ -203,7 +203,7 @@ def test_the_likeliest_answer_is_found(data: QuestionData) -> None:
             for other in range(one, min(len(first), one + LONGEST))
         ]
         best = max(spans)
-        found = reader.answers(data.test.batch(torch.tensor([place])))[0].tolist()
+        found = reader.answers(data.test.batch(torch.tensor([place])))[0][0].tolist()
         assert found == list(best[1:])
 
 
@@ -232,7 +232,7 @@ def test_the_loss_sums_over_all_places(data: QuestionData) -> None:
 def test_its_score_is_that_of_its_answers(data: QuestionData) -> None:
     reader, test = reader_of(data), data.test
     with torch.no_grad():
-        spans = reader.answers(test.batch(torch.arange(20))).tolist()
+        spans = reader.answers(test.batch(torch.arange(20)))[0].tolist()
     given = [test.answer(place, *span) for place, span in enumerate(spans)]
     overlap = [f1(one, right) for one, right in zip(given, test.answers, strict=True)]
     same = [exact(one, right) for one, right in zip(given, test.answers, strict=True)]
@@ -240,6 +240,14 @@ def test_its_score_is_that_of_its_answers(data: QuestionData) -> None:
     assert found.value == pytest.approx(100 * (1 - sum(overlap) / 20))
     shares = {"F1": 100 * sum(overlap) / 20, "exact match": 100 * sum(same) / 20}
     assert found.more == pytest.approx(shares)
+
+
+def test_the_error_of_no_numbers_is_infinite(data: QuestionData) -> None:
+    reader = reader_of(data)
+    with torch.no_grad():
+        next(iter(reader.sites[LAST].leaves.values())).data.fill_(math.nan)
+    found = reader.score(data, "test")
+    assert (found.value, found.more["F1"]) == (math.inf, 0)
 
 
 def test_it_learns() -> None:

@@ -3,6 +3,7 @@ recipes."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,17 @@ def test_its_score_is_the_share_of_wrong_answers(tagger: Tagger, data: TaggedDat
     assert found.tokens == tokens == data.tokens("test")
     usual = data.train.tags.bincount().argmax()
     assert data.naive == pytest.approx(100 * float((data.valid.tags != usual).float().mean()))
+
+
+@pytest.mark.parametrize("spoiled", [math.nan, math.inf])
+def test_the_error_of_no_numbers_is_infinite(
+    spoiled: float, tagger: Tagger, data: TaggedData
+) -> None:
+    with torch.no_grad():
+        tagger.biases["output.bias"].data[0] = spoiled
+    assert tagger.broken == ["output.bias"]
+    found = tagger.score(data, "test")
+    assert (found.value, found.more["accuracy"]) == (math.inf, 0)
 
 
 def test_moments_are_of_what_its_matrices_multiply(tagger: Tagger, data: TaggedData) -> None:

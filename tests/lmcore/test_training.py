@@ -737,14 +737,24 @@ def damaged_checkpoints(make_model: MakeModel, corpus: Corpus, path: Path) -> di
         own = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     path.unlink()
+
+    def signed(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+        return save(tensors, metadata | {training.SUM: training._sum_of(tensors, metadata)})
+
+    signature = own.pop(training.SUM)
+    assert training._sum_of(tensors, own) == signature
     weight = next(name for name in tensors if name.startswith("weight."))
+    turned = tensors[weight].clone()
+    turned.view(torch.int32).flatten()[0] ^= 1
     return {
-        "a tensor missing": save({n: x for n, x in tensors.items() if n != weight}, own),
-        "a tensor of another shape": save(tensors | {weight: torch.zeros(3)}, own),
-        "a tensor of another type": save(tensors | {weight: tensors[weight].half()}, own),
-        "no record": save(tensors, {"key": own["key"]}),
-        "a record that is no JSON": save(tensors, own | {"record": "{"}),
-        "a record of other words": save(tensors, own | {"record": '{"x": 1}'}),
+        "a bit turned": save(tensors | {weight: turned}, own | {training.SUM: signature}),
+        "no checksum": save(tensors, own),
+        "a tensor missing": signed({n: x for n, x in tensors.items() if n != weight}, own),
+        "a tensor of another shape": signed(tensors | {weight: torch.zeros(3)}, own),
+        "a tensor of another type": signed(tensors | {weight: tensors[weight].half()}, own),
+        "no record": signed(tensors, {"key": own["key"]}),
+        "a record that is no JSON": signed(tensors, own | {"record": "{"}),
+        "a record of other words": signed(tensors, own | {"record": '{"x": 1}'}),
         "empty": b"",
         "no safetensors": b"\xff" * 300,
         "cut in the tensors": good[:-1],
@@ -787,6 +797,19 @@ def test_an_absurd_rate_diverges(
 ) -> None:
     with pytest.raises(DivergedError, match="update"):
         train(make_model(), corpus.train, make_settings(rate=1e37, **given), seed=0)
+
+
+def test_a_last_update_that_breaks_a_weight_diverges(make_model: MakeModel, corpus: Corpus) -> None:
+    """No loss comes after it that would tell."""
+    model = make_model()
+
+    class Breaking(Calls):
+        def after_update(self, rate: float, progress: float) -> None:
+            if progress == 1:
+                model.decoder_bias.data[3] = torch.inf
+
+    with pytest.raises(DivergedError, match=r"decoder\.bias holds infinities or NaN after"):
+        train(model, corpus.train, make_settings(), 0, regularizer=Breaking())
 
 
 def test_a_text_shorter_than_one_window_is_refused(make_model: MakeModel, corpus: Corpus) -> None:

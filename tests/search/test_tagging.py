@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import random
 import re
 import shlex
@@ -16,6 +17,9 @@ import optuna
 import pytest
 
 import lmcore
+from lmcore.building import build
+from lmcore.bundle import load, save
+from lmcore.recipe import Recipe, resolve
 from search.study.results import Results, results_of
 from studies import Shell, Sweep, settings, sweep_here
 
@@ -192,7 +196,14 @@ def test_a_file_is_measured_on_its_data_alone(shell: Shell, cache: Path) -> None
     of_text.refused("is for tagging, and corpus=text is for language; task=tagging chooses")
     shell("complete", "bundle=alone/model.lmb", cwd=cache).refused("needs a language model")
     shell("export", "bundle=alone/model.lmb", "safetensors=true", "to=x", cwd=cache).refused(
-        "needs a language model"
+        "safetensors=true writes a language model, and the file has a tagger"
+    )
+    good = load(cache / "alone" / "model.lmb")
+    broken = build(good.model, resolve(Recipe(), good.model.settings, good.model.words))
+    broken.biases["output.bias"].data.data[0] = math.nan
+    save(cache / "broken.lmb", broken.eval(), good.vocabulary)
+    shell("export", "bundle=broken.lmb", "to=x", cwd=cache).refused(
+        "output.bias holds infinities or NaN; such a network answers nothing"
     )
     assert not (cache / "x").exists()
 
