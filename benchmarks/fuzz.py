@@ -9,7 +9,7 @@ process of its own with bounded memory; a mutant that ends its process counts as
 
 Seconds are of the processor. Memory is what the process had at most while it read the mutant,
 beyond what it had before. What is loaded must be a model that can be used: its parts agree, it
-takes a step, and its file loads again to the same model.
+answers, or says in a sentence why not, and its file loads again to the same model.
 """
 
 from __future__ import annotations
@@ -30,11 +30,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.hostile import mutant, specimens
+from benchmarks.hostile import mutant
+from benchmarks.specimens import specimens
 from lmcore.bundle import Bundle, load, pack
 from lmcore.errors import UserError
+from lmcore.inspection import inspect
 from lmcore.leaf import Leaf
-from lmcore.model import LanguageModel
+from lmcore.loaded_classifier import LoadedClassifier
+from lmcore.loaded_reader import LoadedReader
+from lmcore.loaded_tagger import LoadedTagger
+from lmcore.network import Network
+from lmcore.networks.bilm import BiLM
+from lmcore.networks.classifier import Classifier
+from lmcore.networks.matcher import Matcher
+from lmcore.networks.reader import Reader
+from lmcore.networks.tagger import Tagger
 from lmcore.runtime import prepare
 
 SEED = 0
@@ -84,10 +94,10 @@ def _use(bundle: Bundle, path: Path) -> tuple[str, str]:
     try:
         if wrong := contradictions(bundle):
             return CONTRADICTORY, "; ".join(wrong)
-        model = bundle.language
-        with torch.no_grad():
-            model.loss(torch.tensor([[0]]), torch.tensor([[1]]), model.zero_state(1))
-        path.write_bytes(pack(model, bundle.vocabulary))
+        for use in (_ask, inspect):
+            with suppress(UserError):
+                use(bundle)
+        path.write_bytes(pack(bundle.model, bundle.vocabulary))
         if _content(load(path)) != _content(bundle):
             return CONTRADICTORY, "its file gives another model"
     except BaseException:
@@ -95,15 +105,34 @@ def _use(bundle: Bundle, path: Path) -> tuple[str, str]:
     return LOADED, ""
 
 
+@torch.no_grad()
+def _ask(bundle: Bundle) -> None:
+    match bundle.model:
+        case Tagger():
+            LoadedTagger(bundle).tag(["word1", "other"])
+        case Classifier():
+            LoadedClassifier(bundle).probabilities("word1 other")
+        case Matcher():
+            LoadedClassifier(bundle).probabilities("word1 other", "word2")
+        case Reader():
+            LoadedReader(bundle).answer("word1 other?", "word2 word1 other.")
+        case BiLM() as both:
+            for language, ids in both.readers(torch.tensor([0, 1])):
+                language.loss(ids[:-1, None], ids[1:, None], language.zero_state(1))
+        case _:
+            model = bundle.language
+            model.loss(torch.tensor([[0]]), torch.tensor([[1]]), model.zero_state(1))
+
+
 def _content(bundle: Bundle) -> list[Any]:
     """All that a file holds, to be compared."""
-    model = bundle.language
+    model = bundle.model
     coded = [array.tolist() for _, leaf in _leaves(model) for array in leaf.write()]
     structures = [weight.structure for weight in model.sites.values()]
     return [model.settings, bundle.vocabulary.words, structures, coded]
 
 
-def _leaves(model: LanguageModel) -> list[tuple[str, Leaf]]:
+def _leaves(model: Network) -> list[tuple[str, Leaf]]:
     found = [
         (f"{site}/{name}", leaf)
         for site, weight in model.sites.items()
@@ -114,7 +143,7 @@ def _leaves(model: LanguageModel) -> list[tuple[str, Leaf]]:
 
 def contradictions(bundle: Bundle) -> list[str]:
     """What two parts of a loaded bundle say differently."""
-    model, words = bundle.language, len(bundle.vocabulary)
+    model, words = bundle.model, len(bundle.vocabulary)
     found = []
     if not words == len(set(bundle.vocabulary.words)) == model.words:
         found.append(f"{words} words, {model.words} rows")

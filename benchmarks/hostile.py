@@ -20,89 +20,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
-from lmcore.building import build
-from lmcore.bundle import pack
+from benchmarks.specimens import specimens
 from lmcore.coding import encode
-from lmcore.corpus import EOS, UNK, Vocabulary
-from lmcore.model import random_model
-from lmcore.model_settings import ModelSettings
-from lmcore.recipe import Recipe, resolve
-from lmcore.settings import parse
-from lmcore.subword import SubwordVocabulary
-from lmcore.vocabulary import CharacterVocabulary, PieceVocabulary
 
-WORDS = 60
 BOMB_BYTES = 1 << 27
 _PREFIX, _LENGTH = struct.Struct("<4sBI"), struct.Struct("<I")
-_SMALL = {"layers": 1, "hidden": 9, "embedding": 8, "tied": False}
-
-# model, recipe
-SPECIMENS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    (_SMALL, {}),
-    (_SMALL | {"tied": True, "embedding": 6}, {"sites": {"*": {"bits": "float16"}}}),
-    (_SMALL, {"sites": {"*": {"structure": {"kind": "svd", "rank": 3}}}}),
-    (
-        _SMALL | {"layers": 2, "hidden": [9, 7]},
-        {"sites": {"*": {"structure": {"kind": "semi_nmf", "rank": 2}, "bits": "float16"}}},
-    ),
-    (
-        _SMALL,
-        {
-            "sites": {
-                "*": {
-                    "structure": {"kind": "tensor_train", "rank": 3, "cores": 2},
-                    "bits": {"kind": "uniform", "step": 0.7},
-                }
-            }
-        },
-    ),
-    (
-        _SMALL,
-        {
-            "sites": {
-                "embedding": {
-                    "structure": {
-                        "kind": "tensor_train",
-                        "rank": [2, 3],
-                        "factors": {"rows": [4, 4, 4], "columns": [2, 2, 2]},
-                    }
-                }
-            }
-        },
-    ),
-    (_SMALL, {"sites": {"*": {"bits": {"kind": "kmeans", "bits": 3}, "sparsity": 0.6}}}),
-    (_SMALL, {"sites": {"*": {"bits": {"kind": "uniform", "step": 1.5, "scope": "row"}}}}),
-    (_SMALL, {"sites": {"*": {"bits": {"kind": "uniform", "step": 90.0}}}}),  # zeros alone
-    (
-        _SMALL,
-        {
-            "sites": {"*": {"bits": {"kind": "linear", "bits": 5, "scope": 7}}},
-            "biases": {"kind": "linear", "bits": 8, "scope": "matrix"},
-        },
-    ),
-    (
-        _SMALL | {"tied": True},
-        {
-            "sites": {
-                "*": {"bits": {"kind": "multibit", "bits": 2}, "sparsity": 0.8, "pattern": "rows"}
-            }
-        },
-    ),
-    (_SMALL | {"layers": 2, "tied": True, "projection": [5, 6], "embedding": 6}, {}),
-    (_SMALL | {"cell": "rnn"}, {"sites": {"*": {"sparsity": 0.9, "pattern": [2, 2]}}}),
-    (_SMALL | {"cell": "peephole"}, {"biases": {"kind": "kmeans", "bits": 2}}),
-    (_SMALL | {"cell": {"kind": "rhn", "depth": 3}}, {"biases": "float32"}),
-]
-
-
-# of other kinds than words, each in a file of the first specimen's model
-VOCABULARIES: list[Vocabulary] = [
-    SubwordVocabulary([(97 + i % 26, 97 + i // 26) for i in range(43)] + [(256, 257)]),
-    CharacterVocabulary([EOS, UNK, *map(chr, range(0x3B1, 0x3B1 + WORDS - 2))]),
-    PieceVocabulary(["<blk>", "<sos/eos>", UNK, *[f"▁P{i}" for i in range(WORDS - 3)]]),
-]
 
 
 @dataclass(frozen=True)
@@ -152,24 +75,6 @@ class Pieces:
 def signed(body: bytes) -> bytes:
     """The file with the checksum that belongs to it."""
     return body + hashlib.sha256(body).digest()
-
-
-@lru_cache
-def specimens() -> list[bytes]:
-    """The good bundles."""
-    vocabulary = Vocabulary(sorted([EOS, UNK, *[f"word{i}" for i in range(WORDS - 2)]]))
-    found = []
-    for model, recipe in SPECIMENS:
-        settings = parse(ModelSettings, model, "model")
-        dense = random_model(settings, WORDS, 0.4, torch.Generator().manual_seed(0)).eval()
-        resolved = resolve(parse(Recipe, recipe, "recipe"), settings, WORDS)
-        found.append(pack(build(dense, resolved).eval(), vocabulary))
-    for other in VOCABULARIES:
-        settings = parse(ModelSettings, _SMALL, "model")
-        dense = random_model(settings, len(other), 0.4, torch.Generator().manual_seed(0)).eval()
-        resolved = resolve(Recipe(), settings, len(other))
-        found.append(pack(build(dense, resolved).eval(), other))
-    return found
 
 
 @lru_cache

@@ -19,16 +19,8 @@ import torch
 from conftest import ROOT
 
 from benchmarks.fuzz import CONTRADICTORY, GOOD, LOADED, REFUSED, contradictions, judge
-from benchmarks.hostile import (
-    MUTATIONS,
-    SPECIMENS,
-    VOCABULARIES,
-    Pieces,
-    bombed,
-    mutant,
-    signed,
-    specimens,
-)
+from benchmarks.hostile import MUTATIONS, Pieces, bombed, mutant, signed
+from benchmarks.specimens import NETWORKS, SPECIMENS, VOCABULARIES, specimens
 from lmcore import bundle
 from lmcore.capacity import Capacity
 from lmcore.coding import encode
@@ -67,7 +59,7 @@ def with_header(pieces: Pieces, change: Change) -> Pieces:
 
 
 def test_the_good_ones_are_good(tmp_path: Path) -> None:
-    assert len(specimens()) == len(SPECIMENS) + len(VOCABULARIES)
+    assert len(specimens()) == len(SPECIMENS) + len(VOCABULARIES) + len(NETWORKS)
     for data in specimens():
         assert signed(Pieces.of(data).joined()) != data  # its pieces are packed otherwise
         for form in (data, signed(Pieces.of(data).joined())):
