@@ -155,7 +155,7 @@ def test_unknown_site_or_pattern_is_refused_with_the_list(name: str) -> None:
         ),
         (
             {"sites": {"*": {"structure": {"kind": "svd", "rank": 0}}}},
-            ["recipe.sites.*.structure.rank", "0", "greater than or equal to 1"],
+            ["recipe.sites.*.structure.rank", "got 0; a rank is a whole number from 1 on"],
         ),
         (
             {"sites": {"*": {"bits": {"kind": "kmeans", "bits": 9}}}},
