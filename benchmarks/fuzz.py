@@ -35,11 +35,9 @@ from benchmarks.specimens import specimens
 from lmcore.bundle import Bundle, load, pack
 from lmcore.errors import UserError
 from lmcore.inspection import inspect
-from lmcore.leaf import Leaf
 from lmcore.loaded_classifier import LoadedClassifier
 from lmcore.loaded_reader import LoadedReader
 from lmcore.loaded_tagger import LoadedTagger
-from lmcore.network import Network
 from lmcore.networks.bilm import BiLM
 from lmcore.networks.classifier import Classifier
 from lmcore.networks.matcher import Matcher
@@ -127,18 +125,9 @@ def _ask(bundle: Bundle) -> None:
 def _content(bundle: Bundle) -> list[Any]:
     """All that a file holds, to be compared."""
     model = bundle.model
-    coded = [array.tolist() for _, leaf in _leaves(model) for array in leaf.write()]
+    coded = [array.tolist() for leaf in model.leaves.values() for array in leaf.write()]
     structures = [weight.structure for weight in model.sites.values()]
     return [model.settings, bundle.vocabulary.words, structures, coded]
-
-
-def _leaves(model: Network) -> list[tuple[str, Leaf]]:
-    found = [
-        (f"{site}/{name}", leaf)
-        for site, weight in model.sites.items()
-        for name, leaf in weight.leaves.items()
-    ]
-    return [*found, *model.biases.items()]
 
 
 def contradictions(bundle: Bundle) -> list[str]:
@@ -158,7 +147,7 @@ def contradictions(bundle: Bundle) -> list[str]:
             found.append(f"{site}: the leaves' shapes are not the structure's")
         if sum(map(math.prod, own.values())) > math.prod(weight.shape):
             found.append(f"{site}: more numbers than the matrix has")
-    for name, leaf in _leaves(model):
+    for name, leaf in model.leaves.items():
         for stream, array in zip(leaf.spec.streams, leaf.write(), strict=True):
             if array.shape != stream.shape:
                 found.append(f"{name}: a stream of {stream.shape} has {array.shape}")

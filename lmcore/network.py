@@ -54,15 +54,19 @@ class Network(nn.Module, ABC):
         return dict(self._biases)
 
     @property
-    def broken(self) -> list[str]:
-        """The names of the leaves that hold infinities or NaN."""
-        leaves = {
+    def leaves(self) -> dict[str, Leaf]:
+        """Name -> leaf, of its sites and its biases, in the order of the file."""
+        found = {
             leaf_name(site, name): leaf
             for site, weight in self.sites.items()
             for name, leaf in weight.leaves.items()
         }
-        named = {**leaves, **self.biases}
-        return [name for name, leaf in named.items() if not leaf.data.isfinite().all()]
+        return {**found, **self.biases}
+
+    @property
+    def broken(self) -> list[str]:
+        """The names of the leaves that hold infinities or NaN."""
+        return [name for name, leaf in self.leaves.items() if not leaf.data.isfinite().all()]
 
     @property
     def device(self) -> torch.device:
