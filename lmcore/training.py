@@ -307,7 +307,7 @@ def _sum_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """A checksum of a state: of its tensors' names and bytes, and of its metadata."""
     found = hashlib.sha256(json.dumps([sorted(tensors), sorted(metadata.items())]).encode())
     for name in sorted(tensors):
-        found.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy())
+        found.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
