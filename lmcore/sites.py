@@ -7,8 +7,7 @@ of a site is SITE/LEAF.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -74,12 +73,29 @@ def site_of(leaf: str) -> str:
     return leaf.rpartition("/")[0]
 
 
-def shortened(some: Collection[str], every: Iterable[str]) -> list[str]:
-    """Names of sites, with `*` for the layer's index where all layers' are among them."""
+def shortened(some: Collection[str], every: Collection[str]) -> list[str]:
+    """Names of sites, those of all layers as one pattern: "lstm.*.input". So are those of both
+    directions ("phrase_*.input") and of all cells ("*.input"), the widest that fits."""
     of_pattern: dict[str, set[str]] = {}
     for name in every:
-        of_pattern.setdefault(re.sub(r"\.\d+\.", ".*.", name), set()).add(name)
+        for pattern in _patterns(name):
+            of_pattern.setdefault(pattern, set()).add(name)
     found: list[str] = []
-    for pattern, sites in of_pattern.items():
-        found += [pattern] if sites <= set(some) else sorted(sites & set(some))
+    left = [name for name in every if name in some]
+    while left:
+        name = left[0]
+        whole = [each for each in _patterns(name) if of_pattern[each] <= set(some)]
+        pattern = max(whole, key=lambda each: len(of_pattern[each]), default=name)
+        found.append(pattern)
+        left = [one for one in left if one not in of_pattern.get(pattern, {name})]
     return found
+
+
+def _patterns(site: str) -> list[str]:
+    """The patterns that a site is named by, the narrowest first; one of no layer has its name."""
+    if (found := layer_and_matrix(site)) is None:
+        return [site]
+    prefix, (_, matrix) = site.split(".")[0], found
+    part, _, direction = prefix.rpartition("_")
+    both = [f"{part}_*.{matrix}"] if part and direction in (FORWARD, BACKWARD) else []
+    return [f"{prefix}.*.{matrix}", *both, f"*.{matrix}"]

@@ -9,7 +9,12 @@ import pytest
 from lmcore.methods import methods_of, where
 from lmcore.model_settings import ModelSettings
 from lmcore.recipe import Recipe, resolve
+from lmcore.sites import shortened
 
+READER = [
+    *(f"{cell}.input" for cell in ("phrase_forward.0", "phrase_backward.0", "ending_forward.0")),
+    *("ending_forward.1.input", "ending_forward.1.recurrent", "first"),
+]
 MODEL = ModelSettings(layers=2, hidden=24, embedding=24, tied=False)
 FINETUNING = {"epochs": 1, "rate": 1.0, "dropout": {"kind": "sequence", "rate": 0.2}}
 UNITS = {"strength": 1e-4, "training": FINETUNING}
@@ -42,3 +47,18 @@ def test_a_recipe_is_called_by_its_methods(given: dict[str, Any], methods: str, 
     recipe = resolve(Recipe.model_validate(given), MODEL, 60)
     assert "+".join(methods_of(recipe.plain())) == methods
     assert where(recipe.plain()) == site
+
+
+@pytest.mark.parametrize(
+    ("some", "said"),
+    [
+        ("first", "first"),
+        ("phrase_forward.0.input", "phrase_forward.*.input"),
+        ("phrase_forward.0.input phrase_backward.0.input", "phrase_*.input"),
+        ("ending_forward.0.input ending_forward.1.input", "ending_forward.*.input"),
+        ("ending_forward.1.input first", "ending_forward.1.input first"),
+        (" ".join(name for name in READER if name.endswith("input")), "*.input"),
+    ],
+)
+def test_sites_together_are_named_by_the_widest_pattern_that_fits(some: str, said: str) -> None:
+    assert shortened(some.split(), READER) == said.split()

@@ -1,5 +1,7 @@
 // The legend of the front, the slider for the size limit, and the panel of the chosen model.
 
+const MOST_OPEN = 12; // sites: a longer table is shown when it is asked for
+
 const SHAPES = {
   circle: "M6 1.5a4.5 4.5 0 1 0 0 9a4.5 4.5 0 1 0 0-9z",
   square: "M2 2h8v8h-8z",
@@ -189,7 +191,7 @@ function chosenModel(state, changed) {
     el("h4", {}, "Take it home"),
     command(point.export),
     recipeList(folded(point.recipe)),
-    sitesTable(point.sites),
+    sitesTable(state, point.sites),
     ...othersUnder(state, at),
   ];
 }
@@ -222,7 +224,7 @@ function recipeList(lines) {
   return el("details", { class: "fold", open: true }, el("summary", {}, "How it was made"), el("ul", { class: "recipe" }, items));
 }
 
-function sitesTable(sites) {
+function sitesTable(state, sites) {
   if (!sites.length) return quiet("Its sites are not known.");
   const rows = sites.map((site) =>
     el("tr", {},
@@ -234,6 +236,8 @@ function sitesTable(sites) {
     ),
   );
   const heads = ["site", "structure", "zeros", "bits", "size"].map((text, at) => el("th", { scope: "col", class: at > 1 ? "number" : null, title: text === "bits" ? "bits a weight, in the file" : null }, text));
-  return el("details", { class: "fold", open: true }, el("summary", {}, "Its sites"),
+  const open = state.sitesOpen ?? sites.length <= MOST_OPEN;
+  const kept = (event) => (state.sitesOpen = !event.target.parentElement.open);
+  return el("details", { class: "fold", open }, el("summary", { onclick: kept }, `Its ${plural(sites.length, "site")}`),
     el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows))));
 }
