@@ -14,9 +14,8 @@ import lmcore.kinds
 from lmcore.data import AnyCorpus, Split
 from lmcore.errors import UserError
 from lmcore.imports.layouts import Layout
-from lmcore.network_settings import AnyNetwork
+from lmcore.network_settings import LANGUAGE, AnyNetwork
 from lmcore.settings import PathText, Settings, later
-from lmcore.task import LANGUAGE
 from lmcore.training_settings import AnyTraining
 from search.names import AnyName, Name, check_bundle_name, check_name
 from search.rules.fidelity import AnyFidelity
@@ -127,8 +126,11 @@ class StudySettings(Settings):
                     f"corpus={self.corpus.kind} is for {wanted.name}; task={model.task.name} or "
                     f"task={wanted.name} chooses both"
                 )
-        if self.has_speed and wanted != LANGUAGE:
-            raise ValueError("objectives: speed is measured of language models alone")
+        if self.has_speed and self.model.kind != LANGUAGE:
+            raise ValueError(
+                f"objectives: speed is measured of language models alone, and the kind of this "
+                f"network is {self.model.kind}; leave out speed"
+            )
         return self
 
     @model_validator(mode="after")
@@ -360,6 +362,15 @@ class ImportConfig(StudyConfig):
     names: dict[str, str | list[str]] | None
     words: dict[Annotated[int, Field(ge=0)], str] | None
     forget_bias: float
+
+    @model_validator(mode="after")
+    def _language(self) -> Self:
+        if self.model.kind != LANGUAGE:
+            raise ValueError(
+                f"model: import takes language models; lmpareto train makes a network of the kind "
+                f"{self.model.kind}"
+            )
+        return self
 
 
 class EvaluateConfig(StudyConfig):

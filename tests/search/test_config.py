@@ -116,7 +116,10 @@ def test_each_command_has_its_config() -> None:
 @pytest.mark.parametrize(
     ("command", "study"),
     sorted(
-        {*itertools.product(COMMAND_FILES, STUDIES[:1]), *itertools.product(["sweep"], STUDIES)}
+        {
+            *itertools.product(COMMAND_FILES, ["quickstart"]),
+            *itertools.product(["sweep"], STUDIES),
+        }
     ),
 )
 def test_every_command_composes_with_every_study(command: str, study: str) -> None:
@@ -170,6 +173,14 @@ def test_a_task_brings_what_goes_together(task: str) -> None:
     assert config.model.task.name == {"bidirectional": "language"}.get(task, task)
     with pytest.raises(UserError, match=r"; task=\w+ or task=\w+ chooses both$"):
         composed("train", f"task={task}", f"model={'tagger' if task != 'tagging' else 'tiny'}")
+
+
+@pytest.mark.parametrize("task", sorted({*GROUPS["task"]} - {"language"}))
+def test_what_is_for_language_models_alone_is_refused_before_any_work(task: str) -> None:
+    with pytest.raises(UserError, match="speed is measured of language models alone"):
+        composed("sweep", f"task={task}", "objectives=[size,perplexity,speed]")
+    with pytest.raises(UserError, match="import takes language models; lmpareto train makes"):
+        composed("import", f"task={task}", "weights=w.safetensors", "vocabulary=v.txt", "name=mine")
 
 
 @pytest.mark.parametrize("option", GROUPS["sampler"])
