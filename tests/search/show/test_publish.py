@@ -17,7 +17,7 @@ from lmcore.files import sha256_of
 from lmcore.recipe import resolve
 from lmcore.settings import parse
 from search.bench.dense import DENSE
-from search.commands import front, settings_of
+from search.commands import front, settings_of, sweep
 from search.commands.typed import for_hydra
 from search.config import FrontConfig, PublishConfig, SweepConfig
 from search.show.export import bundle_of
@@ -116,6 +116,23 @@ def test_the_names_are_known_where_the_study_is_published(
     (folder / "study.json").write_text('{"bundles": {"../evil": 3}}')
     with pytest.raises(UserError, match=r"study\.json is damaged"):
         results_of(there)
+
+
+def test_a_sweep_says_that_a_published_study_has_its_name(
+    context: StudyContext[SweepConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("search.study.published.PUBLISHED", tmp_path)
+    publish(context, history_of(context), tmp_path / "mine")
+    storage = {"url": f"sqlite:///{tmp_path}/new.db"}
+    config = settings(context.config.folder, storage=storage, trials=1, workers=0)
+    said = f"{tmp_path / 'mine'} has a study of this name, too."
+    sweep.run(config)
+    assert said in capsys.readouterr().err
+    sweep.run(config)  # goes on with its own
+    assert said not in capsys.readouterr().err
 
 
 def test_a_limit_that_nothing_fits_stops_publishing_before_it_writes(
