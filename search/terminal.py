@@ -76,10 +76,10 @@ class Pace:
         return self.done / self.total if self.total else 0.0
 
     def __str__(self) -> str:
-        """ "3.4 of 30 trials, 01:02 passed, 08:01 left"."""
+        """ "3.4 of 30 trials, 01:02 passed, 08:01 left"; of nothing, "01:02 passed"."""
         now = time.monotonic()
-        done = f"{_rounded(self.done):,} of {self.total:,} {self.unit}"
-        text = f"{done}, {clock(now - self.began)} passed"
+        done = f"{_rounded(self.done):,} of {self.total:,} {self.unit}, " if self.total else ""
+        text = f"{done}{clock(now - self.began)} passed"
         if self.first < self.done < self.total:
             left = (now - self.since) * (self.total - self.done) / (self.done - self.first)
             text += f", {clock(left)} left"

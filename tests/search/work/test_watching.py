@@ -64,6 +64,12 @@ def live(workers: int, points: int) -> Live:
     )
 
 
+def test_a_sweep_without_trials_to_go_says_the_time_alone() -> None:
+    pace = Pace("trials")
+    pace.to(0, 0)
+    assert str(pace) == "00:00 passed"
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2, 64])
 @pytest.mark.parametrize("points", [0, 1, 2, 300])
 @pytest.mark.parametrize("lines", [3, 4, 8, 19, 60])
