@@ -29,6 +29,7 @@ from search.show.headline import (
     tested_in,
 )
 from search.show.literature import literature_points
+from search.show.report.stored import Files, write_sites
 from search.space.space import OWN
 from search.study.context import StudyContext
 from search.study.history import History, write_history
@@ -49,6 +50,7 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
       study was begun with;
     - bundles/NAME.lmb: the front, and the baselines that no measured model dominates; where the
       study has names for limits, only the models of these, by these names;
+    - sites.json: how many bytes each site has in the files of the front and of the baselines;
     - results.csv: a row for each point of the front and each baseline, with the test perplexity of
       its file and the command that gives it;
     - table.md: the models of the limits, and the literature that they leave behind.
@@ -87,6 +89,8 @@ def publish(context: StudyContext[StudyConfig], history: History, folder: Path) 
     writer.writerows(rows)
     write_atomic(folder / RESULTS, text.getvalue().encode())
     table = _write_table(results, rows, folder)
+    files_of_sites = Files(results, config.folder / "bundles", folder)
+    write_sites(files_of_sites, [row["name"] for row in rows], folder)
     write_history(history, context.attributes, folder)
     write_records(results, folder / RECORDS)  # last: it says which files the lines are of
     new = {file for files in kept.values() for file in files}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from lmcore import sites
 from lmcore.errors import UserError
+from lmcore.files import write_json
 from lmcore.frame import Frame, read_frame
 from lmcore.methods import PLAIN_SITE
 from lmcore.recipe import Recipe, leaf_specs
@@ -19,7 +23,11 @@ from search.config import DENSE_BASELINE
 from search.describe import setting_text
 from search.measurement import Measurement
 from search.show.report.record import Site
+from search.study.published import LARGEST, WRONG
 from search.study.results import Results
+
+SITES = "sites.json"  # of a published study: SHA-256 of a file -> site -> its bytes
+_STORED = TypeAdapter(dict[str, dict[str, Annotated[int, Field(ge=0, lt=LARGEST)]]])
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,29 @@ class Files:
                     return frame
         return None
 
+    def site_bytes(self, name: str, measured: Measurement) -> dict[str, int] | None:
+        """Site -> its bytes in a measured file, None where neither that very file is at hand nor
+        what was published of it."""
+        if frame := self.frame(name, measured):
+            return _sizes({leaf: sum(streams) for leaf, streams in frame.parts.leaves.items()})
+        return self._stored.get(measured.sha256)
+
+    @cached_property
+    def _stored(self) -> dict[str, dict[str, int]]:
+        """What was published of files that need not be at hand; nothing where it is damaged."""
+        if self.published is None:
+            return {}
+        try:
+            return _STORED.validate_python(json.loads((self.published / SITES).read_bytes()))
+        except (OSError, *WRONG):
+            return {}
+
     def _paths(self, name: str, measured: Measurement) -> Iterator[Path]:
         yield self.bundles / f"{measured.key}.lmb"
         if self.published is None:
             return
-        yield self.published / "bundles" / f"{name.replace(' ', '_')}.lmb"
+        for each in (name.replace(" ", "_"), *self.results.limits.get(name, ())):
+            yield self.published / "bundles" / f"{each}.lmb"
         if name in self.results.baselines:
             yield from sorted(self.published.glob("dense*.lmb"))
 
@@ -77,20 +103,27 @@ class Files:
         return 4 * frame.header.model.weights(frame.header.words)
 
 
+def write_sites(files: Files, names: Iterable[str], folder: Path) -> None:
+    """Write how many bytes the sites of these files have, as far as that is known."""
+    measured = ((name, files.results.measured(name)) for name in names)
+    known = {one.sha256: files.site_bytes(name, one) for name, one in measured}
+    write_json(folder / SITES, {key: found for key, found in known.items() if found is not None})
+
+
 def sites_of(name: str, measured: Measurement, files: Files) -> tuple[list[Site], bool]:
     """The sites of a file, and whether their bytes are those of the file.
 
-    Where the file is not at hand they are its packed size, which the file does not exceed, by the
+    Where these are not known they are its packed size, which the file does not exceed, by the
     recipe and the shape of the dense model; None where that is not at hand either.
     """
     recipe = measured.recipe
-    frame = files.frame(name, measured)
+    frame, known = files.frame(name, measured), files.site_bytes(name, measured)
+    heads: Mapping[str, Mapping[str, Any]] = {}
+    shapes: Mapping[str, Sequence[int]] = {}
     if frame:
-        sizes = _sizes({leaf: sum(streams) for leaf, streams in frame.parts.leaves.items()})
         heads = {site: head.structure.plain() for site, head in frame.header.sites.items()}
-        shapes: Mapping[str, Sequence[int]] = frame.header.site_shapes
-    else:
-        sizes, heads, shapes = _packed(recipe, files), {}, {}
+        shapes = frame.header.site_shapes
+    sizes = _packed(recipe, files) if known is None else known
     dense = files.dense
     if dense and measured.provenance.get("dense", dense.sha256) == dense.sha256:
         shapes = {**shapes, **dense.header.site_shapes}
@@ -98,7 +131,7 @@ def sites_of(name: str, measured: Measurement, files: Files) -> tuple[list[Site]
         _site(site, {**PLAIN_SITE, **settings}, heads.get(site), sizes.get(site), shapes.get(site))
         for site, settings in recipe.get("sites", {}).items()
     ]
-    return found, frame is not None
+    return found, known is not None
 
 
 def _site(

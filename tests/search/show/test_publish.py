@@ -118,6 +118,31 @@ def test_the_names_are_known_where_the_study_is_published(
         results_of(there)
 
 
+def test_a_published_page_has_the_bytes_of_sites_whose_files_are_not_at_hand(
+    context: StudyContext[SweepConfig], sizes: list[int], tmp_path: Path
+) -> None:
+    other, history = named(context, wide=sizes[-1])
+    folder = tmp_path / "mine"
+    here = Source(history, context.config.folder / "bundles", None)
+
+    def of_sites(source: Source) -> list[list[tuple[str, int | None]]]:
+        points = report_of([source]).studies[0].front
+        return [[(site.site, site.size_bytes) for site in point.sites] for point in points]
+
+    publish(other, history, folder)
+    assert len([*folder.glob("bundles/*")]) == 1 < len(sizes)
+    there = Source(history, tmp_path / "none", folder)
+    assert of_sites(there) == of_sites(here)
+    assert not any("packed" in note for note in report_of([there]).studies[0].notes)
+    (folder / "sites.json").write_text('{"a": {"all": -1}}')
+    smallest, *_, best = zip(of_sites(there), of_sites(here), strict=True)
+    assert best[0] == best[1]  # its file is at hand, by the name of a limit
+    assert smallest[0] != smallest[1]
+    assert any("packed" in note for note in report_of([there]).studies[0].notes)
+    publish(other, history, folder)
+    assert of_sites(there) == of_sites(here)
+
+
 def test_a_sweep_says_that_a_published_study_has_its_name(
     context: StudyContext[SweepConfig],
     tmp_path: Path,
