@@ -23,6 +23,7 @@ from search.show.report.computed import Source, report_of, study_report
 from search.show.report.course import Growing, reference_of
 from search.show.report.mattered import LEAST
 from search.show.report.record import StudyReport
+from search.show.report.stored import SITES
 from search.show.report.words import HOLE, Phrasebook, filled
 from search.study.context import StudyContext
 from search.study.history import History, TrialRecord, history_of
@@ -462,11 +463,25 @@ def test_sites_of_a_published_classifier_are_shown_without_their_files(tmp_path:
     with initialize_config_module("search.conf", version_base="1.3"):
         config = settings_of(FrontConfig, compose("front", ["study=sst", f"cache={tmp_path}"]))
     given = history_of(StudyContext(config))
-    found = study_report(Source(given, tmp_path, PUBLISHED / "sst"))
-    bits = [site.bits_a_weight for point in found.front for site in point.sites]
-    assert len(bits) > len(found.front)
-    assert all(bits)
-    assert any("packed" in note for note in found.notes)
+    earlier = tmp_path / "sst"  # as one that was published without the bytes of its sites
+    earlier.mkdir()
+    for path in PUBLISHED.glob("sst/*"):
+        if path.name != SITES:
+            (earlier / path.name).symlink_to(path)
+
+    def sizes(published: Path) -> tuple[list[int], bool]:
+        """How many bytes all sites have, point by point, and whether they are called packed."""
+        found = study_report(Source(given, tmp_path, published))
+        assert all(site.bits_a_weight for point in found.front for site in point.sites)
+        own = [sum(site.size_bytes or 0 for site in point.sites) for point in found.front]
+        return own, any("packed" in note for note in found.notes)
+
+    (packed, is_packed), (real, not_packed) = sizes(earlier), sizes(PUBLISHED / "sst")
+    assert (is_packed, not_packed) == (True, False)
+    files = [point.size_bytes for point in given.results.front.points]
+    assert all(one <= most for one, most in zip(real, packed, strict=True))
+    assert sum(real) < sum(packed) / 2
+    assert all(one < most for one, most in zip(real, files, strict=True))
 
 
 def test_a_page_tells_files_by_their_names_and_nothing_of_this_machine() -> None:
