@@ -80,22 +80,21 @@ def shortened(some: Collection[str], every: Collection[str]) -> list[str]:
     for name in every:
         for pattern in _patterns(name):
             of_pattern.setdefault(pattern, set()).add(name)
-    found: list[str] = []
-    left = [name for name in every if name in some]
-    while left:
-        name = left[0]
-        whole = [each for each in _patterns(name) if of_pattern[each] <= set(some)]
-        pattern = max(whole, key=lambda each: len(of_pattern[each]), default=name)
-        found.append(pattern)
-        left = [one for one in left if one not in of_pattern.get(pattern, {name})]
+    chosen, found, covered = set(some), list[str](), set[str]()
+    whole = {pattern: names for pattern, names in of_pattern.items() if names <= chosen}
+    for name in every:
+        if name in chosen and name not in covered:
+            fitting = [pattern for pattern in _patterns(name) if pattern in whole]
+            found.append(max(fitting, key=lambda pattern: len(whole[pattern]), default=name))
+            covered |= whole.get(found[-1], {name})
     return found
 
 
 def _patterns(site: str) -> list[str]:
     """The patterns that a site is named by, the narrowest first; one of no layer has its name."""
-    if (found := layer_and_matrix(site)) is None:
+    if layer_and_matrix(site) is None:
         return [site]
-    prefix, (_, matrix) = site.split(".")[0], found
+    prefix, _, matrix = site.split(".")
     part, _, direction = prefix.rpartition("_")
     both = [f"{part}_*.{matrix}"] if part and direction in (FORWARD, BACKWARD) else []
     return [f"{prefix}.*.{matrix}", *both, f"*.{matrix}"]

@@ -126,15 +126,15 @@ class StudySettings(Settings):
                     f"corpus={self.corpus.kind} is for {wanted.name}; task={model.task.name} or "
                     f"task={wanted.name} chooses both"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _one_speed(self) -> Self:
         if self.has_speed and self.model.kind != LANGUAGE:
             raise ValueError(
                 f"objectives: speed is measured of language models alone, and the kind of this "
                 f"network is {self.model.kind}; leave out speed"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_speed(self) -> Self:
         if self.models and self.has_speed:
             raise ValueError(
                 "objectives: speed is that of a file against its dense model, so it cannot be "

@@ -50,10 +50,10 @@ class Files:
                     return frame
         return None
 
-    def site_bytes(self, name: str, measured: Measurement) -> dict[str, int] | None:
-        """Site -> its bytes in a measured file, None where neither that very file is at hand nor
-        what was published of it."""
-        if frame := self.frame(name, measured):
+    def site_bytes(self, frame: Frame | None, measured: Measurement) -> dict[str, int] | None:
+        """Site -> its bytes in a measured file: by its frame, else by what was published of it;
+        None where neither is at hand."""
+        if frame:
             return _sizes({leaf: sum(streams) for leaf, streams in frame.parts.leaves.items()})
         return self._stored.get(measured.sha256)
 
@@ -71,8 +71,8 @@ class Files:
         yield self.bundles / f"{measured.key}.lmb"
         if self.published is None:
             return
-        for each in (name.replace(" ", "_"), *self.results.limits.get(name, ())):
-            yield self.published / "bundles" / f"{each}.lmb"
+        for each in (name, *self.results.limits.get(name, ())):
+            yield self.published / "bundles" / f"{each.replace(' ', '_')}.lmb"
         if name in self.results.baselines:
             yield from sorted(self.published.glob("dense*.lmb"))
 
@@ -106,7 +106,7 @@ class Files:
 def write_sites(files: Files, names: Iterable[str], folder: Path) -> None:
     """Write how many bytes the sites of these files have, as far as that is known."""
     measured = ((name, files.results.measured(name)) for name in names)
-    known = {one.sha256: files.site_bytes(name, one) for name, one in measured}
+    known = {one.sha256: files.site_bytes(files.frame(name, one), one) for name, one in measured}
     write_json(folder / SITES, {key: found for key, found in known.items() if found is not None})
 
 
@@ -117,7 +117,8 @@ def sites_of(name: str, measured: Measurement, files: Files) -> tuple[list[Site]
     recipe and the shape of the dense model; None where that is not at hand either.
     """
     recipe = measured.recipe
-    frame, known = files.frame(name, measured), files.site_bytes(name, measured)
+    frame = files.frame(name, measured)
+    known = files.site_bytes(frame, measured)
     heads: Mapping[str, Mapping[str, Any]] = {}
     shapes: Mapping[str, Sequence[int]] = {}
     if frame:
